@@ -1,0 +1,1802 @@
+/**
+ * A worker pool for Deno in one file without dependencies.
+ *
+ * A job module exports ordinary functions and one line, {@linkcode serve}. The
+ * program hands the resulting {@linkcode Service} to a {@linkcode Pool}, which
+ * runs the functions on every core, or to {@linkcode sequential}, which runs
+ * them one after another on the calling thread. Both are a
+ * {@linkcode Runner}, so code that takes a runner can be measured both ways.
+ *
+ * ```ts ignore
+ * // thumb.ts, the job module
+ * import { serve } from "./mod.ts";
+ *
+ * export function pixels(path: string): number {
+ *   return Deno.readFileSync(path).length;
+ * }
+ *
+ * export const service = serve(import.meta, { pixels });
+ *
+ * // main.ts
+ * import { Pool } from "./mod.ts";
+ * import { service } from "./thumb.ts";
+ *
+ * await using pool = new Pool(service);
+ * console.log(await pool.map("pixels", ["a.jpg", "b.jpg"]));
+ * ```
+ *
+ * Idle workers pull work, so there is no strategy for choosing a worker and no
+ * queue to replace. Deno's workers have no heap limit of their own: a job that
+ * runs out of memory ends the whole process, so jobs bound what they hold.
+ *
+ * @module
+ */
+
+// What travels between the pool and a worker, all of it.
+//
+// A worker opens with `hello` and gets `start`, on the channel that every
+// worker has. All else goes over the MessagePort in `start`: a port's round
+// trip takes half as long.
+
+type Message = Hello | Start | Ready | Run | Results | Crashed;
+
+/** Worker to pool, once, when its module has been loaded. */
+interface Hello {
+  type: "manyhands:hello";
+  /** Name of the Web Lock that the worker will hold as long as it lives. */
+  lock: string;
+}
+
+/** Pool to worker, once. */
+interface Start {
+  type: "manyhands:start";
+  port: MessagePort;
+  /** For `setup`. */
+  init: unknown;
+  /** For each slot, how many items of the chunk in it have been claimed. */
+  claims: Int32Array<SharedArrayBuffer>;
+}
+
+/** Worker to pool, once: `setup` has run and the lock is held. */
+interface Ready {
+  type: "ready";
+}
+
+/** Pool to worker: a chunk of items, to be run one after another. */
+interface Run {
+  type: "run";
+  slot: number;
+  job: string;
+  /** Whether an item is the list of arguments or the only argument. */
+  spread: boolean;
+  items: unknown[];
+  /** Whether `times` are wanted. */
+  timed: boolean;
+}
+
+/** Worker to pool: what has been finished of a chunk since the last message. */
+interface Results {
+  type: "results";
+  slot: number;
+  values: unknown[];
+  /** Which of the values are failures, by position. */
+  failures: Map<number, Failure>;
+  /** Start and end of every item, in milliseconds since the epoch. */
+  times: number[];
+  /** Milliseconds from the start of the chunk until now. */
+  elapsed: number;
+  /** No more will come for this chunk: its slot is free. */
+  last: boolean;
+}
+
+/** Worker to pool, before it ends: an error that no job's caller could catch. */
+interface Crashed {
+  type: "crashed";
+  error: Failure;
+}
+
+/** An error on the wire; a structured clone would lose its name and `code`. */
+interface Failure {
+  /** Absent where something else than an Error was thrown. */
+  name?: string;
+  message: string;
+  stack?: string;
+  /** The error's own other properties, or what was thrown instead of one. */
+  value: unknown;
+  cause?: Failure;
+}
+
+/** How long a chunk should take, in ms: hand-over vanishes, balance does not. */
+const CHUNK_MS = 4;
+/** Above this many items a message gains nothing more (measured). */
+const CHUNK_MAX = 4096;
+/** The same where results are consumed one by one; it bounds the look-ahead. */
+const STREAM_CHUNK_MAX = 256;
+/** Idle workers leave a chunk alone that ends sooner than this, in ms. */
+const STEAL_MS = 2;
+/** Added to a claim counter, it ends the chunk: no item has such a position. */
+const REVOKED = 2 ** 30;
+/** How long to wait for an ended worker's thread; an endless loop has no end. */
+const END_MS = 500;
+
+// Types of the interface
+
+/** The functions of a job module, by the names under which they are called. */
+export type Jobs = Record<string, (...args: never[]) => unknown>;
+
+/** What {@linkcode serve} returns: the jobs of one module, and where it is. */
+export interface Service<J extends Jobs> {
+  /** The module's URL, from which workers are started. */
+  readonly url: string;
+  /** The functions themselves, for the calling thread. */
+  readonly jobs: J;
+  /** What runs once per worker before its first job. */
+  readonly setup?: (init: never) => unknown;
+}
+
+/** What happened in a worker when, for {@linkcode PoolOptions.onTask}. */
+export interface TaskTiming {
+  /** Which worker ran the item, counted from 1; 0 is the calling thread. */
+  worker: number;
+  /** The job's name. */
+  job: string;
+  /** Which item of its call it was, counted from 0. */
+  index: number;
+  /** When it began, in milliseconds since the epoch. */
+  start: number;
+  /** When it ended, in milliseconds since the epoch. */
+  end: number;
+}
+
+/** Options for {@linkcode sequential}. */
+export interface SequentialOptions {
+  /** A value for the module's `setup`, which runs once before the first job. */
+  init?: unknown;
+  /** Is told of every item that was run. It must not throw. */
+  onTask?: (timing: TaskTiming) => void;
+}
+
+/** Options for {@linkcode Pool}. */
+export interface PoolOptions extends SequentialOptions {
+  /** How many workers there are at most. Default: one per core. */
+  size?: number;
+  /** What the workers are called in debuggers and uncaught errors. */
+  name?: string;
+  /**
+   * A structured-cloneable value for the module's `setup`, which runs once in
+   * every worker before its first job.
+   */
+  init?: unknown;
+  /**
+   * How long a worker may take to load its module, in milliseconds, before it
+   * is a {@linkcode WorkerStartError}. Default: 10,000.
+   */
+  startTimeout?: number;
+}
+
+/** Options for every method of a {@linkcode Runner}. */
+export interface CallOptions {
+  /**
+   * How many items go to a worker in one message. Default: as many as take a
+   * few milliseconds, measured while they run.
+   */
+  chunkSize?: number;
+  /**
+   * Whether to give `PromiseSettledResult`s instead of failing at the first
+   * error. Default: false.
+   */
+  settle?: boolean;
+  /**
+   * Names what to move to the worker instead of copying it. Gets the item (for
+   * `apply` and `starmap` the list of arguments). What was moved is lost with
+   * a worker that dies.
+   */
+  // deno-lint-ignore no-explicit-any
+  transfer?: (item: any) => Transferable[];
+}
+
+/** What a job gives: its return value, without the promise around it. */
+export type Result<J extends Jobs, K extends keyof J> = Awaited<
+  ReturnType<J[K]>
+>;
+
+/** A result, or with `settle: true` a `PromiseSettledResult` of it. */
+export type Outcome<R, O extends CallOptions> = O extends { settle: true }
+  ? PromiseSettledResult<R>
+  : R;
+
+/** Items for a call; only `imap` and `imapUnordered` bound what is unread. */
+export type Items<T> = Iterable<T> | AsyncIterable<T>;
+
+/**
+ * Runs the jobs of a service: the calls that a {@linkcode Pool} and
+ * {@linkcode sequential} have in common.
+ *
+ * A call with an unknown job or a bad option is refused at once: a promise is
+ * rejected, `imap` and `imapUnordered` throw.
+ *
+ * @typeParam J The jobs
+ */
+export abstract class Runner<J extends Jobs> implements AsyncDisposable {
+  /**
+   * Runs a job once.
+   *
+   * @param job The job's name
+   * @param args Its arguments, as a list
+   * @param options See {@linkcode CallOptions}
+   * @returns The job's result
+   * @throws {JobError} If the job throws
+   * @throws {WorkerLostError} If its worker ends under it
+   * @throws {WorkerStartError} If no worker can be started
+   * @throws {DOMException} If the runner is terminated ("AbortError") or was
+   * closed before ("InvalidStateError")
+   * @throws {RangeError} If an option is out of range
+   * @throws {TypeError} If there is no such job, or an option has a wrong type
+   */
+  async apply<K extends keyof J & string, const O extends CallOptions>(
+    job: K,
+    args: Parameters<J[K]>,
+    options?: O,
+  ): Promise<Outcome<Result<J, K>, O>> {
+    const [result] = await this.gather(job, [args], true, options ?? {});
+    return result as Outcome<Result<J, K>, O>;
+  }
+
+  /**
+   * Runs a job on every item, its only argument, and gathers the results in
+   * order.
+   *
+   * At the first error the call fails and nothing more of it is begun, unless
+   * it is to `settle`. It throws what `apply` throws, and what its input throws.
+   *
+   * @param job The job's name
+   * @param items The arguments, one for each run; pulled as they are needed
+   * @param options See {@linkcode CallOptions}
+   * @returns One result for each item
+   *
+   * @example All results, also where some items fail
+   * ```ts
+   * import { sequential, serve } from "./mod.ts";
+   *
+   * const runner = sequential(serve(import.meta, { parse: JSON.parse }));
+   * const outcomes = await runner.map("parse", ["1", "{"], { settle: true });
+   * console.log(outcomes.map((outcome) => outcome.status));
+   * ```
+   */
+  async map<K extends keyof J & string, const O extends CallOptions>(
+    job: K,
+    items: Items<Parameters<J[K]>[0]>,
+    options?: O,
+  ): Promise<Outcome<Result<J, K>, O>[]> {
+    const results = await this.gather(job, items, false, options ?? {});
+    return results as Outcome<Result<J, K>, O>[];
+  }
+
+  /**
+   * Like `map`, for jobs of several arguments.
+   *
+   * @param job The job's name
+   * @param items The lists of arguments, one for each run
+   * @param options See {@linkcode CallOptions}
+   * @returns One result for each list
+   */
+  async starmap<K extends keyof J & string, const O extends CallOptions>(
+    job: K,
+    items: Items<Parameters<J[K]>>,
+    options?: O,
+  ): Promise<Outcome<Result<J, K>, O>[]> {
+    const results = await this.gather(job, items, true, options ?? {});
+    return results as Outcome<Result<J, K>, O>[];
+  }
+
+  /**
+   * Runs a job on items pulled as they are needed and yields the results in
+   * order.
+   *
+   * It begins with the first `next()`. A pool pulls no more than two chunks per
+   * worker beyond what has been read, so that an endless input runs in constant
+   * memory; only `close` lifts that bound. Leaving the loop early closes the
+   * input, and nothing more of it is begun. It throws what `map` throws.
+   *
+   * @param job The job's name
+   * @param items The arguments, one for each run
+   * @param options See {@linkcode CallOptions}
+   * @returns The results, one for each item
+   */
+  imap<K extends keyof J & string, const O extends CallOptions>(
+    job: K,
+    items: Items<Parameters<J[K]>[0]>,
+    options?: O,
+  ): AsyncGenerator<Outcome<Result<J, K>, O>, void, void> {
+    return this.stream(job, items, true, options ?? {}) as AsyncGenerator<
+      Outcome<Result<J, K>, O>
+    >;
+  }
+
+  /**
+   * Like `imap`, but yields each result as soon as it is there.
+   *
+   * @param job The job's name
+   * @param items The arguments, one for each run
+   * @param options See {@linkcode CallOptions}
+   * @returns The results, one for each item, in no particular order
+   */
+  imapUnordered<K extends keyof J & string, const O extends CallOptions>(
+    job: K,
+    items: Items<Parameters<J[K]>[0]>,
+    options?: O,
+  ): AsyncGenerator<Outcome<Result<J, K>, O>, void, void> {
+    return this.stream(job, items, false, options ?? {}) as AsyncGenerator<
+      Outcome<Result<J, K>, O>
+    >;
+  }
+
+  /**
+   * Takes no more calls, lets the outstanding ones finish, and ends.
+   *
+   * What `imap` has not been read of is computed now and kept, so this may be
+   * awaited inside a `for await`. It never fails; called twice it does no more
+   * than once.
+   *
+   * @returns When all is done and nothing is left
+   */
+  abstract close(): Promise<void>;
+
+  /**
+   * Rejects what is outstanding with an "AbortError", and ends.
+   *
+   * A thread in an endless loop cannot be stopped by anything but the end of
+   * the process; it is left behind.
+   *
+   * @returns When nothing is left
+   */
+  abstract terminate(): Promise<void>;
+
+  /**
+   * Terminates the runner at the end of an `await using` block.
+   *
+   * @returns When nothing is left
+   */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.terminate();
+  }
+
+  /** Behind `apply`, `map` and `starmap`: all results, in order. */
+  protected abstract gather(
+    job: string,
+    items: Items<unknown>,
+    spread: boolean,
+    options: CallOptions,
+  ): Promise<unknown[]>;
+
+  /** Behind `imap` and `imapUnordered`: the results, as they are read. */
+  protected abstract stream(
+    job: string,
+    items: Items<unknown>,
+    ordered: boolean,
+    options: CallOptions,
+  ): AsyncGenerator<unknown, void, void>;
+}
+
+// Errors
+
+/**
+ * A job threw, or its argument or result could not be cloned.
+ *
+ * `cause` is what was thrown, with the name, message and stack that it had in
+ * the worker.
+ *
+ * @example Telling what went wrong where
+ * ```ts
+ * import { JobError, sequential, serve } from "./mod.ts";
+ *
+ * const service = serve(import.meta, { parse: (s: string) => JSON.parse(s) });
+ * try {
+ *   await sequential(service).map("parse", ["1", "{"]);
+ * } catch (error) {
+ *   if (!(error instanceof JobError)) throw error;
+ *   console.log(error.job, error.index, (error.cause as Error).name);
+ * }
+ * ```
+ */
+export class JobError extends Error {
+  /** The class's name, which survives minifying. */
+  override readonly name = "JobError";
+  /** The job's name. */
+  readonly job: string;
+  /** Which item of its call it was, counted from 0. */
+  readonly index: number;
+
+  /**
+   * Made by the runner that ran the job.
+   *
+   * @param job The job's name
+   * @param index Which item of its call it was, counted from 0
+   * @param cause What the job threw
+   */
+  constructor(job: string, index: number, cause: unknown) {
+    const what = cause instanceof Error ? cause.message : String(cause);
+    super(`Job '${job}' failed on item ${index}: ${what}`, { cause });
+    this.job = job;
+    this.index = index;
+  }
+}
+
+/**
+ * A worker ended while it ran an item: the job closed or exited it, or
+ * something in it threw where nobody could catch it (then `cause` says what).
+ */
+export class WorkerLostError extends Error {
+  /** The class's name, which survives minifying. */
+  override readonly name = "WorkerLostError";
+  /** The job's name. */
+  readonly job: string;
+  /** Which item of its call it was, counted from 0. */
+  readonly index: number;
+
+  /**
+   * Made by the pool that lost the worker.
+   *
+   * @param job The job's name
+   * @param index Which item of its call it was, counted from 0
+   * @param cause The uncaught error, where there was one
+   */
+  constructor(job: string, index: number, cause?: unknown) {
+    const why = cause instanceof Error ? `: ${cause.message}` : "";
+    super(`The worker of job '${job}' ended on item ${index}${why}`, { cause });
+    this.job = job;
+    this.index = index;
+  }
+}
+
+/** No worker could be started from a module; `cause` says why where known. */
+export class WorkerStartError extends Error {
+  /** The class's name, which survives minifying. */
+  override readonly name = "WorkerStartError";
+
+  /**
+   * Made by the pool that could not start the worker.
+   *
+   * @param url The module's URL
+   * @param cause Why it did not start
+   */
+  constructor(url: string, cause: unknown) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    super(`Cannot start a worker from ${url}: ${why}`, { cause });
+  }
+}
+
+function describe(thrown: unknown): Failure {
+  if (!(thrown instanceof Error)) {
+    return { message: safeString(thrown), value: cloneable(thrown) };
+  }
+  const value: Record<string, unknown> = {};
+  for (const [key, own] of Object.entries(thrown)) value[key] = cloneable(own);
+  return {
+    name: thrown.name,
+    message: thrown.message,
+    stack: thrown.stack,
+    value,
+    cause: thrown.cause === undefined ? undefined : describe(thrown.cause),
+  };
+}
+
+function revive(failure: Failure): unknown {
+  if (failure.name === undefined) return failure.value;
+  const cause = failure.cause && revive(failure.cause);
+  const error = new Error(
+    failure.message,
+    cause === undefined ? {} : { cause },
+  );
+  const known: unknown = Reflect.get(globalThis, failure.name);
+  if (typeof known === "function" && known.prototype instanceof Error) {
+    Object.setPrototypeOf(error, known.prototype);
+  }
+  Object.assign(error, failure.value);
+  for (const key of ["name", "stack"] as const) {
+    const value = failure[key];
+    Object.defineProperty(error, key, {
+      value,
+      configurable: true,
+      writable: true,
+    });
+  }
+  return error;
+}
+
+function cloneable(value: unknown): unknown {
+  try {
+    return structuredClone(value);
+  } catch {
+    return safeString(value);
+  }
+}
+
+function safeString(value: unknown): string {
+  try {
+    return String(value);
+  } catch {
+    return Object.prototype.toString.call(value);
+  }
+}
+
+// The worker's side
+
+const transfers = new WeakMap<WeakKey, Transferable[]>();
+
+/**
+ * Marks a job's result to be moved to the caller instead of being copied.
+ *
+ * What is moved cannot be used in the worker any more. On the calling thread,
+ * with {@linkcode sequential}, nothing happens: the value is already there.
+ *
+ * @param value What the job returns
+ * @param buffers What of it to move
+ * @returns The same value
+ *
+ * @example A job that hands over its buffer
+ * ```ts
+ * import { serve, transfer } from "./mod.ts";
+ *
+ * export function noise(length: number): Uint8Array {
+ *   const bytes = crypto.getRandomValues(new Uint8Array(length));
+ *   return transfer(bytes, [bytes.buffer]);
+ * }
+ * export const service = serve(import.meta, { noise });
+ * ```
+ */
+export function transfer<T extends WeakKey>(
+  value: T,
+  buffers: Transferable[],
+): T {
+  transfers.set(value, buffers);
+  return value;
+}
+
+/**
+ * Offers a module's functions as jobs.
+ *
+ * In a worker that was started from this very module it begins to answer the
+ * pool; anywhere else it only describes the module, whose functions can still
+ * be imported and called. (`import.meta.main` tells them apart, as Deno has
+ * it.)
+ *
+ * @param meta The module's `import.meta`
+ * @param jobs The functions by name; their arguments and results are copied
+ * between threads, so they must be structured-cloneable
+ * @param options `setup` runs once per worker before its first job, with the
+ * pool's `init` value, and may be asynchronous; where it throws, the worker
+ * counts as not started
+ * @returns What {@linkcode Pool} and {@linkcode sequential} take
+ * @throws {TypeError} If a job is not a function
+ *
+ * @example A job module
+ * ```ts
+ * import { serve } from "./mod.ts";
+ *
+ * export function square(n: number): number {
+ *   return n * n;
+ * }
+ * export const service = serve(import.meta, { square });
+ * ```
+ */
+export function serve<J extends Jobs, I = never>(
+  meta: { url: string; main: boolean },
+  jobs: J,
+  options: { setup?: (init: I) => unknown } = {},
+): Service<J> {
+  for (const [name, job] of Object.entries(jobs)) {
+    if (typeof job !== "function") {
+      throw new TypeError(
+        `Cannot serve '${name}' as a job must be a function: it is ${typeof job}`,
+      );
+    }
+  }
+  const setup = options.setup as Service<J>["setup"];
+  const service = { url: meta.url, jobs, setup };
+  if (meta.main && "WorkerGlobalScope" in globalThis) answer(service);
+  return service;
+}
+
+/** Types of Deno's workers and locks; the standard library has neither here. */
+interface WorkerScope extends EventTarget {
+  postMessage(message: Message): void;
+  close(): void;
+}
+interface LockManager {
+  request<T>(
+    name: string,
+    options: { signal?: AbortSignal },
+    granted: () => T,
+  ): Promise<Awaited<T>>;
+}
+const locks = (navigator as unknown as { locks: LockManager }).locks;
+
+/** Begins to answer the pool that started this worker. */
+function answer(service: Service<Jobs>): void {
+  const scope = globalThis as unknown as WorkerScope;
+  const lock = `manyhands ${crypto.randomUUID()}`;
+  scope.addEventListener("message", (event) => {
+    const { data } = event as MessageEvent<Start | undefined>;
+    if (data?.type === "manyhands:start") begin(scope, service, lock, data);
+  });
+  // The worker speaks first: what is sent to one whose module still waits at
+  // the top level is lost.
+  scope.postMessage({ type: "manyhands:hello", lock });
+}
+
+function begin(
+  scope: WorkerScope,
+  service: Service<Jobs>,
+  lock: string,
+  { port, init, claims }: Start,
+): void {
+  // What nobody catches ends the worker. Said here, with the stack, since the
+  // pool's own error event has none, and would be printed as well.
+  const crashed = (event: Event, thrown: unknown) => {
+    if (event.defaultPrevented) return; // the module has a handler of its own
+    event.preventDefault();
+    post(port, { type: "crashed", error: describe(thrown) });
+    scope.close();
+  };
+  scope.addEventListener(
+    "error",
+    (event) => crashed(event, (event as ErrorEvent).error),
+  );
+  scope.addEventListener(
+    "unhandledrejection",
+    (event) => crashed(event, (event as PromiseRejectionEvent).reason),
+  );
+  // One chunk after another, also where jobs are asynchronous.
+  let running = Promise.resolve();
+  port.onmessage = ({ data }: MessageEvent<Run>) => {
+    running = running.then(() => runChunk(service.jobs, port, claims, data));
+  };
+  // The lock comes before `ready`, so that the pool, which asks for it after,
+  // can only get it from a worker that has ended.
+  locks.request(lock, {}, async () => {
+    await service.setup?.(init as never);
+    post(port, { type: "ready" });
+    return new Promise(() => {});
+  });
+}
+
+function post(
+  port: MessagePort,
+  message: Message,
+  moved: Transferable[] = [],
+): void {
+  port.postMessage(message, moved);
+}
+
+/** Runs what it can claim of a chunk and reports every few milliseconds. */
+async function runChunk(
+  jobs: Jobs,
+  port: MessagePort,
+  claims: Int32Array,
+  { slot, job, spread, items, timed }: Run,
+): Promise<void> {
+  const fn = Object.hasOwn(jobs, job) ? jobs[job] : noSuchJob(jobs, job);
+  const call = fn as (...args: unknown[]) => unknown;
+  // In small chunks items are long, or the first: each is reported at once.
+  // In large ones the clock costs more than an item: they share a look at it.
+  const patience = items.length > 16 ? CHUNK_MS : 0;
+  const clockEvery = items.length > 256 ? 16 : 1;
+  const began = performance.now();
+  let reported = began;
+  const results = (): Results => ({
+    type: "results",
+    slot,
+    values: [],
+    failures: new Map(),
+    times: [],
+    elapsed: 0,
+    last: false,
+  });
+  let done = results();
+  // A claim and the pool's revocation are both one atomic addition to the same
+  // counter, so that an item is either run here or returned there, never both.
+  for (let i; (i = Atomics.add(claims, slot, 1)) < items.length;) {
+    if (timed) done.times.push(now());
+    try {
+      let value = spread ? call(...items[i] as unknown[]) : call(items[i]);
+      if (isThenable(value)) value = await value;
+      done.values.push(value);
+    } catch (thrown) {
+      done.failures.set(done.values.length, describe(thrown));
+      done.values.push(undefined);
+    }
+    if (timed) done.times.push(now());
+    if (i % clockEvery !== 0) continue;
+    const at = performance.now();
+    if (at - reported < patience || i + 1 === items.length) continue;
+    done.elapsed = at - began;
+    report(port, done);
+    done = results();
+    reported = at;
+  }
+  done.last = true;
+  done.elapsed = performance.now() - began;
+  report(port, done);
+}
+
+function noSuchJob(jobs: Jobs, job: string): () => never {
+  return () => {
+    throw new TypeError(unknownJob(jobs, job));
+  };
+}
+
+function unknownJob(jobs: Jobs, job: string): string {
+  const names = Object.keys(jobs).join(", ");
+  return `Cannot run '${job}' as the service has only: ${names}`;
+}
+
+/** Sends results; where one cannot be cloned, only that one is a failure. */
+function report(port: MessagePort, done: Results): void {
+  const moved = (value: unknown) =>
+    value instanceof Object ? transfers.get(value) ?? [] : [];
+  try {
+    post(port, done, done.values.flatMap(moved));
+  } catch {
+    const { values, failures, times } = done;
+    values.forEach((value, i) => {
+      const one: Results = {
+        ...done,
+        values: [value],
+        failures: new Map(),
+        times: times.slice(2 * i, 2 * i + 2),
+        last: done.last && i === values.length - 1,
+      };
+      const failure = failures.get(i);
+      if (failure) one.failures.set(0, failure);
+      try {
+        post(port, one, moved(value));
+      } catch (thrown) {
+        one.values = [undefined];
+        one.failures.set(0, describe(thrown));
+        post(port, one);
+      }
+    });
+  }
+}
+
+// The pool's side
+
+/** One item of a call on its way through the pool. */
+interface Task {
+  call: Call;
+  index: number;
+  item: unknown;
+}
+
+/** Items of one job that were sent to a worker together. */
+interface Chunk {
+  tasks: Task[];
+  slot: number;
+  /** How many results have arrived; they come in order. */
+  answered: number;
+  /** When it was sent, and how long that took, in ms. */
+  sent: number;
+  sending: number;
+  revoked: boolean;
+  /** Its items were moved to the worker, so they cannot be taken back. */
+  moved: boolean;
+}
+
+/** What a call needs of its pool. */
+interface Dispatcher {
+  /** Whether `close` was called: nothing bounds the look-ahead any more. */
+  readonly closing: boolean;
+  /** How many items of the call make a chunk at present. */
+  chunkSize(call: Call): number;
+  /** How many items keep all workers busy: two chunks each. */
+  capacity(call: Call): number;
+  /** The call has items to hand out, or room for results. */
+  offered(call: Call): void;
+  /** The call has ended; with an error, some of its items may be under way. */
+  ended(call: Call): void;
+}
+
+/** An open call: pulls its input, hands out tasks, takes their outcomes. */
+abstract class Call {
+  readonly job: string;
+  readonly spread: boolean;
+  readonly options: CallOptions;
+  protected readonly pool: Dispatcher;
+  /** Tasks that were pulled, or came back, and wait to be handed out. */
+  protected waiting: Task[] = [];
+  protected pulled = 0;
+  protected answered = 0;
+  protected exhausted = false;
+  ended = false;
+  /** An item could not be cloned: one a message, to see which. */
+  single = false;
+  readonly #iterator: Iterator<unknown> | AsyncIterator<unknown>;
+  readonly #async: boolean;
+  #pulling = false;
+
+  constructor(
+    pool: Dispatcher,
+    job: string,
+    spread: boolean,
+    items: Items<unknown>,
+    options: CallOptions,
+  ) {
+    this.pool = pool;
+    this.job = job;
+    this.spread = spread;
+    this.options = options;
+    this.#async = Symbol.asyncIterator in items;
+    this.#iterator = Symbol.asyncIterator in items
+      ? items[Symbol.asyncIterator]()
+      : items[Symbol.iterator]();
+  }
+
+  abstract get chunkMax(): number;
+  /** How many more items may be pulled now. */
+  protected abstract room(): number;
+  /** Takes note of a result or an error; order is not promised. */
+  abstract settled(index: number, outcome: PromiseSettledResult<unknown>): void;
+  /** All results are in. */
+  protected abstract finished(): void;
+  /** The call cannot go on. */
+  protected abstract failed(error: unknown): void;
+
+  /** How many tasks are with workers. */
+  get underWay(): number {
+    return this.pulled - this.waiting.length - this.answered;
+  }
+
+  /** Has up to `count` tasks wait, as far as there are any now. */
+  prepare(count: number): number {
+    // Not while it is being pulled already: an input may itself use the pool.
+    if (!this.#pulling) {
+      if (this.#async) this.#pullAsync();
+      else this.#pull(count);
+    }
+    return this.waiting.length;
+  }
+
+  /** Hands out up to `count` tasks; fewer where there are no more now. */
+  take(count: number): Task[] {
+    this.prepare(count);
+    return this.waiting.splice(0, count);
+  }
+
+  /** Takes tasks back that no worker has begun. */
+  returned(tasks: Task[]): void {
+    if (this.ended) return;
+    this.waiting.unshift(...tasks);
+    this.pool.offered(this);
+  }
+
+  /** Counts an outcome in and ends the call with its last one. */
+  protected counted(): void {
+    this.answered++;
+    if (this.exhausted && this.answered === this.pulled) this.#finish();
+  }
+
+  /** Ends the call with an error; what has not begun is never run. */
+  fail(error: unknown): void {
+    if (this.ended) return;
+    this.cancel();
+    this.failed(error);
+  }
+
+  /** Ends the call: nothing more is pulled, and the input is told. */
+  cancel(): void {
+    if (this.ended) return;
+    this.ended = true;
+    this.waiting = [];
+    this.pool.ended(this);
+    if (!this.exhausted) this.#closeInput();
+  }
+
+  #finish(): void {
+    this.ended = true;
+    this.pool.ended(this);
+    this.finished();
+  }
+
+  #pull(count: number): void {
+    const room = Math.min(count - this.waiting.length, this.room());
+    this.#pulling = true;
+    try {
+      for (let i = 0; i < room && !this.exhausted && !this.ended; i++) {
+        this.#arrived((this.#iterator as Iterator<unknown>).next());
+      }
+    } catch (error) {
+      this.fail(error);
+    } finally {
+      this.#pulling = false;
+    }
+  }
+
+  async #pullAsync(): Promise<void> {
+    this.#pulling = true;
+    try {
+      while (
+        !this.exhausted && !this.ended && this.room() > 0 &&
+        this.waiting.length < this.pool.capacity(this)
+      ) {
+        const next = await this.#iterator.next();
+        if (this.ended) return;
+        this.#arrived(next);
+        // A worker that is free takes the first; the rest gathers meanwhile.
+        if (this.waiting.length === 1) this.pool.offered(this);
+      }
+    } catch (error) {
+      this.fail(error);
+    } finally {
+      this.#pulling = false;
+    }
+  }
+
+  #arrived(next: IteratorResult<unknown>): void {
+    if (!next.done) {
+      this.waiting.push({ call: this, index: this.pulled++, item: next.value });
+      return;
+    }
+    this.exhausted = true;
+    if (this.answered === this.pulled) this.#finish();
+  }
+
+  #closeInput(): void {
+    this.exhausted = true;
+    try {
+      // Not awaited: an input that is stuck must not hold up its consumer.
+      Promise.resolve(this.#iterator.return?.()).catch(() => {});
+    } catch {
+      // The call has its own error already, or nobody is there to hear.
+    }
+  }
+}
+
+/** A call that gathers all results: `apply`, `map`, `starmap`. */
+class Batch extends Call {
+  readonly #results: unknown[] = [];
+  readonly #promise = Promise.withResolvers<unknown[]>();
+
+  get results(): Promise<unknown[]> {
+    return this.#promise.promise;
+  }
+
+  override get chunkMax(): number {
+    return CHUNK_MAX;
+  }
+
+  protected override room(): number {
+    return Infinity;
+  }
+
+  override settled(
+    index: number,
+    outcome: PromiseSettledResult<unknown>,
+  ): void {
+    if (this.ended) return;
+    if (this.options.settle) this.#results[index] = outcome;
+    else if (outcome.status === "rejected") return this.fail(outcome.reason);
+    else this.#results[index] = outcome.value;
+    this.counted();
+  }
+
+  protected override finished(): void {
+    this.#promise.resolve(this.#results);
+  }
+
+  protected override failed(error: unknown): void {
+    this.#promise.reject(error);
+  }
+}
+
+/** A call whose results are consumed one by one: `imap`, `imapUnordered`. */
+class Stream extends Call {
+  ordered = true;
+  readonly #unread = new Map<number, PromiseSettledResult<unknown>>();
+  #read = 0;
+  #failure?: { error: unknown };
+  #wake?: () => void;
+
+  override get chunkMax(): number {
+    return STREAM_CHUNK_MAX;
+  }
+
+  protected override room(): number {
+    if (this.pool.closing) return Infinity;
+    return this.pool.capacity(this) - (this.pulled - this.#read);
+  }
+
+  override settled(
+    index: number,
+    outcome: PromiseSettledResult<unknown>,
+  ): void {
+    if (this.ended) return;
+    this.#unread.set(index, outcome);
+    this.#wake?.();
+    this.counted();
+  }
+
+  protected override finished(): void {
+    this.#wake?.();
+  }
+
+  protected override failed(error: unknown): void {
+    this.#failure = { error };
+    this.#wake?.();
+  }
+
+  /** Yields outcomes until the input is used up; leaving early cancels. */
+  async *read(begin: () => void): AsyncGenerator<unknown, void, void> {
+    const { settle } = this.options;
+    begin();
+    try {
+      for (;;) {
+        const outcome = this.#next();
+        if (outcome === undefined) {
+          // Errors come after the results that were there before them.
+          if (this.#failure) throw this.#failure.error;
+          if (this.ended) return;
+          this.pool.offered(this);
+          await this.#change();
+        } else if (settle) yield outcome;
+        else if (outcome.status === "rejected") throw outcome.reason;
+        else yield outcome.value;
+      }
+    } finally {
+      this.cancel();
+    }
+  }
+
+  #next(): PromiseSettledResult<unknown> | undefined {
+    const key = this.ordered ? this.#read : this.#unread.keys().next().value;
+    if (key === undefined) return;
+    const outcome = this.#unread.get(key);
+    if (!outcome) return;
+    this.#unread.delete(key);
+    this.#read++;
+    // Room for a whole chunk is worth a message; less is not.
+    if (!this.exhausted && this.room() >= this.pool.chunkSize(this)) {
+      this.pool.offered(this);
+    }
+    return outcome;
+  }
+
+  #change(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#wake = resolve;
+    return promise;
+  }
+}
+
+/** A worker as the pool sees it, from its start to its end. */
+class Hand {
+  readonly id: number;
+  readonly claims = new Int32Array(new SharedArrayBuffer(8));
+  worker?: Worker;
+  port?: MessagePort;
+  lock = "";
+  ready = false;
+  /** What is with the worker, in the order sent: one chunk, or one ahead. */
+  readonly chunks: Chunk[] = [];
+  /** Whether it ever began an item. */
+  used = false;
+  /** The uncaught error that it is ending of. */
+  cause: unknown;
+  startTimer?: ReturnType<typeof setTimeout>;
+  /** Withdraws the requests for its lock; pending, they hold up the process. */
+  readonly watch = new AbortController();
+
+  constructor(id: number) {
+    this.id = id;
+  }
+
+  /**
+   * Takes back what the worker has not claimed of a chunk. From here on it
+   * cannot claim any more of it.
+   */
+  revoke(chunk: Chunk): Task[] {
+    if (chunk.revoked) return [];
+    chunk.revoked = true;
+    const claimed = Atomics.add(this.claims, chunk.slot, REVOKED);
+    return chunk.tasks.splice(claimed);
+  }
+
+  /** How many items of a chunk the worker has not claimed yet. */
+  unclaimed(chunk: Chunk): number {
+    const claimed = Atomics.load(this.claims, chunk.slot);
+    return Math.max(0, chunk.tasks.length - claimed);
+  }
+
+  /** Ends the worker; fulfils when its thread is gone, or will not go. */
+  async end(): Promise<void> {
+    clearTimeout(this.startTimer);
+    this.worker?.terminate();
+    this.port?.close();
+    if (this.lock === "") return;
+    const timer = setTimeout(() => this.watch.abort(), END_MS);
+    await this.released();
+    clearTimeout(timer);
+  }
+
+  /** Tells when the worker has let go of its lock: true unless withdrawn. */
+  released(): Promise<boolean> {
+    const { signal } = this.watch;
+    return locks.request(this.lock, { signal }, () => true).catch(() => false);
+  }
+}
+
+/** How fast a job has been lately, and what follows for its chunks. */
+interface Pace {
+  /** Milliseconds per item, hand-over included. */
+  perItem: number;
+  chunkSize: number;
+}
+
+/**
+ * Runs the jobs of a service in workers.
+ *
+ * Workers are started when there is work for them, up to `size`. A worker that
+ * dies takes the item that it was running with it, as a
+ * {@linkcode WorkerLostError} (and what it had finished but not yet reported);
+ * what it had not begun goes to others, and the next worker to be needed is a
+ * new one. A pool that is neither closed nor terminated keeps the program
+ * alive: use `await using`, which terminates it.
+ *
+ * @typeParam J The jobs of the service; with a bare URL it goes in by hand
+ *
+ * @example Sharing out calls
+ * ```ts
+ * import { Pool } from "./mod.ts";
+ * import { service } from "./workers/logscan.ts";
+ *
+ * await using pool = new Pool(service, { size: 2 });
+ * console.log(pool.size);
+ * ```
+ */
+export class Pool<J extends Jobs> extends Runner<J> {
+  /** How many workers there are at most. */
+  readonly size: number;
+  readonly #url: string;
+  readonly #jobs?: Jobs;
+  readonly #options: PoolOptions;
+  readonly #dispatcher: Dispatcher;
+  readonly #hands = new Set<Hand>();
+  readonly #paces = new Map<string, Pace>();
+  /** All calls that have not ended. */
+  readonly #calls = new Set<Call>();
+  /** Those of them that may have tasks to hand out, next one first. */
+  readonly #offers = new Set<Call>();
+  #state: "open" | "closing" | "closed" = "open";
+  /** Of a pool that takes no more calls: the last one has ended. */
+  readonly #drained = Promise.withResolvers<void>();
+  #dismissed?: Promise<void>;
+  #started = 0;
+  /** Workers that did not start; they are not tried again for ever. */
+  #failedStarts = 0;
+  #stealTimer?: ReturnType<typeof setTimeout>;
+
+  /**
+   * Makes a pool; its workers start with the first calls.
+   *
+   * @param service What {@linkcode serve} returned, or the module's URL
+   * @param options See {@linkcode PoolOptions}
+   * @throws {RangeError} If an option is out of range
+   * @throws {TypeError} If `service` is neither a service nor an absolute URL,
+   * or an option is of the wrong type
+   * @throws {DOMException} If `init` cannot be cloned ("DataCloneError")
+   */
+  constructor(service: Service<J> | URL | string, options: PoolOptions = {}) {
+    super();
+    const given = typeof service === "object" && "jobs" in service;
+    this.#url = new URL(given ? service.url : service).href;
+    if (given) this.#jobs = service.jobs;
+    const { size = navigator.hardwareConcurrency, startTimeout, init } =
+      options;
+    checkCount("make a pool", "size", size);
+    checkCount("make a pool", "startTimeout", startTimeout);
+    structuredClone(init);
+    this.size = size;
+    this.#options = options;
+    this.#dispatcher = this.#makeDispatcher();
+  }
+
+  /** Lets outstanding calls finish and ends the workers. */
+  override async close(): Promise<void> {
+    if (this.#state === "open") this.#state = "closing";
+    for (const call of this.#calls) this.#offered(call);
+    if (this.#calls.size === 0) this.#drained.resolve();
+    await this.#drained.promise;
+    await this.#dismiss();
+  }
+
+  /** Rejects outstanding calls and ends the workers now. */
+  override async terminate(): Promise<void> {
+    this.#state = "closed";
+    const error = new DOMException("The pool was terminated", "AbortError");
+    for (const call of this.#calls) call.fail(error);
+    await this.#dismiss();
+  }
+
+  // Submitted
+
+  /** Puts a call into the pool that gathers its results. */
+  protected override async gather(
+    job: string,
+    items: Items<unknown>,
+    spread: boolean,
+    options: CallOptions,
+  ): Promise<unknown[]> {
+    this.#check(job, options);
+    const call = new Batch(this.#dispatcher, job, spread, items, options);
+    this.#submitted(call);
+    return await call.results;
+  }
+
+  /** Puts a call into the pool that is read one by one. */
+  protected override stream(
+    job: string,
+    items: Items<unknown>,
+    ordered: boolean,
+    options: CallOptions,
+  ): AsyncGenerator<unknown, void, void> {
+    this.#check(job, options);
+    const call = new Stream(this.#dispatcher, job, false, items, options);
+    call.ordered = ordered;
+    return call.read(() => {
+      this.#check(job, options); // the pool may have been closed meanwhile
+      this.#submitted(call);
+    });
+  }
+
+  #check(job: string, options: CallOptions): void {
+    if (this.#jobs && !Object.hasOwn(this.#jobs, job)) {
+      throw new TypeError(unknownJob(this.#jobs, job));
+    }
+    checkCount(`run '${job}'`, "chunkSize", options.chunkSize);
+    if (this.#state !== "open") throw closedError(job, this.#state);
+  }
+
+  #submitted(call: Call): void {
+    this.#calls.add(call);
+    this.#offered(call);
+  }
+
+  #makeDispatcher(): Dispatcher {
+    const isClosing = () => this.#state === "closing";
+    return {
+      get closing() {
+        return isClosing();
+      },
+      chunkSize: (call) => this.#chunkSize(call),
+      capacity: (call) => 2 * this.size * this.#chunkSize(call),
+      offered: (call) => this.#offered(call),
+      ended: (call) => this.#ended(call),
+    };
+  }
+
+  #offered(call: Call): void {
+    this.#offers.add(call);
+    this.#dispatch();
+  }
+
+  // Handing out
+
+  #pace(job: string): Pace {
+    let pace = this.#paces.get(job);
+    if (!pace) {
+      // Unknown is slow: nothing is sent ahead, one item at a time.
+      this.#paces.set(job, pace = { perItem: Infinity, chunkSize: 1 });
+    }
+    return pace;
+  }
+
+  #chunkSize(call: Call): number {
+    if (call.single) return 1;
+    return call.options.chunkSize ??
+      Math.min(call.chunkMax, this.#pace(call.job).chunkSize);
+  }
+
+  #dispatch(): void {
+    for (const hand of this.#hands) {
+      if (hand.ready && hand.chunks.length === 0) this.#feed(hand);
+    }
+    this.#hire();
+    for (const hand of this.#hands) {
+      if (hand.ready && hand.chunks.length === 1) this.#feed(hand);
+    }
+    if (this.#offers.size === 0) this.#balance();
+  }
+
+  /** Starts workers for the tasks that find none, up to the pool's size. */
+  #hire(): void {
+    let starting = 0;
+    for (const hand of this.#hands) if (!hand.ready) starting++;
+    while (
+      this.#hands.size + this.#failedStarts < this.size &&
+      this.#waiting(starting + 1) > starting
+    ) {
+      this.#start();
+      starting++;
+    }
+  }
+
+  /** Counts waiting tasks, no further than `enough`. */
+  #waiting(enough: number): number {
+    let count = 0;
+    for (const call of this.#offers) {
+      count += call.prepare(enough);
+      if (count >= enough) break;
+    }
+    return count;
+  }
+
+  #feed(hand: Hand): void {
+    for (let sent = false; !sent;) {
+      const tasks = this.#nextTasks(hand.chunks.length > 0);
+      if (tasks.length === 0) return;
+      sent = this.#send(hand, tasks);
+    }
+  }
+
+  /**
+   * Takes the next chunk of tasks. Calls take turns; small ones of the same job
+   * share a message. Ahead of need only what is so short that a hand-over
+   * would show: a long item must not wait behind a busy worker.
+   */
+  #nextTasks(ahead: boolean): Task[] {
+    let tasks: Task[] = [];
+    for (const call of this.#offers) {
+      const chunkSize = this.#chunkSize(call);
+      const ms = chunkSize * this.#pace(call.job).perItem;
+      if (ahead && !(ms <= 2 * CHUNK_MS)) continue;
+      if (tasks.length > 0 && !canShare(tasks[0].call, call)) break;
+      const count = chunkSize - tasks.length;
+      const taken = call.take(count);
+      tasks = tasks.length > 0 ? tasks.concat(taken) : taken;
+      this.#offers.delete(call);
+      if (taken.length < count) continue; // it will offer again
+      if (!call.ended) this.#offers.add(call); // at the back
+      break;
+    }
+    return tasks;
+  }
+
+  /** Sends tasks; false where that failed, for the next ones to be tried. */
+  #send(hand: Hand, tasks: Task[]): boolean {
+    const { call: { job, spread, options: { transfer } } } = tasks[0];
+    const slot = hand.chunks[0]?.slot === 0 ? 1 : 0;
+    const items = tasks.map((task) => task.item);
+    const timed = this.#options.onTask !== undefined;
+    const sent = performance.now();
+    Atomics.store(hand.claims, slot, 0);
+    try {
+      const moved = transfer ? items.flatMap(transfer) : [];
+      post(hand.port!, { type: "run", slot, job, spread, items, timed }, moved);
+    } catch (error) {
+      this.#notSent(tasks, error);
+      return false;
+    }
+    const sending = performance.now() - sent;
+    hand.chunks.push({
+      tasks,
+      slot,
+      answered: 0,
+      sent,
+      sending,
+      revoked: false,
+      moved: transfer !== undefined,
+    });
+    return true;
+  }
+
+  /** An item could not be cloned: alone, it fails; else each is tried alone. */
+  #notSent(tasks: Task[], error: unknown): void {
+    if (tasks.length === 1) {
+      const [{ call, index }] = tasks;
+      const reason = new JobError(call.job, index, error);
+      return call.settled(index, { status: "rejected", reason });
+    }
+    for (const { call } of tasks) call.single = true;
+    this.#returned(tasks);
+  }
+
+  #returned(tasks: Task[]): void {
+    for (const [call, own] of Map.groupBy(tasks, (task) => task.call)) {
+      call.returned(own);
+    }
+  }
+
+  /**
+   * Takes items back from a busy worker for an idle one, when nothing else is
+   * waiting: the chunk took longer than had been thought.
+   */
+  #balance(): void {
+    clearTimeout(this.#stealTimer);
+    const idle = this.#hands.values().find((hand) =>
+      hand.ready && hand.chunks.length === 0
+    );
+    if (!idle) return;
+    let most = 0;
+    let from: { hand: Hand; chunk: Chunk } | undefined;
+    for (const hand of this.#hands) {
+      for (const chunk of hand.chunks) {
+        if (chunk.revoked || chunk.moved || hand.unclaimed(chunk) <= most) {
+          continue;
+        }
+        most = hand.unclaimed(chunk);
+        from = { hand, chunk };
+      }
+    }
+    if (!from) return;
+    const { perItem } = this.#pace(from.chunk.tasks[0].call.job);
+    const wait = from.chunk.sent + 2 * CHUNK_MS - performance.now();
+    if (most * perItem < STEAL_MS && wait > 0) {
+      this.#stealTimer = setTimeout(() => this.#dispatch(), wait);
+      return;
+    }
+    this.#steal(idle, from.hand, from.chunk);
+  }
+
+  #steal(idle: Hand, hand: Hand, chunk: Chunk): void {
+    const tasks = hand.revoke(chunk);
+    this.#send(idle, tasks.splice(0, Math.ceil(tasks.length / 2)));
+    this.#returned(tasks);
+  }
+
+  // Started
+
+  #start(): void {
+    const hand = new Hand(++this.#started);
+    this.#hands.add(hand);
+    const { name = "manyhands", startTimeout = 10_000 } = this.#options;
+    hand.startTimer = setTimeout(() => {
+      const late = `it did not serve within ${startTimeout} ms`;
+      this.#notStarted(hand, new Error(late));
+    }, startTimeout);
+    try {
+      hand.worker = new Worker(this.#url, {
+        type: "module",
+        name: `${name} ${hand.id}`,
+      });
+    } catch (error) {
+      return this.#notStarted(hand, error);
+    }
+    hand.worker.onmessage = ({ data }) => {
+      if (data?.type === "manyhands:hello" && this.#hands.has(hand)) {
+        this.#greeted(hand, data);
+      }
+    };
+    hand.worker.onerror = (event) => {
+      event.preventDefault(); // or it ends the program
+      hand.cause ??= new Error(event.message);
+      if (!hand.ready) this.#notStarted(hand, hand.cause);
+    };
+  }
+
+  #greeted(hand: Hand, { lock }: Hello): void {
+    const { port1, port2 } = new MessageChannel();
+    hand.lock = lock;
+    hand.port = port1;
+    port1.onmessage = ({ data }) => this.#received(hand, data);
+    const start: Start = {
+      type: "manyhands:start",
+      port: port2,
+      init: this.#options.init,
+      claims: hand.claims,
+    };
+    hand.worker!.postMessage(start, [port2]);
+  }
+
+  #received(hand: Hand, message: Ready | Results | Crashed): void {
+    if (!this.#hands.has(hand)) return;
+    if (message.type === "results") this.#replied(hand, message);
+    else if (message.type === "ready") this.#ready(hand);
+    else {
+      hand.cause = revive(message.error);
+      if (!hand.ready) this.#notStarted(hand, hand.cause);
+    }
+  }
+
+  #ready(hand: Hand): void {
+    clearTimeout(hand.startTimer);
+    hand.ready = true;
+    this.#failedStarts = 0;
+    // A worker that ends by itself fires no event, but its lock is released,
+    // and only after all that it sent has arrived.
+    hand.released().then((gone) => gone && this.#lost(hand));
+    this.#dispatch();
+  }
+
+  /** The others go on without it; where there are none, nothing can. */
+  #notStarted(hand: Hand, cause: unknown): void {
+    if (!this.#hands.delete(hand)) return;
+    hand.end();
+    this.#failedStarts++;
+    if (this.#hands.size > 0) return;
+    this.#failedStarts = 0;
+    const error = new WorkerStartError(this.#url, cause);
+    for (const call of this.#calls) call.fail(error);
+  }
+
+  // Replied
+
+  #replied(hand: Hand, results: Results): void {
+    const { slot, values, failures, times, last } = results;
+    const chunk = hand.chunks.find((chunk) => chunk.slot === slot)!;
+    const tasks = chunk.tasks.slice(
+      chunk.answered,
+      chunk.answered + values.length,
+    );
+    chunk.answered += values.length;
+    hand.used = true;
+    if (last) hand.chunks.splice(hand.chunks.indexOf(chunk), 1);
+    if (tasks.length > 0) this.#measured(tasks[0].call.job, chunk, results);
+    tasks.forEach(({ call, index }, i) => {
+      const failure = failures.get(i);
+      if (failure) {
+        const reason = new JobError(call.job, index, revive(failure));
+        call.settled(index, { status: "rejected", reason });
+      } else call.settled(index, { status: "fulfilled", value: values[i] });
+    });
+    this.#dispatch();
+    const { onTask } = this.#options;
+    if (!onTask) return;
+    tasks.forEach(({ call: { job }, index }, i) => {
+      const [start, end] = times.slice(2 * i);
+      onTask({ worker: hand.id, job, index, start, end });
+    });
+  }
+
+  /** Fits the next chunks of a job to how long this one takes. */
+  #measured(job: string, chunk: Chunk, { elapsed }: Results): void {
+    const pace = this.#pace(job);
+    pace.perItem = elapsed / chunk.answered +
+      chunk.sending / chunk.tasks.length;
+    // Step by step, as the first items may be the short ones.
+    const size = Math.min(CHUNK_MS / pace.perItem, 4 * pace.chunkSize);
+    pace.chunkSize = Math.max(1, Math.min(CHUNK_MAX, Math.floor(size)));
+  }
+
+  // Died
+
+  #lost(hand: Hand): void {
+    if (!this.#hands.delete(hand)) return;
+    hand.end();
+    for (const chunk of hand.chunks) {
+      const back = chunk.moved ? [] : hand.revoke(chunk);
+      if (chunk.tasks.length > chunk.answered) hand.used = true;
+      for (const { call, index } of chunk.tasks.slice(chunk.answered)) {
+        const reason = new WorkerLostError(call.job, index, hand.cause);
+        call.settled(index, { status: "rejected", reason });
+      }
+      this.#returned(back);
+    }
+    // One that ends before it begins anything would be replaced for ever.
+    if (!hand.used) {
+      this.#hands.add(hand);
+      return this.#notStarted(
+        hand,
+        hand.cause ?? new Error("it ended before it ran a job"),
+      );
+    }
+    this.#dispatch();
+  }
+
+  // Ended
+
+  #ended(call: Call): void {
+    this.#calls.delete(call);
+    this.#offers.delete(call);
+    if (call.underWay > 0) this.#withdraw(call);
+    if (this.#state !== "open" && this.#calls.size === 0) {
+      this.#drained.resolve();
+    }
+  }
+
+  /** Keeps workers from beginning any more of a call that has ended. */
+  #withdraw(call: Call): void {
+    for (const hand of this.#hands) {
+      for (const chunk of hand.chunks) {
+        if (chunk.tasks.some((task) => task.call === call)) {
+          this.#returned(hand.revoke(chunk));
+        }
+      }
+    }
+  }
+
+  #dismiss(): Promise<void> {
+    return this.#dismissed ??= this.#endAll();
+  }
+
+  async #endAll(): Promise<void> {
+    this.#state = "closed";
+    clearTimeout(this.#stealTimer);
+    const hands = [...this.#hands];
+    this.#hands.clear();
+    await Promise.all(hands.map((hand) => hand.end()));
+  }
+}
+
+/** Whether single items of two calls can go in one message. */
+function canShare(a: Call, b: Call): boolean {
+  return a.job === b.job && a.spread === b.spread && !a.single && !b.single &&
+    !a.options.transfer && !b.options.transfer &&
+    a.options.chunkSize === b.options.chunkSize;
+}
+
+/** Refuses what is not a whole number from 1, naming option and value. */
+function checkCount(what: string, option: string, value?: number): void {
+  if (value === undefined || Number.isInteger(value) && value > 0) return;
+  const Class = typeof value === "number" ? RangeError : TypeError;
+  throw new Class(
+    `Cannot ${what} as '${option}' must be a positive integer: ` +
+      `current value is ${safeString(value)}`,
+  );
+}
+
+// The calling thread's side
+
+/**
+ * Runs the jobs of a service one after another on the calling thread.
+ *
+ * It has the same methods as a {@linkcode Pool}, with the same results and
+ * errors, so that what a pool brings can be measured against it. Nothing is
+ * copied: a job gets the very items, and the caller the very results.
+ *
+ * @param service What {@linkcode serve} returned
+ * @param options See {@linkcode SequentialOptions}
+ * @returns A runner without workers
+ *
+ * @example The same code, with and without workers
+ * ```ts
+ * import { type Runner, sequential, serve } from "./mod.ts";
+ *
+ * const jobs = { square: (n: number) => n * n };
+ * const service = serve(import.meta, jobs);
+ *
+ * async function sum(runner: Runner<typeof jobs>): Promise<number> {
+ *   const squares = await runner.map("square", [1, 2, 3]);
+ *   return squares.reduce((a, b) => a + b);
+ * }
+ * console.log(await sum(sequential(service))); // 14
+ * ```
+ */
+export function sequential<J extends Jobs>(
+  service: Service<J>,
+  options: SequentialOptions = {},
+): Runner<J> {
+  return new Sequential(service, options);
+}
+
+class Sequential<J extends Jobs> extends Runner<J> {
+  readonly #service: Service<J>;
+  readonly #options: SequentialOptions;
+  #setUp?: Promise<unknown>;
+  #closed = false;
+
+  constructor(service: Service<J>, options: SequentialOptions) {
+    super();
+    this.#service = service;
+    this.#options = options;
+  }
+
+  close(): Promise<void> {
+    this.#closed = true;
+    return Promise.resolve();
+  }
+
+  terminate(): Promise<void> {
+    return this.close();
+  }
+
+  protected override async gather(
+    job: string,
+    items: Items<unknown>,
+    spread: boolean,
+    options: CallOptions,
+  ): Promise<unknown[]> {
+    this.#check(job, options);
+    await this.#ready();
+    const results: unknown[] = [];
+    if (Symbol.asyncIterator in items) {
+      for await (const item of items) {
+        const index = results.length;
+        results.push(await this.#run(job, item, spread, index, options));
+      }
+      return results;
+    }
+    // No await where a job needs none: it would flatter the pool.
+    for (const item of items) {
+      const result = this.#run(job, item, spread, results.length, options);
+      results.push(result instanceof Promise ? await result : result);
+    }
+    return results;
+  }
+
+  protected override stream(
+    job: string,
+    items: Items<unknown>,
+    _ordered: boolean,
+    options: CallOptions,
+  ): AsyncGenerator<unknown, void, void> {
+    this.#check(job, options);
+    return this.#read(job, items, options);
+  }
+
+  async *#read(
+    job: string,
+    items: Items<unknown>,
+    options: CallOptions,
+  ): AsyncGenerator<unknown, void, void> {
+    this.#check(job, options); // it may have been closed meanwhile
+    await this.#ready();
+    let index = 0;
+    for await (const item of items) {
+      yield await this.#run(job, item, false, index++, options);
+    }
+  }
+
+  #check(job: string, options: CallOptions): void {
+    if (!Object.hasOwn(this.#service.jobs, job)) {
+      throw new TypeError(unknownJob(this.#service.jobs, job));
+    }
+    checkCount(`run '${job}'`, "chunkSize", options.chunkSize);
+    if (this.#closed) throw closedError(job, "closed");
+  }
+
+  async #ready(): Promise<void> {
+    const { setup } = this.#service;
+    await (this.#setUp ??=
+      (async () => await setup?.(this.#options.init as never))());
+  }
+
+  /** Runs one item; gives a promise only where the job did. */
+  #run(
+    job: string,
+    item: unknown,
+    spread: boolean,
+    index: number,
+    { settle }: CallOptions,
+  ): unknown {
+    const call = this.#service.jobs[job] as (...args: unknown[]) => unknown;
+    const start = now();
+    const ended = () =>
+      this.#options.onTask?.({ worker: 0, job, index, start, end: now() });
+    const fulfilled = (value: unknown) => {
+      ended();
+      return settle ? { status: "fulfilled", value } : value;
+    };
+    const rejected = (thrown: unknown) => {
+      ended();
+      const reason = new JobError(job, index, thrown);
+      if (settle) return { status: "rejected", reason };
+      throw reason;
+    };
+    let value: unknown;
+    try {
+      value = spread ? call(...item as unknown[]) : call(item);
+    } catch (thrown) {
+      return rejected(thrown);
+    }
+    return isThenable(value)
+      ? Promise.resolve(value).then(fulfilled, rejected)
+      : fulfilled(value);
+  }
+}
+
+/** The clock that all threads share: milliseconds since the epoch. */
+function now(): number {
+  return performance.timeOrigin + performance.now();
+}
+
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return value instanceof Object && "then" in value &&
+    typeof value.then === "function";
+}
+
+function closedError(job: string, state: string): DOMException {
+  return new DOMException(
+    `Cannot run '${job}' as the pool is ${state}`,
+    "InvalidStateError",
+  );
+}

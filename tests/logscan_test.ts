@@ -1,0 +1,308 @@
+import {
+  assert,
+  assertEquals,
+  assertRejects,
+  assertStringIncludes,
+} from "@std/assert";
+import { join } from "@std/path";
+import { gzipSync } from "node:zlib";
+import { Buffer } from "node:buffer";
+import { Pool, sequential } from "../mod.ts";
+import {
+  type Hit,
+  type Mode,
+  type Report,
+  scanLogs,
+  type ScanOptions,
+  scanSpan,
+  service,
+} from "../workers/logscan.ts";
+
+const BLOCK = 1 << 20;
+const KEYWORD = "unauthorized access";
+
+/** Every line with a keyword, found the slow and obvious way. */
+function reference(bytes: Uint8Array, keywords: string[]): Hit[] {
+  const raw = Buffer.from(bytes).toString("latin1");
+  const hits: Hit[] = [];
+  let offset = 0;
+  const lines = raw.split("\n");
+  if (lines.at(-1) === "") lines.pop();
+  for (const [i, line] of lines.entries()) {
+    const found = keywords.filter((keyword) =>
+      line.includes(Buffer.from(keyword).toString("latin1"))
+    );
+    if (found.length > 0) {
+      const hit: Hit = {
+        line: i + 1,
+        offset,
+        length: line.length,
+        keywords: found,
+      };
+      if (line.length <= 64 << 10) {
+        hit.text = Buffer.from(line, "latin1").toString();
+        if (hit.text.includes("\ufffd")) hit.raw = line;
+      }
+      hits.push(hit);
+    }
+    offset += line.length + 1;
+  }
+  return hits;
+}
+
+async function scan(paths: string[], options: ScanOptions): Promise<Report[]> {
+  return await Array.fromAsync(scanLogs(sequential(service), paths, options));
+}
+
+/** Checks one file in every mode against the reference. */
+async function check(
+  bytes: Uint8Array,
+  keywords = [KEYWORD],
+  name = "log.txt",
+): Promise<void> {
+  const dir = await Deno.makeTempDir();
+  const path = join(dir, name);
+  const wanted = reference(bytes, keywords);
+  await Deno.writeFile(
+    path,
+    name.endsWith(".gz") ? gzipSync(bytes, { level: 1 }) : bytes,
+  );
+  const found = wanted.length > 0;
+  const count = wanted.length;
+  const clue = `keywords ${keywords}, ${bytes.length} bytes`;
+  const [lines] = await scan([path], { keywords, mode: "lines" });
+  const { bytes: read, ...rest } = lines;
+  assertEquals(rest, { path, found, count, hits: wanted }, clue);
+  assertEquals(read, bytes.length, clue);
+  const [counted] = await scan([path], { keywords, mode: "count" });
+  assertEquals([counted.count, counted.found, counted.hits], [
+    count,
+    found,
+    [],
+  ]);
+  const [first] = await scan([path], { keywords });
+  assertEquals([first.found, first.hits], [found, wanted.slice(0, 1)], clue);
+  await Deno.remove(dir, { recursive: true });
+}
+
+const text = (s: string) => new TextEncoder().encode(s);
+
+Deno.test("scanLogs agrees with the reference on awkward files", async (t) => {
+  const cases: Record<string, string | Uint8Array> = {
+    "empty": "",
+    "one newline": "\n",
+    "keyword at the very start": `${KEYWORD}\nx\n`,
+    "keyword at the very end, no final newline": `a\nb ${KEYWORD}`,
+    "keyword is all there is": KEYWORD,
+    "twice on a line, on two lines": `${KEYWORD} ${KEYWORD}\n${KEYWORD}\n`,
+    "broken by a newline": "unauthorized\n access\nunauthorized access\n",
+    "CRLF": `a\r\nb ${KEYWORD}\r\nc\r\n`,
+    "lone CR": `a\rb ${KEYWORD}\rc\n`,
+    "NUL bytes": `a\0b\n\0${KEYWORD}\0\n\0\0\n`,
+    "empty lines": `\n\n\n${KEYWORD}\n\n`,
+    "invalid UTF-8": new Uint8Array([
+      ...[0xff, 0xc3, 0x28, 10, 0xe2, 0x82],
+      ...text(KEYWORD),
+      ...[0xf0, 0x9f, 10, 0x80],
+    ]),
+    "Latin-1": Buffer.from(`caf\xe9 ${KEYWORD}\n`, "latin1"),
+    "UTF-8": `naïve 😀 ${KEYWORD} 中\n`,
+    "UTF-8 with a byte-order mark": `\ufeff${KEYWORD}\n`,
+  };
+  for (const [name, content] of Object.entries(cases)) {
+    const bytes = typeof content === "string" ? text(content) : content;
+    await t.step(name, () => check(new Uint8Array(bytes)));
+    await t.step(
+      `${name}, .gz`,
+      () => check(new Uint8Array(bytes), [KEYWORD], "log.gz"),
+    );
+  }
+});
+
+Deno.test("scanLogs finds a keyword across every offset of a block edge", async () => {
+  const dir = await Deno.makeTempDir();
+  const lines = text(("x".repeat(99) + "\n").repeat(22_000));
+  const paths: string[] = [];
+  for (let back = 0; back <= KEYWORD.length + 1; back++) {
+    const bytes = lines.slice();
+    bytes.set(text(KEYWORD), BLOCK - back);
+    bytes.set(text(KEYWORD), 2 * BLOCK - back);
+    const path = join(dir, `${back}.txt`);
+    await Deno.writeFile(path, bytes);
+    paths.push(path);
+    const [report] = await scan([path], { mode: "lines" });
+    assertEquals(report.hits, reference(bytes, [KEYWORD]), `${back} before`);
+  }
+  await Deno.remove(dir, { recursive: true });
+});
+
+Deno.test("scanLogs handles lines longer than what it holds", async (t) => {
+  for (const length of [64 << 10, (64 << 10) + 1, BLOCK, 20_000_000]) {
+    await t.step(`${length} bytes`, async () => {
+      const long = new Uint8Array(length).fill(120);
+      for (const at of [0, length >> 1, length - KEYWORD.length]) {
+        const line = long.slice();
+        line.set(text(KEYWORD), at);
+        await check(
+          new Uint8Array([...text("a\n"), ...line, ...text(`\n${KEYWORD}`)]),
+        );
+      }
+      await check(long);
+    });
+  }
+});
+
+Deno.test("scanLogs agrees with the reference on generated logs", async () => {
+  const keywords = ["error", "rror a", "err", "é", "a", "no such thing"];
+  const words = ["error ", "err", "or a", "ror", "é", "\xe9", " ", "\r", "\0"];
+  let seed = 1;
+  const random = (n: number) => {
+    seed = (seed * 48271) % 2147483647;
+    return seed % n;
+  };
+  for (let i = 0; i < 60; i++) {
+    let log = "";
+    for (let k = random(400); k > 0; k--) {
+      log += random(4) ? words[random(words.length)] : "\n";
+    }
+    const some = keywords.filter(() => random(2));
+    const name = i % 4 === 0 ? "log.gz" : "log.txt";
+    await check(text(log), some.length ? some : ["err"], name);
+  }
+});
+
+Deno.test("scanSpan: spans cut anywhere add up to the whole file", async () => {
+  const dir = await Deno.makeTempDir();
+  const path = join(dir, "log.txt");
+  const content = text(`hit\n\nno\nhit hit\n${"x".repeat(30)}hit\nhit`);
+  await Deno.writeFile(path, content);
+  const span = { path, keywords: ["hit"], mode: "lines" as Mode };
+  const all = reference(content, ["hit"]);
+  for (let a = 1; a < content.length; a++) {
+    for (let b = a + 1; b < content.length; b++) {
+      const hits: Hit[] = [];
+      let lines = 0;
+      for (const [start, end] of [[0, a], [a, b], [b, undefined]]) {
+        const part = await scanSpan({ ...span, start: start!, end });
+        for (const hit of part.hits) {
+          hits.push({ ...hit, line: hit.line + lines });
+        }
+        lines += part.lines;
+      }
+      assertEquals(hits, all, `cut at ${a} and ${b}`);
+    }
+  }
+  await Deno.remove(dir, { recursive: true });
+});
+
+Deno.test("scanLogs cuts a big file and reports it as one", async () => {
+  const dir = await Deno.makeTempDir();
+  const path = join(dir, "big.txt");
+  const bytes = new Uint8Array(70 << 20).fill(120);
+  for (let i = 99; i < bytes.length; i += 100) bytes[i] = 10;
+  const cut = 32 << 20;
+  for (const at of [cut - 5, 2 * cut + 1, bytes.length - 19]) {
+    bytes.set(text(KEYWORD), at);
+  }
+  await Deno.writeFile(path, bytes);
+  const wanted = reference(bytes, [KEYWORD]);
+  await using pool = new Pool(service, { size: 2 });
+  for (const runner of [sequential(service), pool]) {
+    const lines = scanLogs(runner, [path, path], { mode: "lines" });
+    for await (const report of lines) assertEquals(report.hits, wanted);
+    for await (const report of scanLogs(runner, [path])) {
+      assertEquals(report.hits, wanted.slice(0, 1));
+    }
+  }
+  await Deno.remove(dir, { recursive: true });
+});
+
+Deno.test("scanLogs searches UTF-16 in its own encoding", async (t) => {
+  const log = `eins\r\nzwei ${KEYWORD} 😀\nĊ ${KEYWORD}`;
+  for (const encoding of ["utf-16le", "utf-16be"]) {
+    await t.step(encoding, async () => {
+      const dir = await Deno.makeTempDir();
+      const path = join(dir, "log.txt");
+      const bytes = Buffer.from(`\ufeff${log}`, "utf16le");
+      if (encoding === "utf-16be") bytes.swap16();
+      await Deno.writeFile(path, bytes);
+      const [{ hits }] = await scan([path], { mode: "lines" });
+      assertEquals(hits.map((hit) => [hit.line, hit.offset, hit.text]), [
+        [2, 14, `zwei ${KEYWORD} 😀`],
+        [3, 14 + 2 * 28, `Ċ ${KEYWORD}`],
+      ]);
+      await Deno.remove(dir, { recursive: true });
+    });
+  }
+});
+
+Deno.test("scanLogs reads all members of a .gz, and what it can of a bad one", async () => {
+  const dir = await Deno.makeTempDir();
+  const path = join(dir, "log.gz");
+  const first = gzipSync(`${KEYWORD} 1\n`);
+  const second = gzipSync(`${KEYWORD} 2\n`);
+  await Deno.writeFile(path, Buffer.concat([first, second]));
+  const [whole] = await scan([path], { mode: "lines" });
+  assertEquals(whole.hits.map((hit) => hit.text), [
+    `${KEYWORD} 1`,
+    `${KEYWORD} 2`,
+  ]);
+  const noise = crypto.getRandomValues(new Uint8Array(60_000));
+  const big = gzipSync(Buffer.concat([text(`${KEYWORD}\n`), noise]));
+  await Deno.writeFile(path, big.subarray(0, 50_000));
+  const [cut] = await scan([path], { mode: "lines" });
+  assertStringIncludes(cut.error!, "unexpected end of file");
+  big[30_000] ^= 255;
+  await Deno.writeFile(path, big);
+  const [corrupt] = await scan([path], { mode: "lines" });
+  assert(corrupt.error, "a corrupt file is reported");
+  await Deno.remove(dir, { recursive: true });
+});
+
+Deno.test("scanLogs reports what it cannot read and goes on, in order", async () => {
+  const dir = await Deno.makeTempDir();
+  const good = join(dir, "good.txt");
+  await Deno.writeTextFile(good, `x\n${KEYWORD}`);
+  const missing = join(dir, "missing.txt");
+  await using pool = new Pool(service, { size: 2 });
+  for (const runner of [sequential(service), pool]) {
+    const paths = [missing, good, dir, good, missing];
+    const reports = await Array.fromAsync(scanLogs(runner, paths));
+    assertEquals(reports.map((report) => [report.error, report.found]), [
+      ["No such file or directory", false],
+      [undefined, true],
+      ["Is a directory", false],
+      [undefined, true],
+      ["No such file or directory", false],
+    ]);
+  }
+  await Deno.remove(dir, { recursive: true });
+});
+
+Deno.test("scanLogs gives the same reports with 0, 1, 2 and 7 workers", async () => {
+  const dir = await Deno.makeTempDir();
+  const paths = Array.from({ length: 40 }, (_, i) => join(dir, `${i}.txt`));
+  for (const [i, path] of paths.entries()) {
+    const line = i % 3 ? "fine\n" : `line with ${KEYWORD}\n`;
+    await Deno.writeTextFile(path, line.repeat(i * 50));
+  }
+  for (const mode of ["found", "count", "lines"] as const) {
+    const wanted = await scan(paths, { mode });
+    for (const size of [1, 2, 7]) {
+      await using pool = new Pool(service, { size });
+      const reports = await Array.fromAsync(scanLogs(pool, paths, { mode }));
+      assertEquals(reports, wanted, `${mode}, ${size} workers`);
+    }
+  }
+  await Deno.remove(dir, { recursive: true });
+});
+
+Deno.test("scanLogs refuses a keyword that no line can have", async () => {
+  for (const keyword of ["", "a\nb"]) {
+    await assertRejects(
+      () => scan([], { keywords: [keyword] }),
+      RangeError,
+      JSON.stringify(keyword),
+    );
+  }
+});
