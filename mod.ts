@@ -40,10 +40,10 @@
 
 type Message = Hello | Start | Ready | Run | Results | Crashed;
 
-/** Worker to pool, once, when its module has been loaded. */
+/** Worker to pool, once: its module is loaded and it holds its lock. */
 interface Hello {
   type: "manyhands:hello";
-  /** Name of the Web Lock that the worker will hold as long as it lives. */
+  /** Name of the Web Lock that the worker holds as long as it lives. */
   lock: string;
 }
 
@@ -57,7 +57,7 @@ interface Start {
   claims: Int32Array<SharedArrayBuffer>;
 }
 
-/** Worker to pool, once: `setup` has run and the lock is held. */
+/** Worker to pool, once: `setup` has run. */
 interface Ready {
   type: "ready";
 }
@@ -618,17 +618,20 @@ function answer(service: Service<Jobs>): void {
   const lock = `manyhands ${crypto.randomUUID()}`;
   scope.addEventListener("message", (event) => {
     const { data } = event as MessageEvent<Start | undefined>;
-    if (data?.type === "manyhands:start") begin(scope, service, lock, data);
+    if (data?.type === "manyhands:start") begin(scope, service, data);
   });
-  // The worker speaks first: what is sent to one whose module still waits at
-  // the top level is lost.
-  scope.postMessage({ type: "manyhands:hello", lock });
+  // The lock comes first: the pool asks for it once it was greeted, and then
+  // can only get it from a worker that has ended. The worker speaks first, as
+  // what is sent to one whose module still waits at the top level is lost.
+  locks.request(lock, {}, () => {
+    scope.postMessage({ type: "manyhands:hello", lock });
+    return new Promise(() => {});
+  });
 }
 
 function begin(
   scope: WorkerScope,
   service: Service<Jobs>,
-  lock: string,
   { port, init, claims }: Start,
 ): void {
   // What nobody catches ends the worker. Said here, with the stack, since the
@@ -652,13 +655,11 @@ function begin(
   port.onmessage = ({ data }: MessageEvent<Run>) => {
     running = running.then(() => runChunk(service.jobs, port, claims, data));
   };
-  // The lock comes before `ready`, so that the pool, which asks for it after,
-  // can only get it from a worker that has ended.
-  locks.request(lock, {}, async () => {
+  const ready = async () => {
     await service.setup?.(init as never);
     post(port, { type: "ready" });
-    return new Promise(() => {});
-  });
+  };
+  ready(); // where it fails, the rejection is an uncaught error, as above
 }
 
 function post(
@@ -785,6 +786,8 @@ interface Chunk {
 
 /** What a call needs of its pool. */
 interface Dispatcher {
+  /** How many workers there are at most. */
+  readonly size: number;
   /** Whether `close` was called: nothing bounds the look-ahead any more. */
   readonly closing: boolean;
   /** How many items of the call make a chunk at present. */
@@ -847,13 +850,16 @@ abstract class Call {
     return this.pulled - this.waiting.length - this.answered;
   }
 
+  /** Whether it can hand out more at once, without offering again. */
+  get hasMore(): boolean {
+    if (this.waiting.length > 0) return true;
+    return !this.#async && !this.exhausted && !this.ended && this.room() > 0;
+  }
+
   /** Has up to `count` tasks wait, as far as there are any now. */
   prepare(count: number): number {
-    // Not while it is being pulled already: an input may itself use the pool.
-    if (!this.#pulling) {
-      if (this.#async) this.#pullAsync();
-      else this.#pull(count);
-    }
+    if (!this.#async) this.#pull(count);
+    else if (!this.#pulling) this.#pullAsync();
     return this.waiting.length;
   }
 
@@ -900,15 +906,12 @@ abstract class Call {
 
   #pull(count: number): void {
     const room = Math.min(count - this.waiting.length, this.room());
-    this.#pulling = true;
     try {
       for (let i = 0; i < room && !this.exhausted && !this.ended; i++) {
         this.#arrived((this.#iterator as Iterator<unknown>).next());
       }
     } catch (error) {
       this.fail(error);
-    } finally {
-      this.#pulling = false;
     }
   }
 
@@ -1003,7 +1006,12 @@ class Stream extends Call {
 
   protected override room(): number {
     if (this.pool.closing) return Infinity;
-    return this.pool.capacity(this) - (this.pulled - this.#read);
+    // It starts slowly: no further ahead than as much again as has been read.
+    const ahead = Math.min(
+      this.pool.capacity(this),
+      this.#read + this.pool.size,
+    );
+    return ahead - (this.pulled - this.#read);
   }
 
   override settled(
@@ -1036,8 +1044,10 @@ class Stream extends Call {
           // Errors come after the results that were there before them.
           if (this.#failure) throw this.#failure.error;
           if (this.ended) return;
+          // First, as the input may fail while it is pulled by the offer.
+          const change = this.#change();
           this.pool.offered(this);
-          await this.#change();
+          await change;
         } else if (settle) yield outcome;
         else if (outcome.status === "rejected") throw outcome.reason;
         else yield outcome.value;
@@ -1075,6 +1085,8 @@ class Hand {
   worker?: Worker;
   port?: MessagePort;
   lock = "";
+  /** Fulfils when the worker holds its lock. */
+  readonly greeted = Promise.withResolvers<void>();
   ready = false;
   /** What is with the worker, in the order sent: one chunk, or one ahead. */
   readonly chunks: Chunk[] = [];
@@ -1110,12 +1122,15 @@ class Hand {
   /** Ends the worker; fulfils when its thread is gone, or will not go. */
   async end(): Promise<void> {
     clearTimeout(this.startTimer);
+    const late = Promise.withResolvers<void>();
+    const timer = setTimeout(late.resolve, END_MS);
+    // One that is just starting would take its lock after it was ended.
+    await Promise.race([this.greeted.promise, late.promise]);
     this.worker?.terminate();
     this.port?.close();
-    if (this.lock === "") return;
-    const timer = setTimeout(() => this.watch.abort(), END_MS);
-    await this.released();
+    if (this.lock) await Promise.race([this.released(), late.promise]);
     clearTimeout(timer);
+    this.watch.abort();
   }
 
   /** Tells when the worker has let go of its lock: true unless withdrawn. */
@@ -1170,10 +1185,14 @@ export class Pool<J extends Jobs> extends Runner<J> {
   /** Of a pool that takes no more calls: the last one has ended. */
   readonly #drained = Promise.withResolvers<void>();
   #dismissed?: Promise<void>;
+  #dispatching = false;
+  #dispatchAgain = false;
   #started = 0;
   /** Workers that did not start; they are not tried again for ever. */
   #failedStarts = 0;
   #stealTimer?: ReturnType<typeof setTimeout>;
+  /** Workers that are no longer of the pool, but not quite gone. */
+  readonly #ending = new Set<Promise<void>>();
 
   /**
    * Makes a pool; its workers start with the first calls.
@@ -1264,6 +1283,7 @@ export class Pool<J extends Jobs> extends Runner<J> {
   #makeDispatcher(): Dispatcher {
     const isClosing = () => this.#state === "closing";
     return {
+      size: this.size,
       get closing() {
         return isClosing();
       },
@@ -1297,6 +1317,19 @@ export class Pool<J extends Jobs> extends Runner<J> {
   }
 
   #dispatch(): void {
+    // An input that is pulled here may use the pool itself, and get here again
+    // while a worker is half served.
+    this.#dispatchAgain = true;
+    if (this.#dispatching) return;
+    this.#dispatching = true;
+    while (this.#dispatchAgain) {
+      this.#dispatchAgain = false;
+      this.#handOut();
+    }
+    this.#dispatching = false;
+  }
+
+  #handOut(): void {
     for (const hand of this.#hands) {
       if (hand.ready && hand.chunks.length === 0) this.#feed(hand);
     }
@@ -1353,10 +1386,10 @@ export class Pool<J extends Jobs> extends Runner<J> {
       const count = chunkSize - tasks.length;
       const taken = call.take(count);
       tasks = tasks.length > 0 ? tasks.concat(taken) : taken;
+      // To the back; what has nothing now will offer again.
       this.#offers.delete(call);
-      if (taken.length < count) continue; // it will offer again
-      if (!call.ended) this.#offers.add(call); // at the back
-      break;
+      if (call.hasMore) this.#offers.add(call);
+      if (taken.length === count) break;
     }
     return tasks;
   }
@@ -1439,6 +1472,7 @@ export class Pool<J extends Jobs> extends Runner<J> {
 
   #steal(idle: Hand, hand: Hand, chunk: Chunk): void {
     const tasks = hand.revoke(chunk);
+    if (tasks.length === 0) return; // claimed since they were counted
     this.#send(idle, tasks.splice(0, Math.ceil(tasks.length / 2)));
     this.#returned(tasks);
   }
@@ -1462,9 +1496,10 @@ export class Pool<J extends Jobs> extends Runner<J> {
       return this.#notStarted(hand, error);
     }
     hand.worker.onmessage = ({ data }) => {
-      if (data?.type === "manyhands:hello" && this.#hands.has(hand)) {
-        this.#greeted(hand, data);
-      }
+      if (data?.type !== "manyhands:hello") return; // the module's own
+      hand.lock = data.lock;
+      hand.greeted.resolve();
+      if (this.#hands.has(hand)) this.#greeted(hand);
     };
     hand.worker.onerror = (event) => {
       event.preventDefault(); // or it ends the program
@@ -1473,9 +1508,8 @@ export class Pool<J extends Jobs> extends Runner<J> {
     };
   }
 
-  #greeted(hand: Hand, { lock }: Hello): void {
+  #greeted(hand: Hand): void {
     const { port1, port2 } = new MessageChannel();
-    hand.lock = lock;
     hand.port = port1;
     port1.onmessage = ({ data }) => this.#received(hand, data);
     const start: Start = {
@@ -1507,10 +1541,13 @@ export class Pool<J extends Jobs> extends Runner<J> {
     this.#dispatch();
   }
 
-  /** The others go on without it; where there are none, nothing can. */
   #notStarted(hand: Hand, cause: unknown): void {
-    if (!this.#hands.delete(hand)) return;
-    hand.end();
+    hand.greeted.resolve(); // it is not waited for
+    if (this.#remove(hand)) this.#failedStart(cause);
+  }
+
+  /** The others go on without it; where there are none, nothing can. */
+  #failedStart(cause: unknown): void {
     this.#failedStarts++;
     if (this.#hands.size > 0) return;
     this.#failedStarts = 0;
@@ -1560,8 +1597,7 @@ export class Pool<J extends Jobs> extends Runner<J> {
   // Died
 
   #lost(hand: Hand): void {
-    if (!this.#hands.delete(hand)) return;
-    hand.end();
+    if (!this.#remove(hand)) return;
     for (const chunk of hand.chunks) {
       const back = chunk.moved ? [] : hand.revoke(chunk);
       if (chunk.tasks.length > chunk.answered) hand.used = true;
@@ -1572,14 +1608,8 @@ export class Pool<J extends Jobs> extends Runner<J> {
       this.#returned(back);
     }
     // One that ends before it begins anything would be replaced for ever.
-    if (!hand.used) {
-      this.#hands.add(hand);
-      return this.#notStarted(
-        hand,
-        hand.cause ?? new Error("it ended before it ran a job"),
-      );
-    }
-    this.#dispatch();
+    if (hand.used) this.#dispatch();
+    else this.#failedStart(hand.cause ?? new Error("it ended before any job"));
   }
 
   // Ended
@@ -1611,9 +1641,16 @@ export class Pool<J extends Jobs> extends Runner<J> {
   async #endAll(): Promise<void> {
     this.#state = "closed";
     clearTimeout(this.#stealTimer);
-    const hands = [...this.#hands];
-    this.#hands.clear();
-    await Promise.all(hands.map((hand) => hand.end()));
+    for (const hand of this.#hands) this.#remove(hand);
+    await Promise.all(this.#ending);
+  }
+
+  /** Takes a worker out of the pool; false if it was out already. */
+  #remove(hand: Hand): boolean {
+    if (!this.#hands.delete(hand)) return false;
+    const ending = hand.end().then(() => void this.#ending.delete(ending));
+    this.#ending.add(ending);
+    return true;
   }
 }
 

@@ -10,20 +10,17 @@
  */
 
 import { Buffer } from "node:buffer";
-import {
-  type Items,
-  JobError,
-  type Runner,
-  serve,
-  type Service,
-} from "../mod.ts";
+import { type Items, type Runner, serve, type Service } from "../mod.ts";
+import { causeOf } from "./files.ts";
 
 /** How much is read at a time, in bytes. */
 const BLOCK = 1 << 20;
 /** Plain files larger than this are shared out, in bytes. */
 const SPAN = 32 << 20;
-/** Lines longer than this are not held; only where they are is known. */
+/** Lines longer than this are not held: they can be read again where they are. */
 const LINE_MAX = 64 << 10;
+/** The same where they cannot, as they were decompressed or decoded. */
+const DECODED_LINE_MAX = 32 << 20;
 
 /**
  * What is wanted of a file: whether a keyword is in it (it stops at the first
@@ -49,7 +46,10 @@ export interface Hit {
   length: number;
   /** Which keywords are in it. */
   keywords: string[];
-  /** The line, U+FFFD for invalid bytes; absent where it is over 64 KiB. */
+  /**
+   * The line, U+FFFD for invalid bytes; absent where it is over 64 KiB (of a
+   * compressed or UTF-16 file: over 32 MiB).
+   */
   text?: string;
   /** The line's bytes as characters 0 to 255, where `text` had to lose some. */
   raw?: string;
@@ -118,6 +118,7 @@ interface Plan {
  * @example Which of these logs has an alert in it
  * ```ts
  * import { sequential } from "../mod.ts";
+import { causeOf } from "./files.ts";
  * import { scanLogs, service } from "./logscan.ts";
  *
  * const path = await Deno.makeTempFile();
@@ -225,7 +226,7 @@ export async function scanSpan(span: Span): Promise<SpanReport> {
   // The newline before a later span tells whether a line begins with it.
   const from = Math.max(0, span.start - 1);
   file.seekSync(from, Deno.SeekMode.Start);
-  const search = new Search(span, from, encoding);
+  const search = new Search(span, from, gzip, encoding);
   try {
     if (gzip) await searchGzip(search, file, block);
     else for (const bytes of blocks(file, block)) if (!search.add(bytes)) break;
@@ -282,7 +283,7 @@ function utf16(head: Uint8Array): "utf-16le" | "utf-16be" | undefined {
  * that any sequence of bytes is legal and positions are offsets.
  *
  * Between blocks it keeps the unfinished line: whole, as long as it is no
- * longer than `LINE_MAX`, then only what may be the beginning of a keyword.
+ * longer than the limit, then only what may be the beginning of a keyword.
  */
 class Search {
   readonly report: SpanReport = { lines: 0, count: 0, bytes: 0, hits: [] };
@@ -293,6 +294,7 @@ class Search {
   readonly #unit: number;
   readonly #needles: string[];
   readonly #overlap: number;
+  readonly #lineMax: number;
   /** The end of the text so far that is still of use, and where it begins. */
   #rest = "";
   #offset: number;
@@ -302,7 +304,7 @@ class Search {
   #skipping: boolean;
   #done = false;
 
-  constructor(span: Span, offset: number, encoding?: string) {
+  constructor(span: Span, offset: number, gzip: boolean, encoding?: string) {
     this.#span = span;
     this.#offset = offset;
     this.#skipping = offset < span.start;
@@ -310,6 +312,7 @@ class Search {
       this.#decoder = new TextDecoder(encoding, { ignoreBOM: true });
     }
     this.#unit = encoding ? 2 : 1;
+    this.#lineMax = encoding || gzip ? DECODED_LINE_MAX : LINE_MAX;
     this.#needles = encoding
       ? span.keywords
       : span.keywords.map((keyword) => Buffer.from(keyword).toString("latin1"));
@@ -360,7 +363,7 @@ class Search {
     }
     const to = Math.max(from, text.lastIndexOf("\n") + 1);
     this.#searchLines(text, from, to);
-    if (text.length - to > LINE_MAX) this.#beginLong(text, to);
+    if (text.length - to > this.#lineMax) this.#beginLong(text, to);
     else this.#keep(text, text.length - to);
   }
 
@@ -381,7 +384,7 @@ class Search {
         this.#offset + start * this.#unit,
         (end - start) * this.#unit,
         this.#span.keywords.filter((_, i) => within(next[i])),
-        end - start > LINE_MAX ? undefined : text.slice(start, end),
+        end - start > this.#lineMax ? undefined : text.slice(start, end),
       );
       next.forEach((position, i) => {
         if (within(position)) next[i] = text.indexOf(this.#needles[i], end);
@@ -483,26 +486,6 @@ function merge(
     report.hits.push({ ...hit, line: plan.lines + hit.line });
   }
   plan.lines += span.lines;
-}
-
-/**
- * Says in a few words why something failed, without the path.
- *
- * @param error What was thrown; of a `JobError` its cause is meant
- * @returns The cause, on one line
- *
- * @example
- * ```ts
- * import { causeOf } from "./logscan.ts";
- *
- * const error = await Deno.open("no-such-file").catch((error) => error);
- * console.log(causeOf(error)); // No such file or directory
- * ```
- */
-export function causeOf(error: unknown): string {
-  if (error instanceof JobError) return causeOf(error.cause);
-  const message = error instanceof Error ? error.message : String(error);
-  return message.replace(/ \(os error \d+\).*$/s, "").replace(/\s+/g, " ");
 }
 
 const jobs = { scanSpan };

@@ -1,0 +1,15 @@
+// Stands in for jsr:@std/assert/less-or-equal.
+import { format } from "./_message.ts";
+import { AssertionError } from "./assertion_error.ts";
+
+/** Fails unless `actual <= expected`. */
+export function assertLessOrEqual<T>(
+  actual: T,
+  expected: T,
+  msg?: string,
+): void {
+  if (actual <= expected) return;
+  throw new AssertionError(
+    msg ?? `Expect ${format(actual)} <= ${format(expected)}`,
+  );
+}

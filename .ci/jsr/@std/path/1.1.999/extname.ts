@@ -1,0 +1,8 @@
+// Stands in for jsr:@std/path/extname.
+import * as node from "node:path";
+import { text } from "./_text.ts";
+
+/** The extension of a path with its dot, or an empty string. */
+export function extname(path: string | URL): string {
+  return node.extname(text(path));
+}

@@ -1,0 +1,7 @@
+// Stands in for jsr:@std/path/relative.
+import * as node from "node:path";
+
+/** The way from one path to another, both seen from the working directory. */
+export function relative(from: string, to: string): string {
+  return node.relative(from, to);
+}

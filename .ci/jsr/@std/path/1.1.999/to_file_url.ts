@@ -1,0 +1,22 @@
+// Stands in for jsr:@std/path/to-file-url.
+import { isAbsolute, sep } from "node:path";
+import { pathToFileURL } from "node:url";
+
+/**
+ * The `file:` URL of an absolute path.
+ *
+ * @throws {TypeError} If the path is relative.
+ */
+export function toFileUrl(path: string): URL {
+  if (!isAbsolute(path)) {
+    throw new TypeError(`Path must be absolute: received "${path}"`);
+  }
+  if (sep === "\\") return pathToFileURL(path);
+  const url = new URL("file:///");
+  // Not pathToFileURL, which drops doubled slashes; the setter encodes the rest.
+  url.pathname = path.replace(/^\/+/, "/").replace(
+    /[%\\\s]/g,
+    encodeURIComponent,
+  );
+  return url;
+}

@@ -1,0 +1,118 @@
+/**
+ * Makes the `jsr:` imports of this repo work where jsr.io cannot be reached:
+ * puts the stand-ins of `.ci/jsr` into `vendor/jsr.io`, where Deno looks
+ * before it asks the network. Where jsr.io answers it does nothing, and the
+ * real packages are used. To go from the one to the other delete `vendor/`.
+ * Run by the tasks, from the root of the repo:
+ *
+ *     deno run --no-prompt --allow-read=.ci,vendor --allow-write=vendor
+ *       --allow-net=jsr.io .ci/setup.ts
+ */
+const SOURCE = `${import.meta.dirname}/jsr/@std`;
+const VENDOR = `${import.meta.dirname}/../vendor/jsr.io`;
+const PROBE = "https://jsr.io/@std/assert/meta.json";
+const LIMIT = 5_000; // ms
+
+/** Why jsr.io cannot be used, or undefined if it answers. */
+async function whyNot(): Promise<string | undefined> {
+  try {
+    const response = await fetch(PROBE, { signal: AbortSignal.timeout(LIMIT) });
+    await response.body?.cancel();
+    return response.ok ? undefined : `HTTP status ${response.status}`;
+  } catch (error) {
+    const { cause, message } = error as Error;
+    return cause instanceof Error ? cause.message : message;
+  }
+}
+
+/** The result, or undefined where there is no such file or folder. */
+function unlessMissing<T>(get: () => T): T | undefined {
+  try {
+    return get();
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+}
+
+function exists(path: string): boolean {
+  return unlessMissing(() => Deno.statSync(path)) !== undefined;
+}
+
+/** Names and texts of the files that list a version's checksums. */
+function* manifests(): Generator<[path: string, text: string]> {
+  for (const { name } of Deno.readDirSync(SOURCE)) {
+    for (const file of Deno.readDirSync(`${SOURCE}/${name}`)) {
+      if (!file.name.endsWith("_meta.json")) continue;
+      const path = `${name}/${file.name}`;
+      yield [path, Deno.readTextFileSync(`${SOURCE}/${path}`)];
+    }
+  }
+}
+
+/** Whether `vendor` holds stand-ins, but of another state of this repo. */
+function isStale(): boolean {
+  return [...manifests()].some(([path, text]) => {
+    const there = unlessMissing(() =>
+      Deno.readTextFileSync(`${VENDOR}/@std/${path}`)
+    );
+    return there !== undefined && there !== text;
+  });
+}
+
+/** Deno trusts what is in `vendor`, so the checksums are checked here. */
+async function verify(): Promise<void> {
+  for (const [path, text] of manifests()) {
+    const folder = `${SOURCE}/${path.replace("_meta.json", "")}`;
+    for (const [name, entry] of Object.entries(JSON.parse(text).manifest)) {
+      const bytes = Deno.readFileSync(folder + name);
+      const digest = await crypto.subtle.digest("SHA-256", bytes);
+      const found = `sha256-${new Uint8Array(digest).toHex()}`;
+      const { checksum } = entry as { checksum: string };
+      if (found !== checksum) {
+        throw new Error(
+          `Cannot use ${folder}${name}: its checksum is ${found}, and the ` +
+            `manifest says ${checksum} (.ci/jsr.ts brings it up to date)`,
+        );
+      }
+    }
+  }
+}
+
+function copy(from: string, to: string): void {
+  Deno.mkdirSync(to);
+  for (const { name, isDirectory } of Deno.readDirSync(from)) {
+    if (isDirectory) copy(`${from}/${name}`, `${to}/${name}`);
+    else Deno.copyFileSync(`${from}/${name}`, `${to}/${name}`);
+  }
+}
+
+/**
+ * Copies the stand-ins to a folder of another name, then renames it: nobody
+ * ever sees half of them. If another task was faster its copy stays.
+ */
+function install(): void {
+  Deno.mkdirSync(VENDOR, { recursive: true });
+  const fresh = Deno.makeTempDirSync({ dir: VENDOR, prefix: "." });
+  try {
+    copy(SOURCE, `${fresh}/new`);
+    unlessMissing(() => Deno.renameSync(`${VENDOR}/@std`, `${fresh}/old`));
+    Deno.renameSync(`${fresh}/new`, `${VENDOR}/@std`);
+  } catch (error) {
+    if (!exists(`${VENDOR}/@std`)) throw error;
+  } finally {
+    Deno.removeSync(fresh, { recursive: true });
+  }
+}
+
+if (!exists(`${VENDOR}/@std`)) {
+  const reason = await whyNot();
+  if (reason !== undefined) {
+    console.error(`jsr.io: ${reason}; using the stand-ins in .ci/jsr`);
+    await verify();
+    install();
+  }
+} else if (isStale()) {
+  await verify();
+  install();
+}

@@ -1,0 +1,109 @@
+/**
+ * `deno task bench`: how both jobs scale with the number of workers.
+ *
+ * @module
+ */
+
+import { basename } from "@std/path/basename";
+import { join } from "@std/path/join";
+import type { Jobs } from "../mod.ts";
+import { clearTemporary } from "../workers/files.ts";
+import {
+  flush,
+  onInterrupt,
+  print,
+  projectFolder,
+  readFlags,
+  runTask,
+} from "./cli.ts";
+import { makeFixtures } from "./fixtures.ts";
+import { grayscaleWork } from "./grayscale.ts";
+import { logscanWork } from "./logscan.ts";
+import {
+  compare,
+  type Comparison,
+  environment,
+  scaling,
+  scalingConclusion,
+  scalingTable,
+  type Work,
+  writeReport,
+} from "./report.ts";
+
+const HELP =
+  `Measures how both jobs scale: 12 images and 24 logs of 500,000 lines,
+sequentially and with 1, 2, … N workers. The result is reports/benchmark.md.
+
+Usage: deno task bench [FLAG]…
+
+  --images N    how many images (default 12)
+  --logs N      how many logs (default 24)
+  --lines N     how many lines a log has (default 500000)
+  --workers N   the most workers (default: one per core)
+  -q, --quiet   print nothing
+  -h, --help    show this
+`;
+
+async function main(args: string[]): Promise<number> {
+  const { is, number } = readFlags(args, {
+    number: { images: 1, logs: 1, lines: 1 },
+  });
+  if (is.help) return print(HELP), 0;
+  const { images = 12, logs = 24, lines = 500_000 } = number;
+  const most = number.workers ?? navigator.hardwareConcurrency;
+  const out = join(projectFolder, "fixtures", "bench");
+  const gray = join(out, "gray");
+  onInterrupt(() => {
+    for (const folder of [`${out}/images`, `${out}/logs`, gray]) {
+      clearTemporary(folder, true);
+    }
+  });
+  const say = (text: string) => is.quiet || (print(`${text}\n`), flush());
+  say("Making the fixtures …");
+  const { quiet } = is;
+  const fixtures = await makeFixtures({ out, images, logs, lines, quiet });
+  const conversions = await grayscaleWork(
+    fixtures.images.map((path) => ({ path, out: join(gray, basename(path)) })),
+  );
+  const scans = await logscanWork(fixtures.logs, { mode: "count" });
+  const command = `deno task bench ${args.join(" ")}`.trim();
+  const parts = [
+    "# Benchmark\n",
+    "Each row is the median of repeats, sequential and parallel runs in turns",
+    "after a warm-up; the answers were the same to the byte.\n",
+    "## Environment\n",
+    `${environment()}\nCommand: \`${command}\`\n`,
+  ];
+  for (
+    const [title, measured] of [
+      ["Grayscale", await measure(conversions, most, say)],
+      ["Log scan", await measure(scans, most, say)],
+    ] as const
+  ) {
+    parts.push(`## ${title}\n`, scalingTable(measured));
+    parts.push(scaling(title, measured), `${scalingConclusion(measured)}\n`);
+    say(`\n${title}\n\n${scalingTable(measured)}`);
+    say(scalingConclusion(measured));
+  }
+  const path = await writeReport(
+    join(projectFolder, "reports", "benchmark.md"),
+    parts.join("\n"),
+  );
+  say(`\nReport: ${path}`);
+  return 0;
+}
+
+async function measure<J extends Jobs>(
+  work: Work<J>,
+  most: number,
+  say: (text: string) => void,
+): Promise<Comparison[]> {
+  const measured: Comparison[] = [];
+  for (let workers = 1; workers <= most; workers++) {
+    say(`${work.items} ${work.unit}, ${workers} of ${most} workers …`);
+    measured.push(await compare(work, workers));
+  }
+  return measured;
+}
+
+if (import.meta.main) await runTask("bench", main);

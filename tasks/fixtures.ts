@@ -1,0 +1,166 @@
+/**
+ * `deno task fixtures`: images and logs to try the other tasks on.
+ *
+ * @module
+ */
+
+import { ensureDir } from "@std/fs/ensure-dir";
+import { exists } from "@std/fs/exists";
+import { join } from "@std/path/join";
+import { relative } from "@std/path/relative";
+import { resolve } from "@std/path/resolve";
+import { Pool } from "../mod.ts";
+import {
+  type ImageOrder,
+  type LogOrder,
+  randomFrom,
+  service,
+} from "../workers/fixtures.ts";
+import { clearTemporary } from "../workers/files.ts";
+import {
+  onInterrupt,
+  print,
+  Progress,
+  projectFolder,
+  readFlags,
+  runTask,
+  userFolder,
+} from "./cli.ts";
+
+const HELP = `Makes images and logs to try the other tasks on.
+
+Usage: deno task fixtures [FLAG]…
+
+  --images N    how many images (default 10): image_1.jpg, image_2.png, …
+  --logs N      how many logs (default 10): log_1.txt, log_2.txt, …
+  --lines N     how many lines a log has (default 1000)
+  --seed S      a whole number; the same one makes the same files (default 1)
+  --out DIR     where they go: DIR/images and DIR/logs (default fixtures/)
+  --workers N   how many workers make them (default: one per core)
+  -q, --quiet   say nothing
+  -h, --help    show this
+`;
+
+/** What fixtures are wanted. */
+export interface Order {
+  /** The folder for `images/` and `logs/`. Default: the project's fixtures. */
+  out?: string;
+  /** How many images. */
+  images?: number;
+  /** How many logs. */
+  logs?: number;
+  /** How many lines a log has. Default: 1000. */
+  lines?: number;
+  /** What makes them different from others. Default: 1. */
+  seed?: number;
+  /** How many workers make them. Default: one per core. */
+  workers?: number;
+  /** Whether files that are there already are left as they are. */
+  keep?: boolean;
+  /** Whether to show no progress. */
+  quiet?: boolean;
+}
+
+/** Where the fixtures of an order are. */
+export interface Fixtures {
+  /** The images' paths, in order. */
+  images: string[];
+  /** The logs' paths, in order. */
+  logs: string[];
+  /** How many files were made now. */
+  made: number;
+}
+
+/** Makes fixtures, and tells where they are. */
+export async function makeFixtures(order: Order): Promise<Fixtures> {
+  const { seed = 1, workers, keep = false, quiet = false } = order;
+  const out = order.out ?? join(projectFolder, "fixtures");
+  const images = imageOrders(join(out, "images"), order.images ?? 0, seed);
+  const logs = logOrders(join(out, "logs"), order.logs ?? 0, seed, order.lines);
+  const missing = async ({ path }: { path: string }) =>
+    !keep || !await exists(path);
+  const newImages = await filter(images, missing);
+  const newLogs = await filter(logs, missing);
+  const made = newImages.length + newLogs.length;
+  for (const folder of ["images", "logs"]) {
+    await ensureDir(join(out, folder));
+    clearTemporary(join(out, folder));
+  }
+  if (made > 0) {
+    await using pool = new Pool(service, { size: workers });
+    const progress = new Progress("fixtures", quiet);
+    progress.expect(made);
+    for await (const _ of pool.imap("makeImage", newImages)) progress.step();
+    for await (const _ of pool.imap("makeLog", newLogs)) progress.step();
+    await progress.stop();
+  }
+  const paths = (orders: { path: string }[]) => orders.map(({ path }) => path);
+  return { images: paths(images), logs: paths(logs), made };
+}
+
+async function filter<T>(
+  items: T[],
+  test: (item: T) => Promise<boolean>,
+): Promise<T[]> {
+  const passed = await Promise.all(items.map(test));
+  return items.filter((_, i) => passed[i]);
+}
+
+function imageOrders(
+  folder: string,
+  count: number,
+  seed: number,
+): ImageOrder[] {
+  return Array.from({ length: count }, (_, i) => ({
+    path: join(folder, `image_${i + 1}.${i % 2 === 0 ? "jpg" : "png"}`),
+    seed: 1000 * seed + i,
+    width: 1920,
+    height: 1280,
+  }));
+}
+
+/** Some logs have an alert, by chance, but never all of them nor none. */
+function logOrders(
+  folder: string,
+  count: number,
+  seed: number,
+  lines = 1000,
+): LogOrder[] {
+  const random = randomFrom(seed);
+  const alerts = Array.from({ length: count }, () => random() < 0.3);
+  if (!alerts.includes(true)) alerts[Math.floor(count * random())] = true;
+  if (!alerts.includes(false)) alerts[Math.floor(count * random())] = false;
+  return alerts.slice(0, count).map((alert, i) => ({
+    path: join(folder, `log_${i + 1}.txt`),
+    seed: 1000 * seed + 500 + i,
+    lines,
+    alert,
+  }));
+}
+
+async function main(args: string[]): Promise<number> {
+  const { is, number, text } = readFlags(args, {
+    text: ["out"],
+    number: { images: 0, logs: 0, lines: 1, seed: 0 },
+  });
+  if (is.help) return print(HELP), 0;
+  const out = text.out
+    ? resolve(userFolder, text.out)
+    : join(projectFolder, "fixtures");
+  onInterrupt(() => {
+    for (const folder of ["images", "logs"]) {
+      clearTemporary(join(out, folder), true);
+    }
+  });
+  const { images = 10, logs = 10, lines, seed, workers } = number;
+  const { quiet } = is;
+  await makeFixtures({ out, images, logs, lines, seed, workers, quiet });
+  if (!quiet) {
+    const where = relative(userFolder, out) || ".";
+    print(`${images} images in ${join(where, "images")}, `);
+    print(`${logs} logs in ${join(where, "logs")}\n`);
+  }
+  return 0;
+}
+
+if (import.meta.main) await runTask("fixtures", main);

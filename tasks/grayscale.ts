@@ -1,0 +1,364 @@
+/**
+ * `deno task grayscale`: turns images gray.
+ *
+ * @module
+ */
+
+import { basename } from "@std/path/basename";
+import { dirname } from "@std/path/dirname";
+import { join } from "@std/path/join";
+import { relative } from "@std/path/relative";
+import { resolve } from "@std/path/resolve";
+import { Pool, type Runner, sequential } from "../mod.ts";
+import { causeOf, clearTemporary, isTemporary } from "../workers/files.ts";
+import { type GrayJobs, service } from "../workers/grayscale.ts";
+import {
+  findFiles,
+  type Flags,
+  flush,
+  type Found,
+  onInterrupt,
+  print,
+  printable,
+  Progress,
+  projectFolder,
+  readFlags,
+  runTask,
+  totalSize,
+  UsageError,
+  userFolder,
+  warn,
+} from "./cli.ts";
+import { makeFixtures } from "./fixtures.ts";
+import {
+  compare,
+  conclusion,
+  render,
+  table,
+  type Work,
+  writeReport,
+} from "./report.ts";
+
+const HELP = `Turns images gray: JPEG, PNG, WebP, GIF, TIFF, BMP and AVIF.
+
+Usage: deno task grayscale [FLAG]… [PATH]…
+
+PATH is a file, a folder (searched to the bottom) or a glob. Without any, ten
+images are made and converted, sequentially and in parallel, and what the
+parallelism brought goes into reports/grayscale.md.
+
+      --out DIR       where the gray images go (default: gray), laid out as
+                      the images are below the folder that they have in common
+      --force         convert also what is older than its gray image
+      --max-pixels N  refuse larger images (default 268000000)
+      --compare       convert sequentially as well, and write the report
+      --simulate      the original exercise: ten images that take a second each
+      --json          an array with an object per image
+      --workers N     how many workers convert (default: one per core;
+                      10 for --simulate, as sleepers need no core)
+  -q, --quiet         print nothing but errors
+  -h, --help          show this
+
+Exit status: 0 when every image was converted, 1 when some were not, 2 on wrong
+usage, 130 when interrupted.
+`;
+
+async function main(args: string[]): Promise<number> {
+  const flags = readFlags(args, {
+    boolean: ["force", "compare", "simulate", "json"],
+    text: ["out"],
+    number: { "max-pixels": 1 },
+    paths: true,
+  });
+  if (flags.is.help) return print(HELP), 0;
+  const { paths, is: { compare, simulate } } = flags;
+  if (simulate && paths.length > 0) {
+    throw new UsageError("--simulate takes no paths");
+  }
+  if (simulate) return await runExercise(flags);
+  const command = `deno task grayscale ${args.join(" ")}`.trim();
+  const batch = paths.length > 0 ? await plan(flags) : await demo(flags);
+  if (paths.length > 0 && !compare) return await convert(batch);
+  return await compareConversions(batch, command);
+}
+
+// What is to be done
+
+/** An image and where its gray one goes. */
+export interface Order {
+  /** The image. */
+  path: string;
+  /** The gray one. */
+  out: string;
+  /** How large an image may be, in pixels. */
+  maxPixels?: number;
+}
+
+/** All that one run has to do, and how it went so far. */
+interface Batch {
+  flags: Flags;
+  orders: Order[];
+  /** What to call each image: as the user named it. */
+  names: string[];
+  /** The folder that the gray images are under. */
+  out: string;
+  converted: number;
+  skipped: number;
+  failed: number;
+  /** For `--json`. */
+  objects: unknown[];
+}
+
+function newBatch(flags: Flags, out: string): Batch {
+  return {
+    flags,
+    orders: [],
+    names: [],
+    out,
+    converted: 0,
+    skipped: 0,
+    failed: 0,
+    objects: [],
+  };
+}
+
+/** The ten images that are made where none are named. */
+async function demo(flags: Flags): Promise<Batch> {
+  const { quiet } = flags.is;
+  const out = join(projectFolder, "fixtures", "gray");
+  clearAtInterrupt([join(projectFolder, "fixtures", "images")]);
+  const { images } = await makeFixtures({ images: 10, keep: true, quiet });
+  const batch = newBatch(flags, out);
+  batch.names = images.map((path) => basename(path));
+  batch.orders = images.map((path) => ({
+    path,
+    out: join(out, basename(path)),
+    maxPixels: flags.number["max-pixels"],
+  }));
+  return batch;
+}
+
+/** What was named, as far as it is not done already. */
+async function plan(flags: Flags): Promise<Batch> {
+  const out = resolve(userFolder, flags.text.out ?? "gray");
+  const batch = newBatch(flags, out);
+  // Neither what an earlier run made nor what a killed one left.
+  const skip = (path: string) => path === out || isTemporary(basename(path));
+  const found: Found[] = [];
+  for await (const file of findFiles(flags.paths, skip)) {
+    if (file.error === undefined) found.push(file);
+    else fail(batch, file.name, file.error);
+  }
+  const base = commonFolder(found.map((file) => file.base));
+  for (const { path, name } of found) {
+    const target = join(out, relative(base, path));
+    if (!flags.is.force && await isNewer(target, path)) {
+      batch.skipped++;
+      continue;
+    }
+    const maxPixels = flags.number["max-pixels"];
+    batch.orders.push({ path, out: target, maxPixels });
+    batch.names.push(name);
+  }
+  return batch;
+}
+
+/** The lowest folder that all of them are in, or that they all are. */
+function commonFolder(folders: string[]): string {
+  let [common = userFolder] = folders;
+  for (const folder of folders) {
+    while (/^\.\.(?![^/\\])/.test(relative(common, folder))) {
+      common = dirname(common);
+    }
+  }
+  return common;
+}
+
+async function isNewer(path: string, than: string): Promise<boolean> {
+  try {
+    const [a, b] = await Promise.all([Deno.stat(path), Deno.stat(than)]);
+    return a.isFile && a.mtime! > b.mtime!;
+  } catch {
+    return false; // not there yet, or about to be reported
+  }
+}
+
+// Doing it
+
+/** Converts a batch in parallel and says how it went. */
+async function convert(batch: Batch): Promise<number> {
+  const { flags, orders, names } = batch;
+  const start = performance.now();
+  const pool = new Pool(service, { size: flags.number.workers });
+  const folders = new Set(orders.map((order) => dirname(order.out)));
+  clearAtInterrupt([...folders], () => pool.terminate());
+  for (const folder of folders) clearTemporary(folder);
+  const progress = new Progress("images", flags.is.quiet);
+  if (orders.length > 0) progress.expect(orders.length);
+  const outcomes = pool.imap("grayscaleFile", orders, { settle: true });
+  let index = 0;
+  for await (const outcome of outcomes) {
+    const name = names[index++];
+    if (outcome.status === "rejected") {
+      fail(batch, name, causeOf(outcome.reason));
+    } else {
+      batch.converted++;
+      const out = relative(userFolder, outcome.value.out);
+      batch.objects.push({ ...outcome.value, path: name, out });
+    }
+    progress.step();
+  }
+  await progress.stop();
+  await pool.terminate();
+  if (flags.is.json) print(`${JSON.stringify(batch.objects, null, 2)}\n`);
+  else if (!flags.is.quiet) {
+    const seconds = ((performance.now() - start) / 1000).toFixed(2);
+    print(`${summary(batch)} in ${seconds} s\n`);
+  }
+  return batch.failed > 0 ? 1 : 0;
+}
+
+function fail(batch: Batch, name: string, error: string): void {
+  batch.failed++;
+  batch.objects.push({ path: name, error });
+  warn(`${printable(name, Deno.stderr)}: ${error}`);
+}
+
+function summary({ converted, failed, skipped, out }: Batch): string {
+  const images = converted === 1 ? "1 image" : `${converted} images`;
+  const parts = [
+    `${images} converted into ${relative(userFolder, out) || "."}`,
+  ];
+  if (failed > 0) parts.push(`${failed} failed`);
+  if (skipped > 0) parts.push(`${skipped} up to date`);
+  return parts.join(", ");
+}
+
+/** Leaves no temporary files behind at Ctrl-C, once nobody writes any more. */
+function clearAtInterrupt(
+  folders: string[],
+  end?: () => Promise<void>,
+): void {
+  onInterrupt(async () => {
+    await end?.();
+    for (const folder of folders) clearTemporary(folder, true);
+  });
+}
+
+// What parallelism brings
+
+/** Converts a batch sequentially and in parallel, and reports on that. */
+async function compareConversions(
+  batch: Batch,
+  command: string,
+): Promise<number> {
+  const { flags, orders, names } = batch;
+  if (orders.length === 0) return batch.failed > 0 ? 1 : 0;
+  clearAtInterrupt(orders.map((order) => dirname(order.out)));
+  const work = await grayscaleWork(orders);
+  const workers = flags.number.workers ?? navigator.hardwareConcurrency;
+  const comparison = await compare(work, workers);
+  for (const [i, name] of names.entries()) {
+    const failure = work.failures.get(i);
+    if (failure !== undefined) fail(batch, name, failure);
+  }
+  const path = await writeReport(
+    join(projectFolder, "reports", "grayscale.md"),
+    render("Grayscale", command, comparison, names.map((n) => basename(n))),
+  );
+  batch.converted = orders.length - work.failures.size;
+  if (flags.is.json) print(`${JSON.stringify(comparison, null, 2)}\n`);
+  else if (!flags.is.quiet) {
+    print(`${summary(batch)}\n\n${table(comparison)}\n`);
+    print(`${conclusion(comparison)}\n\nReport: ${path}\n`);
+  }
+  return batch.failed > 0 ? 1 : 0;
+}
+
+/** The conversion of a batch, to be compared. */
+export async function grayscaleWork(
+  orders: Order[],
+): Promise<Work<GrayJobs> & { failures: Map<number, string> }> {
+  const failures = new Map<number, string>();
+  return {
+    failures,
+    service,
+    items: orders.length,
+    unit: "images",
+    bytes: await totalSize(orders.map((order) => order.path)),
+    run: async (runner, times) => {
+      failures.clear();
+      const many = Array.from({ length: times }, () => orders).flat();
+      const outcomes = runner.imap("grayscaleFile", many, { settle: true });
+      let index = 0;
+      for await (const outcome of outcomes) {
+        if (outcome.status === "rejected") {
+          failures.set(index, causeOf(outcome.reason));
+        }
+        index++;
+        await breathe();
+      }
+    },
+    answer: () => digest(orders.map((order) => order.out), failures),
+  };
+}
+
+/** Lets Ctrl-C through between two images on the main thread. */
+function breathe(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve));
+}
+
+/** One text for all that was written, and for what was not. */
+async function digest(
+  paths: string[],
+  failures: Map<number, string>,
+): Promise<string> {
+  const parts = paths.map(async (path, i) => {
+    if (failures.has(i)) return failures.get(i);
+    const bytes = await Deno.readFile(path);
+    const hash = await crypto.subtle.digest("SHA-256", bytes);
+    return new Uint8Array(hash).toHex();
+  });
+  return (await Promise.all(parts)).join("\n");
+}
+
+// The original exercise
+
+/** Ten images that take a second each: first in turn, then side by side. */
+async function runExercise({ number, is }: Flags): Promise<number> {
+  onInterrupt(() => {});
+  const names = Array.from({ length: 10 }, (_, i) => `image_${i + 1}.jpg`);
+  const workers = number.workers ?? 10;
+  const run = async (title: string, runner: Runner<GrayJobs>) => {
+    if (!is.quiet) print(`${title}\n`), flush();
+    const start = performance.now();
+    for await (const done of runner.imap("applyGrayscale", names)) {
+      if (!is.quiet) print(`${done}\n`), flush();
+      await breathe();
+    }
+    await runner.close();
+    return (performance.now() - start) / 1000;
+  };
+  const one = await run("Sequentially:", sequential(service));
+  const pool = new Pool(service, { size: workers });
+  const many = await run(`\nIn parallel, ${workers} workers:`, pool);
+  if (is.quiet) return 0;
+  print(`
+sequential: ${one.toFixed(2)} s
+parallel:   ${many.toFixed(2)} s
+speed-up:   ${(one / many).toFixed(2)}×
+
+${
+    many < one
+      ? `${workers} workers took ${
+        (100 * (1 - many / one)).toFixed(1)
+      } % less ` +
+        "time than one thread alone: sleeping needs no core, so they slept at " +
+        "the same time."
+      : "One worker sleeps no faster than one thread alone."
+  }
+`);
+  return 0;
+}
+
+if (import.meta.main) await runTask("grayscale", main);

@@ -1,0 +1,400 @@
+/**
+ * What parallelism brought: measured, and told in numbers, charts and words.
+ *
+ * @module
+ */
+
+import { ensureDir } from "@std/fs/ensure-dir";
+import { dirname } from "@std/path/dirname";
+import { relative } from "@std/path/relative";
+import { cpus } from "node:os";
+import {
+  type Jobs,
+  Pool,
+  type Runner,
+  sequential,
+  type Service,
+  type TaskTiming,
+} from "../mod.ts";
+import { writeWhole } from "../workers/files.ts";
+import { userFolder } from "./cli.ts";
+
+/** Work to be compared: one batch, sequentially and in a pool. */
+export interface Work<J extends Jobs> {
+  /** Where its jobs are. */
+  service: Service<J>;
+  /** How many items the batch has. */
+  items: number;
+  /** What an item is, in the plural. */
+  unit: string;
+  /** How large the batch is, in bytes. */
+  bytes: number;
+  /** Does the whole batch; `times` over means `times` as much. */
+  run(runner: Runner<J>, times: number): Promise<void>;
+  /** What came out, to be compared; it is not timed. */
+  answer(): Promise<string> | string;
+}
+
+/** What was measured. */
+export interface Comparison {
+  /** How many items the batch had. */
+  items: number;
+  /** What an item is, in the plural. */
+  unit: string;
+  /** How large the batch was, in bytes. */
+  bytes: number;
+  /** How many workers the pool had. */
+  workers: number;
+  /** How often each was run, after a warm-up. */
+  repeats: number;
+  /** Medians, in milliseconds. */
+  sequential: number;
+  /** Likewise. */
+  parallel: number;
+  /** From `new Pool` until a worker began the first item, in milliseconds. */
+  startUp: number;
+  /** How many times the batch pays for the start; absent if never measured. */
+  breakEven?: number;
+  /** Who worked when, in a run of each kind. */
+  timings: TaskTiming[];
+}
+
+/** The least and the most repeats, and how long they go on, in ms. */
+const REPEATS = { least: 3, most: 25, ms: 2000 };
+/** How long the search for the break-even goes on, in ms. */
+const BREAK_EVEN_MS = 5000;
+
+/**
+ * Measures work sequentially and in a pool: each after a warm-up, in turns.
+ *
+ * @param work What to measure
+ * @param workers How many workers the pool has
+ * @returns Medians, and what else belongs to an honest report
+ * @throws {Error} If the answers differ
+ */
+export async function compare<J extends Jobs>(
+  work: Work<J>,
+  workers: number,
+): Promise<Comparison> {
+  let timings: TaskTiming[] = [];
+  const onTask = (timing: TaskTiming) => void timings.push(timing);
+  await using alone = sequential(work.service, { onTask });
+  await using pool = new Pool(work.service, { size: workers, onTask });
+  const created = performance.timeOrigin + performance.now();
+  await work.run(pool, 1);
+  const startUp = Math.min(...timings.map(({ start }) => start)) - created;
+  const expected = await work.answer();
+  await work.run(alone, 1);
+  const runs: Record<"sequential" | "parallel", Run[]> = {
+    sequential: [],
+    parallel: [],
+  };
+  const began = performance.now();
+  let repeats = 0;
+  do {
+    for (const [kind, runner] of [["sequential", alone], ["parallel", pool]]) {
+      timings = [];
+      const start = performance.now();
+      await work.run(runner as Runner<J>, 1);
+      const ms = performance.now() - start;
+      runs[kind as keyof typeof runs].push({ ms, timings });
+      if (await work.answer() !== expected) {
+        throw new Error("The sequential and the parallel answers differ");
+      }
+    }
+    repeats++;
+  } while (
+    repeats < REPEATS.least ||
+    repeats < REPEATS.most && performance.now() - began < REPEATS.ms
+  );
+  const [one, many] = [median(runs.sequential), median(runs.parallel)];
+  const result: Comparison = {
+    items: work.items,
+    unit: work.unit,
+    bytes: work.bytes,
+    workers,
+    repeats,
+    sequential: one.ms,
+    parallel: many.ms,
+    startUp,
+    timings: [...one.timings, ...many.timings],
+  };
+  result.breakEven = await findBreakEven(work, alone, pool, result);
+  return result;
+}
+
+interface Run {
+  ms: number;
+  timings: TaskTiming[];
+}
+
+function median(runs: Run[]): Run {
+  return runs.toSorted((a, b) => a.ms - b.ms)[runs.length >> 1];
+}
+
+/**
+ * Tells how many times the batch a fresh pool begins to pay for. Where the
+ * batch itself gains by the pool, that is a division; where it is too small to
+ * gain, more and more of it is run until it does.
+ */
+async function findBreakEven<J extends Jobs>(
+  work: Work<J>,
+  alone: Runner<J>,
+  pool: Runner<J>,
+  { sequential, parallel, startUp }: Comparison,
+): Promise<number | undefined> {
+  const gain = sequential - parallel;
+  if (gain > sequential / 10) return startUp / gain;
+  const deadline = performance.now() + BREAK_EVEN_MS;
+  for (let times = 2; performance.now() < deadline; times *= 2) {
+    const one = await timed(() => work.run(alone, times));
+    const many = await timed(() => work.run(pool, times));
+    if (one > many + startUp) return times;
+  }
+}
+
+async function timed(run: () => Promise<void>): Promise<number> {
+  const start = performance.now();
+  await run();
+  return performance.now() - start;
+}
+
+// In numbers and words
+
+const ms = (value: number) =>
+  value < 10
+    ? value.toFixed(2)
+    : value < 100
+    ? value.toFixed(1)
+    : value.toFixed(0);
+
+const size = (bytes: number) =>
+  bytes < 1e6
+    ? `${(bytes / 1e3).toFixed(0)} kB`
+    : `${(bytes / 1e6).toFixed(1)} MB`;
+
+/** How many times as fast the pool was. */
+export function speedUp({ sequential, parallel }: Comparison): number {
+  return sequential / parallel;
+}
+
+/** The comparison as a markdown table. */
+export function table(comparison: Comparison): string {
+  const { sequential, parallel, workers, startUp } = comparison;
+  const improvement = 100 * (1 - parallel / sequential);
+  return grid([
+    ["", "result"],
+    ["sequential", `${ms(sequential)} ms`],
+    ["parallel", `${ms(parallel)} ms`],
+    ["workers", `${workers}`],
+    ["speed-up", `${speedUp(comparison).toFixed(2)}×`],
+    ["improvement", `${improvement.toFixed(1)} %`],
+    ["start-up of the pool", `${ms(startUp)} ms`],
+  ]);
+}
+
+/** Rows as a markdown table, legible as it is; the first row is its head. */
+function grid([head, ...rows]: string[][]): string {
+  const widths = head.map((_, i) =>
+    Math.max(...[head, ...rows].map((row) => row[i].length))
+  );
+  const line = (row: string[]) =>
+    `| ${
+      row.map((cell, i) =>
+        i === 0 ? cell.padEnd(widths[i]) : cell.padStart(widths[i])
+      ).join(" | ")
+    } |\n`;
+  const rule = widths.map((width, i) =>
+    i === 0 ? "-".repeat(width) : `${"-".repeat(width - 1)}:`
+  );
+  return [head, rule, ...rows].map(line).join("");
+}
+
+/** What follows from the numbers, and only from them. */
+export function conclusion(comparison: Comparison): string {
+  const { items, unit, workers, startUp, sequential, parallel } = comparison;
+  const speed = speedUp(comparison);
+  const who = workers === 1 ? "1 worker" : `${workers} workers`;
+  const batch = `${items} ${unit} (${size(comparison.bytes)})`;
+  const first = speed > 1.1
+    ? `${who} did ${batch} ${
+      speed.toFixed(2)
+    } times as fast as one thread alone.`
+    : speed > 0.9
+    ? `${who} did ${batch} in about the time that one thread takes alone.`
+    : `${who} took ${
+      (1 / speed).toFixed(2)
+    } times as long for ${batch} as one ` +
+      "thread alone: the work is smaller than the handing over.";
+  const started = parallel + startUp;
+  const start = `Starting the pool takes another ${ms(startUp)} ms, once: ` +
+    `a program that does only this batch takes ${ms(started)} ms in parallel ` +
+    `against ${ms(sequential)} ms, so ` +
+    (started < sequential
+      ? "the pool pays."
+      : "for this batch alone the pool does not pay.");
+  return `${first}\n${start}\n${breakEven(comparison)}`;
+}
+
+function breakEven(comparison: Comparison): string {
+  const { breakEven: times, items, unit, bytes, workers } = comparison;
+  if (times === undefined) {
+    return workers === 1
+      ? "One worker only moves the work to another thread; it cannot pay."
+      : "No batch that was tried was large enough for it to pay.";
+  }
+  const count = Math.max(1, Math.ceil(times * items));
+  return `On this machine it pays from about ${count} such ${unit} on ` +
+    `(${size(times * bytes)}).`;
+}
+
+// In pictures
+
+/** A bar for each number. */
+export function barChart(
+  title: string,
+  unit: string,
+  bars: Record<string, number>,
+): string {
+  const names = Object.keys(bars).map((name) => `"${name}"`).join(", ");
+  const values = Object.values(bars);
+  const top = Math.max(...values) * 1.1;
+  return fence(`xychart-beta
+  title "${title}"
+  x-axis [${names}]
+  y-axis "${unit}" 0 --> ${top.toPrecision(3)}
+  bar [${values.map((value) => value.toPrecision(4)).join(", ")}]`);
+}
+
+/** No more bars than this can be told apart in a timeline. */
+const TIMELINE_MAX = 60;
+
+/** Who worked when, as a bar per item; labels are by the item's index. */
+export function timeline(timings: TaskTiming[], labels: string[]): string {
+  const lanes = Map.groupBy(timings, ({ worker }) => worker);
+  const lines = [...lanes].sort(([a], [b]) => a - b).map(([worker, own]) => {
+    // Each run has its own beginning: the lanes are to be compared.
+    const run = timings.filter((timing) => !timing.worker === !worker);
+    const zero = Math.min(...run.map(({ start }) => start));
+    const us = (time: number) => Math.round(1000 * (time - zero));
+    const bars = own.slice(0, TIMELINE_MAX).map(({ index, start, end }) =>
+      `  ${labels[index] ?? index} : ${us(start)}, ${
+        Math.max(us(end), us(start) + 1)
+      }`
+    );
+    const name = worker === 0 ? "sequential" : `worker ${worker}`;
+    return [`  section ${name}`, ...bars].join("\n");
+  });
+  return fence(`gantt
+  title Who worked when, in µs from the start of each run
+  dateFormat x
+  axisFormat %Q
+${lines.join("\n")}`);
+}
+
+function fence(mermaid: string): string {
+  return `\`\`\`mermaid\n${mermaid}\n\`\`\`\n`;
+}
+
+// Several comparisons, with more and more workers
+
+/** A row for each number of workers, as a markdown table. */
+export function scalingTable(measured: Comparison[]): string {
+  return grid([
+    ["workers", "sequential", "parallel", "speed-up", "per worker", "start-up"],
+    ...measured.map((comparison) => {
+      const { workers, sequential, parallel, startUp } = comparison;
+      const speed = speedUp(comparison);
+      return [
+        `${workers}`,
+        `${ms(sequential)} ms`,
+        `${ms(parallel)} ms`,
+        `${speed.toFixed(2)}×`,
+        `${(100 * speed / workers).toFixed(0)} %`,
+        `${ms(startUp)} ms`,
+      ];
+    }),
+  ]);
+}
+
+/** How the speed grows with the workers, and how it would at best. */
+export function scaling(title: string, measured: Comparison[]): string {
+  const workers = measured.map(({ workers }) => workers);
+  const speeds = measured.map((comparison) => speedUp(comparison).toFixed(2));
+  return fence(`xychart-beta
+  title "${title}: speed-up by workers (bars), and the ideal (line)"
+  x-axis "workers" [${workers.join(", ")}]
+  y-axis "times as fast as one thread" 0 --> ${Math.max(...workers) + 1}
+  bar [${speeds.join(", ")}]
+  line [${workers.join(", ")}]`);
+}
+
+/** What follows from the rows. */
+export function scalingConclusion(measured: Comparison[]): string {
+  const best = measured.toSorted((a, b) => speedUp(b) - speedUp(a))[0];
+  const { items, unit, bytes, workers } = best;
+  const speed = speedUp(best);
+  const batch = `${items} ${unit} (${size(bytes)})`;
+  return speed > 1.1
+    ? `The best for ${batch} were ${workers} workers: ${speed.toFixed(2)} ` +
+      `times as fast as one thread alone.`
+    : `No number of workers did ${batch} notably faster than one thread alone.`;
+}
+
+// The file
+
+/** Where and when it was measured, as a markdown list. */
+export function environment(): string {
+  const processors = cpus();
+  return [
+    `- CPU: ${processors[0]?.model.trim() || "unknown"}`,
+    `- cores: ${navigator.hardwareConcurrency}`,
+    `- system: ${Deno.build.os} ${Deno.build.arch}`,
+    `- Deno ${Deno.version.deno}, V8 ${Deno.version.v8}`,
+    `- date: ${new Date().toISOString()}`,
+  ].join("\n") + "\n";
+}
+
+/** A report on one comparison, as markdown. */
+export function render(
+  title: string,
+  command: string,
+  comparison: Comparison,
+  labels: string[],
+): string {
+  const { items, unit, bytes, repeats, sequential, parallel, workers } =
+    comparison;
+  const bars = { sequential, [`${workers} in parallel`]: parallel };
+  return `# ${title}
+
+${items} ${unit} (${size(bytes)}), sequentially and in parallel. Each was run
+${repeats} times in turns after a warm-up; the medians count, and the answers
+were the same to the byte.
+
+## Environment
+
+${environment()}
+Command: \`${command}\`
+
+## Result
+
+${table(comparison)}
+${barChart(`${items} ${unit}`, "ms", bars)}
+## Who worked when
+
+${timeline(comparison.timings, labels)}
+## Conclusion
+
+${conclusion(comparison)}
+`;
+}
+
+/** Writes a report and tells its path as the user would write it. */
+export async function writeReport(
+  path: string,
+  content: string,
+): Promise<string> {
+  await ensureDir(dirname(path));
+  writeWhole(path, new TextEncoder().encode(content));
+  return relative(userFolder, path);
+}

@@ -1,0 +1,80 @@
+/** Jobs that do all that jobs may do, good and bad. */
+import { Pool, serve, transfer } from "../mod.ts";
+
+let greeting = "not set up";
+
+function wait(ms: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+}
+
+export const jobs = {
+  double: (n: number) => 2 * n,
+  add: (a: number, b: number) => a + b,
+  same: <T>(value: T) => value,
+  greeting: (_?: number) => greeting,
+  worker: () => self.name,
+  isWorker: () => "WorkerGlobalScope" in globalThis,
+  block: (ms: number) => (wait(ms), ms),
+  sleep: async (ms: number) => {
+    await new Promise((resolve) => setTimeout(resolve, ms));
+    return ms;
+  },
+  touch: (path: string) => Deno.writeTextFileSync(path, "", { append: true }),
+  fill: (length: number) => {
+    const bytes = new Uint8Array(length).fill(7);
+    return transfer(bytes, [bytes.buffer]);
+  },
+  fail: (n: number) => {
+    if (n >= 0) throw new RangeError(`no ${n}`, { cause: { n } });
+    return n;
+  },
+  reject: (n: number) => Promise.reject(new TypeError(`not ${n}`)),
+  throwNull: () => {
+    throw null;
+  },
+  throwNotFound: () => Deno.readTextFileSync("no such file"),
+  returnFunction: (): unknown => () => {},
+  returnDetached: () => {
+    const bytes = new Uint8Array(8);
+    structuredClone(bytes, { transfer: [bytes.buffer] });
+    return transfer(bytes, [bytes.buffer]);
+  },
+  exitOn: (n: number, fatal: number) => n === fatal ? Deno.exit(3) : n,
+  closeOn: (n: number, fatal: number) => {
+    if (n === fatal) self.close();
+    return n;
+  },
+  throwLateOn: async (n: number, fatal: number) => {
+    if (n === fatal) {
+      setTimeout(() => {
+        throw new RangeError("too late");
+      });
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+    }
+    return n;
+  },
+  rejectLateOn: async (n: number, fatal: number) => {
+    if (n === fatal) {
+      Promise.reject(new RangeError("not handled"));
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+    }
+    return n;
+  },
+  throwAfterReply: (n: number) => {
+    setTimeout(() => {
+      throw new Error("after the reply");
+    });
+    return n;
+  },
+  poolInside: async (n: number) => {
+    await using pool = new Pool<typeof jobs>(import.meta.url, { size: 2 });
+    return await pool.map("double", [n, n + 1]);
+  },
+};
+
+export const service = serve(import.meta, jobs, {
+  setup: (init: string | undefined) => {
+    if (init === "bad") throw new Error("cannot set up");
+    greeting = init ?? "hello";
+  },
+});

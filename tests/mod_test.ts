@@ -1,0 +1,637 @@
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertLess,
+  assertRejects,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
+import {
+  JobError,
+  Pool,
+  type PoolOptions,
+  type Runner,
+  sequential,
+  serve,
+  type TaskTiming,
+  WorkerLostError,
+  WorkerStartError,
+} from "../mod.ts";
+import { jobs, service } from "./jobs.ts";
+
+const numbers = (count: number) => Array.from({ length: count }, (_, i) => i);
+const doubles = (count: number) => numbers(count).map((n) => 2 * n);
+
+/** A test after which no worker may hold its lock, and nobody wait for one. */
+function poolTest(name: string, test: () => Promise<void>): void {
+  Deno.test(name, async () => {
+    await test();
+    const { locks } = navigator as unknown as {
+      locks: { query(): Promise<Record<string, { name: string }[]>> };
+    };
+    const { held, pending } = await locks.query();
+    const left = [...held, ...pending].map(({ name }) => name);
+    assertEquals(left.filter((name) => name.startsWith("manyhands")), []);
+  });
+}
+
+/** The same test on a pool and on the calling thread. */
+function runnerTest(
+  name: string,
+  test: (runner: Runner<typeof jobs>) => Promise<void>,
+): void {
+  poolTest(`Pool: ${name}`, async () => {
+    await using pool = new Pool(service, { size: 3 });
+    await test(pool);
+  });
+  poolTest(`sequential: ${name}`, async () => {
+    await using runner = sequential(service);
+    await test(runner);
+  });
+}
+
+async function* slowly<T>(items: Iterable<T>): AsyncGenerator<T> {
+  for (const item of items) {
+    if (Math.random() < 0.1) await new Promise((r) => setTimeout(r));
+    yield item;
+  }
+}
+
+runnerTest("apply gives one result", async (runner) => {
+  assertEquals(await runner.apply("add", [1, 2]), 3);
+  assertEquals(await runner.apply("sleep", [1]), 1);
+});
+
+runnerTest(
+  "map gives results in order, for any kind of input",
+  async (runner) => {
+    for (const count of [0, 1, 2, 3, 100, 5000]) {
+      const wanted = doubles(count);
+      assertEquals(await runner.map("double", numbers(count)), wanted);
+      assertEquals(await runner.map("double", new Set(numbers(count))), wanted);
+    }
+    assertEquals(
+      await runner.map("double", slowly(numbers(300))),
+      doubles(300),
+    );
+    assertEquals(await runner.map("sleep", [30, 1, 20]), [30, 1, 20]);
+  },
+);
+
+runnerTest("starmap spreads its items over the arguments", async (runner) => {
+  assertEquals(await runner.starmap("add", [[1, 2], [3, 4]]), [3, 7]);
+});
+
+runnerTest("imap yields in order, also what is done early", async (runner) => {
+  for (const items of [numbers(2000), slowly(numbers(300))]) {
+    let next = 0;
+    for await (const n of runner.imap("double", items)) {
+      assertEquals(n, 2 * next++);
+    }
+  }
+  const waits = [40, 1, 20, 1];
+  assertEquals(await Array.fromAsync(runner.imap("sleep", waits)), waits);
+});
+
+runnerTest("imapUnordered yields everything once", async (runner) => {
+  for (const items of [numbers(2000), slowly(numbers(2000))]) {
+    const all = await Array.fromAsync(runner.imapUnordered("double", items));
+    assertEquals(all.sort((a, b) => a - b), doubles(2000));
+  }
+});
+
+runnerTest("chunkSize changes nothing but the messages", async (runner) => {
+  for (const chunkSize of [1, 2, 7, 1000]) {
+    const options = { chunkSize };
+    assertEquals(await runner.map("double", numbers(50), options), doubles(50));
+    assertEquals(
+      await Array.fromAsync(runner.imap("double", numbers(50), options)),
+      doubles(50),
+    );
+  }
+});
+
+runnerTest("settle tells the fate of every item", async (runner) => {
+  const options = { settle: true } as const;
+  const outcomes = await runner.map("fail", [-1, 5, -2], options);
+  const streamed = await Array.fromAsync(
+    runner.imap("fail", [-1, 5, -2], options),
+  );
+  for (const [good, bad, other] of [outcomes, streamed]) {
+    assertEquals(good, { status: "fulfilled", value: -1 });
+    assertEquals(other, { status: "fulfilled", value: -2 });
+    assert(bad.status === "rejected");
+    assertInstanceOf(bad.reason, JobError);
+  }
+  const single = await runner.apply("fail", [1], options);
+  assertEquals(single.status, "rejected");
+});
+
+runnerTest("an error tells the job, the item and the cause", async (runner) => {
+  const error = await assertRejects(
+    () => runner.map("fail", [-1, -2, 7, -3]),
+    JobError,
+    "Job 'fail' failed on item 2: no 7",
+  );
+  assertEquals([error.name, error.job, error.index], ["JobError", "fail", 2]);
+  const cause = error.cause as RangeError;
+  assertInstanceOf(cause, RangeError);
+  assertEquals([cause.name, cause.message], ["RangeError", "no 7"]);
+  assertStringIncludes(cause.stack!, "jobs.ts");
+  assertEquals(cause.cause, { n: 7 });
+  await assertRejects(() => runner.apply("reject", [1]), JobError, "not 1");
+  const missing = await runner.apply("throwNotFound", []).catch((e) => e);
+  assertEquals([missing.cause.name, missing.cause.code], [
+    "NotFound",
+    "ENOENT",
+  ]);
+  const nothing = await runner.apply("throwNull", []).catch((e) => e);
+  assertInstanceOf(nothing, JobError);
+  assertEquals(nothing.cause, null);
+  assertEquals(await runner.apply("double", [1]), 2);
+});
+
+runnerTest("imap throws after the results that came before", async (runner) => {
+  const seen: number[] = [];
+  await assertRejects(
+    async () => {
+      for await (const n of runner.imap("fail", [-1, -2, 7, -3])) seen.push(n);
+    },
+    JobError,
+    "item 2",
+  );
+  assertEquals(seen, [-1, -2]);
+});
+
+runnerTest(
+  "an input that throws fails the call, and is closed",
+  async (runner) => {
+    let pulled = 0;
+    const bad = {
+      [Symbol.iterator]: () => ({
+        next: () => {
+          if (pulled++ === 50) throw new Error("no more");
+          return { done: false, value: pulled };
+        },
+      }),
+    };
+    for (const method of ["map", "imap", "imapUnordered"] as const) {
+      pulled = 0;
+      await assertRejects(
+        async () => {
+          const call = runner[method]("double", bad as Iterable<number>);
+          if (call instanceof Promise) await call;
+          else for await (const _ of call);
+        },
+        Error,
+        "no more",
+      );
+      assertEquals(pulled, 51);
+    }
+    assertEquals(await runner.apply("double", [1]), 2);
+  },
+);
+
+runnerTest("a consumer that leaves early closes the input", async (runner) => {
+  for (const method of ["imap", "imapUnordered"] as const) {
+    let closed = 0;
+    let pulled = 0;
+    const endless = function* () {
+      try {
+        for (;;) yield pulled++;
+      } finally {
+        closed++;
+      }
+    };
+    const endlessly = async function* () {
+      yield* endless();
+    };
+    for (const items of [endless(), endlessly()]) {
+      pulled = 0;
+      let read = 0;
+      for await (const _ of runner[method]("double", items)) {
+        if (++read === 10) break;
+      }
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      assertLess(pulled, 30);
+    }
+    assertEquals(closed, 2);
+  }
+});
+
+runnerTest(
+  "bad options are refused, naming option and value",
+  async (runner) => {
+    for (const chunkSize of [0, -1, 1.5, NaN, Infinity]) {
+      const error = await assertRejects(
+        () => runner.map("double", [1], { chunkSize }),
+        RangeError,
+      );
+      assertStringIncludes(error.message, `'chunkSize' must be`);
+      assertStringIncludes(error.message, `${chunkSize}`);
+      assertThrows(() => runner.imap("double", [1], { chunkSize }), RangeError);
+    }
+    const job = "toString" as "double";
+    await assertRejects(() => runner.apply(job, [1]), TypeError, "'toString'");
+    assertThrows(() => runner.imap(job, [1]), TypeError, "double, add");
+  },
+);
+
+runnerTest("a closed runner refuses calls", async (runner) => {
+  await runner.close();
+  await runner.close();
+  const error = await assertRejects(
+    () => runner.apply("double", [1]),
+    DOMException,
+    "closed",
+  );
+  assertEquals(error.name, "InvalidStateError");
+  assertThrows(() => runner.imap("double", [1]), DOMException);
+});
+
+poolTest("Pool and sequential agree on generated calls", async () => {
+  await using pool = new Pool(service, { size: 2 });
+  const alone = sequential(service);
+  for (let round = 0; round < 30; round++) {
+    const items = numbers(Math.floor(200 * Math.random())).map(() =>
+      Math.floor(20 * Math.random()) - 15
+    );
+    const clue = `items ${items}`;
+    const tell = (outcomes: PromiseSettledResult<number>[]) =>
+      outcomes.map((outcome) =>
+        outcome.status === "fulfilled" ? outcome.value : `${outcome.reason}`
+      );
+    const options = { settle: true } as const;
+    assertEquals(
+      tell(await pool.map("fail", items, options)),
+      tell(await alone.map("fail", items, options)),
+      clue,
+    );
+  }
+});
+
+poolTest("Pool: options of a wrong value or type are refused", async () => {
+  for (const value of [0, -1, 1.5, NaN, Infinity]) {
+    for (const option of ["size", "startTimeout"]) {
+      const options = { [option]: value } as PoolOptions;
+      const error = assertThrows(() => new Pool(service, options), RangeError);
+      assertStringIncludes((error as Error).message, `'${option}'`);
+      assertStringIncludes((error as Error).message, `${value}`);
+    }
+  }
+  const size = "2" as unknown as number;
+  assertThrows(() => new Pool(service, { size }), TypeError, "'size'");
+  assertThrows(() => new Pool("not a URL"), TypeError);
+  assertThrows(() => new Pool(service, { init: () => {} }), DOMException);
+  await Promise.resolve();
+});
+
+Deno.test("serve refuses what is not a function", () => {
+  const job = 1 as unknown as () => void;
+  assertThrows(() => serve(import.meta, { job }), TypeError, "'job'");
+});
+
+poolTest("Pool: runs in workers, named and set up once each", async () => {
+  await using pool = new Pool(service, { size: 2, name: "hand", init: "hi" });
+  assertEquals(await pool.apply("isWorker", []), true);
+  assertEquals(await pool.map("greeting", numbers(9)), Array(9).fill("hi"));
+  const names = new Set(await pool.starmap("worker", Array(50).fill([])));
+  for (const name of names) assert(/^hand [12]$/.test(name), name);
+  const alone = sequential(service, { init: "here" });
+  assertEquals(await alone.apply("greeting", []), "here");
+  assertEquals(await alone.apply("isWorker", []), false);
+});
+
+poolTest("Pool: takes a bare URL, and types by hand", async () => {
+  const url = new URL("jobs.ts", import.meta.url);
+  for (const given of [url, url.href]) {
+    await using pool = new Pool<typeof jobs>(given, { size: 1 });
+    assertEquals(await pool.map("double", [1, 2]), [2, 4]);
+    const job = "nothing" as "double";
+    await assertRejects(() => pool.apply(job, [1]), JobError, "'nothing'");
+  }
+});
+
+poolTest("Pool: starts no more workers than there is work for", async () => {
+  await using pool = new Pool(service, { size: 4 });
+  for (let i = 0; i < 20; i++) {
+    assertEquals(await pool.apply("worker", []), "manyhands 1");
+  }
+  await pool.map("block", [50, 50, 50]);
+  assertEquals(
+    new Set(await pool.map("worker", Array(100))).has("manyhands 4"),
+    false,
+  );
+});
+
+poolTest("Pool: calls take turns", async () => {
+  await using pool = new Pool(service, { size: 1 });
+  let done = 0;
+  const long = pool.map("block", Array(40).fill(5)).then(() => done = 1);
+  assertEquals(await pool.apply("double", [1]), 2);
+  assertEquals(done, 0);
+  await long;
+});
+
+poolTest(
+  "Pool: long items at the end do not wait for one another",
+  async () => {
+    await using pool = new Pool(service, { size: 2 });
+    const timings: TaskTiming[] = [];
+    await using timed = new Pool(service, {
+      size: 2,
+      onTask: (timing) => void timings.push(timing),
+    });
+    await pool.map("block", [0]);
+    // Short ones first make chunks large; then long ones come in one chunk.
+    await timed.map("block", [...Array(400).fill(0), 100, 100, 100, 100]);
+    const long = timings.filter(({ start, end }) => end - start > 50);
+    assertEquals(new Set(long.map(({ worker }) => worker)).size, 2);
+  },
+);
+
+poolTest(
+  "Pool: an endless input is pulled no further than needed",
+  async () => {
+    await using pool = new Pool(service, { size: 2 });
+    let pulled = 0;
+    const endless = function* () {
+      for (;;) yield pulled++;
+    };
+    let read = 0;
+    for await (const _ of pool.imap("double", endless())) {
+      assertLess(pulled - read, Math.min(2 * read + 4, 1026), `${read} read`);
+      if (++read === 5000) break;
+    }
+    pulled = read = 0;
+    for await (const _ of pool.imapUnordered("sleep", endless())) {
+      assertLess(pulled - read, 10, `${read} read`);
+      if (++read === 30) break;
+    }
+  },
+);
+
+Deno.test("Pool: a million items pass through a small heap", async () => {
+  // 200 bytes and more each: held, they would break the limit many times.
+  const script = `
+    import { Pool } from ${JSON.stringify(import.meta.resolve("../mod.ts"))};
+    import { service } from ${JSON.stringify(import.meta.resolve("./jobs.ts"))};
+    await using pool = new Pool(service, { size: 2 });
+    const items = function* () {
+      for (let i = 0; i < 1_000_000; i++) yield "x".repeat(200) + i;
+    };
+    let count = 0;
+    for await (const _ of pool.imap("same", items())) count++;
+    console.log(count);
+  `;
+  const { stdout } = await new Deno.Command(Deno.execPath(), {
+    args: [
+      "run",
+      "--no-check",
+      "--allow-read",
+      "--v8-flags=--max-old-space-size=48",
+      `data:application/typescript,${encodeURIComponent(script)}`,
+    ],
+    stderr: "inherit",
+  }).output();
+  assertEquals(new TextDecoder().decode(stdout), "1000000\n");
+});
+
+poolTest("Pool: close waits for what is outstanding", async () => {
+  const pool = new Pool(service, { size: 2 });
+  const calls = [
+    pool.map("sleep", [30, 20, 10]),
+    pool.apply("sleep", [5]).then((ms) => [ms]),
+  ];
+  const stream = pool.imap("double", numbers(500));
+  assertEquals((await stream.next()).value, 0);
+  await pool.close();
+  assertEquals(await Promise.all(calls), [[30, 20, 10], [5]]);
+  let next = 1;
+  for await (const n of stream) assertEquals(n, 2 * next++);
+  assertEquals(next, 500);
+});
+
+poolTest(
+  "Pool: close may be awaited inside a for await, and twice",
+  async () => {
+    const pool = new Pool(service, { size: 2 });
+    const seen: number[] = [];
+    for await (const n of pool.imap("double", numbers(3000))) {
+      if (n === 10) await Promise.all([pool.close(), pool.close()]);
+      seen.push(n);
+    }
+    assertEquals(seen, doubles(3000));
+  },
+);
+
+poolTest("Pool: terminate rejects what is outstanding", async () => {
+  const pool = new Pool(service, { size: 2 });
+  const stream = pool.imap("sleep", [1, 2000]);
+  assertEquals((await stream.next()).value, 1);
+  const calls = numbers(1000).map((n) => pool.apply("sleep", [n + 1000]));
+  const outcomes = Promise.allSettled(calls);
+  await Promise.all([pool.terminate(), pool.terminate()]);
+  const [streamed] = await Promise.allSettled([stream.next()]);
+  for (const outcome of [...await outcomes, streamed]) {
+    assert(outcome.status === "rejected");
+    assertEquals(outcome.reason.name, "AbortError");
+  }
+});
+
+poolTest("Pool: terminate while the workers start", async () => {
+  const pool = new Pool(service, { size: 4 });
+  const call = pool.map("double", numbers(100)).catch((error) => error.name);
+  await pool.terminate();
+  assertEquals(await call, "AbortError");
+});
+
+poolTest("Pool: an unused pool has nothing to end", async () => {
+  await using _pool = new Pool(service);
+  await new Pool(service).close();
+});
+
+poolTest("Pool: the input may use the pool itself", async () => {
+  await using pool = new Pool(service, { size: 2 });
+  const items = async function* () {
+    for (let i = 0; i < 50; i++) yield await pool.apply("double", [i]);
+  };
+  assertEquals(
+    await pool.map("double", items()),
+    numbers(50).map((n) => 4 * n),
+  );
+  const promises: Promise<number>[] = [];
+  const within = function* () {
+    for (let i = 0; i < 50; i++) {
+      promises.push(pool.apply("double", [i]));
+      yield i;
+    }
+  };
+  assertEquals(await pool.map("double", within()), doubles(50));
+  assertEquals(await Promise.all(promises), doubles(50));
+});
+
+poolTest("Pool: transfer moves instead of copying, both ways", async () => {
+  await using pool = new Pool(service, { size: 2 });
+  const buffers = numbers(100).map((n) => new Uint8Array(1000).fill(n));
+  const options = {
+    transfer: (bytes: Uint8Array<ArrayBuffer>) => [bytes.buffer],
+  };
+  const back = await pool.map("same", buffers, options) as Uint8Array[];
+  assertEquals(back.map((bytes) => bytes[999]), numbers(100));
+  assertEquals(buffers.map((bytes) => bytes.length), Array(100).fill(0));
+  assertEquals((await pool.map("fill", [5, 6])).map((b) => b.length), [5, 6]);
+  const shared = new Int32Array(new SharedArrayBuffer(8));
+  const same = await pool.apply("same", [shared]);
+  Atomics.store(same as Int32Array, 1, 42);
+  assertEquals(shared[1], 42);
+});
+
+poolTest("Pool: messages of 100 MB pass", async () => {
+  await using pool = new Pool(service, { size: 1 });
+  const big = new Uint8Array(100 << 20);
+  big[big.length - 1] = 9;
+  const back = await pool.apply("same", [big]) as Uint8Array;
+  assertEquals([back.length, back.at(-1)], [big.length, 9]);
+});
+
+poolTest("Pool: onTask tells who did what when, on one clock", async () => {
+  const timings: TaskTiming[] = [];
+  const onTask = (timing: TaskTiming) => void timings.push(timing);
+  const before = performance.timeOrigin + performance.now();
+  {
+    await using pool = new Pool(service, { size: 2, onTask });
+    await pool.map("block", [20, 20, 20, 20]);
+    await sequential(service, { onTask }).map("block", [1]);
+  }
+  const after = performance.timeOrigin + performance.now();
+  assertEquals(timings.map(({ index }) => index).sort(), [0, 0, 1, 2, 3]);
+  for (const { worker, job, start, end } of timings) {
+    assert([0, 1, 2].includes(worker));
+    assertEquals(job, "block");
+    assert(before - 1 < start && start <= end && end < after + 1);
+  }
+});
+
+for (
+  const job of ["exitOn", "closeOn", "throwLateOn", "rejectLateOn"] as const
+) {
+  poolTest(`Pool: a worker lost by ${job} costs one item`, async () => {
+    await using pool = new Pool(service, { size: 2 });
+    const items = numbers(12).map((n): [number, number] => [n, 7]);
+    const outcomes = await pool.starmap(job, items, { settle: true });
+    for (const [n, outcome] of outcomes.entries()) {
+      if (n !== 7) assertEquals(outcome, { status: "fulfilled", value: n });
+    }
+    const lost = outcomes[7];
+    assert(lost.status === "rejected");
+    assertInstanceOf(lost.reason, WorkerLostError);
+    assertEquals([lost.reason.job, lost.reason.index], [job, 7]);
+    if (job.includes("Late")) assertInstanceOf(lost.reason.cause, RangeError);
+    await assertRejects(() => pool.apply(job, [1, 1]), WorkerLostError);
+    assertEquals(await pool.apply("double", [2]), 4);
+  });
+}
+
+poolTest("Pool: an error after the reply harms nobody", async () => {
+  await using pool = new Pool(service, { size: 1 });
+  for (let i = 0; i < 5; i++) {
+    assertEquals(await pool.apply("throwAfterReply", [i]), i);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  assertEquals(await pool.apply("double", [2]), 4);
+});
+
+poolTest("Pool: every worker may die, and the work is done", async () => {
+  await using pool = new Pool(service, { size: 3 });
+  const items = numbers(300).map((n): [number, number] => [n, n - n % 10]);
+  const outcomes = await pool.starmap("exitOn", items, {
+    settle: true,
+    chunkSize: 1,
+  });
+  for (const [n, outcome] of outcomes.entries()) {
+    assertEquals(outcome.status, n % 10 ? "fulfilled" : "rejected", `${n}`);
+  }
+});
+
+poolTest(
+  "Pool: what cannot be cloned fails alone, again and again",
+  async () => {
+    await using pool = new Pool(service, { size: 2 });
+    for (let i = 0; i < 20; i++) {
+      for (const job of ["returnFunction", "returnDetached"] as const) {
+        const error = await pool.apply(job, []).catch((error) => error);
+        assertInstanceOf(error, JobError);
+        assertEquals((error.cause as Error).name, "DataCloneError");
+      }
+      const items = numbers(9).map((n) => n === 4 ? () => n : n);
+      const outcomes = await pool.map("same", items, { settle: true });
+      assertEquals(
+        outcomes.map(({ status }) => status[0]).join(""),
+        "ffffrffff",
+      );
+      assertEquals(await pool.apply("double", [i]), 2 * i);
+    }
+  },
+);
+
+poolTest("Pool: a module that does not start is one clear error", async () => {
+  const folder = await Deno.makeTempDir();
+  const modules: Record<string, [content: string, why: string]> = {
+    "syntax.ts": ["const = 1;", "syntax.ts"],
+    "throws.ts": ["throw new RangeError('at load');", "at load"],
+    "imports.ts": ["import './none.ts';", "none.ts"],
+    "silent.ts": ["export {};", "within 300 ms"],
+    "closes.ts": ["self.close();", "within 300 ms"],
+    "hangs.ts": ["await new Promise(() => {});", "within 300 ms"],
+  };
+  for (const [name, [content]] of Object.entries(modules)) {
+    await Deno.writeTextFile(`${folder}/${name}`, content);
+  }
+  for (
+    const [name, [, why]] of [
+      ...Object.entries(modules),
+      ["none.ts", ["", "none.ts"]] as const,
+    ]
+  ) {
+    const url = new URL(`file://${folder}/${name}`);
+    await using pool = new Pool<typeof jobs>(url, {
+      size: 3,
+      startTimeout: 300,
+    });
+    const calls = [
+      pool.map("double", [1, 2, 3]),
+      Array.fromAsync(pool.imap("double", [1, 2, 3])),
+    ];
+    for (const call of calls) {
+      const error = await assertRejects(() => call, WorkerStartError, name);
+      assertStringIncludes((error as Error).message, why);
+    }
+    await assertRejects(() => pool.apply("double", [1]), WorkerStartError);
+  }
+  await Deno.remove(folder, { recursive: true });
+});
+
+poolTest("Pool: setup that fails is a failed start", async () => {
+  await using pool = new Pool(service, { size: 2, init: "bad" });
+  const error = await assertRejects(
+    () => pool.map("double", [1, 2, 3]),
+    WorkerStartError,
+    "cannot set up",
+  );
+  assertStringIncludes((error.cause as Error).stack!, "jobs.ts");
+  const alone = sequential(service, { init: "bad" });
+  await assertRejects(() => alone.apply("double", [1]), Error, "cannot set up");
+});
+
+poolTest("Pool: two pools on one module, and pools inside jobs", async () => {
+  await using one = new Pool(service, { size: 2 });
+  await using other = new Pool(service, { size: 2 });
+  const results = await Promise.all([
+    one.map("double", numbers(500)),
+    other.map("double", numbers(500)),
+    one.map("poolInside", [1, 2]),
+  ]);
+  assertEquals(results, [doubles(500), doubles(500), [[2, 4], [4, 6]]]);
+});

@@ -1,0 +1,121 @@
+/**
+ * What jobs and tasks need around files: whole writes, and causes of failure.
+ *
+ * @module
+ */
+
+import { JobError } from "../mod.ts";
+
+/** `.NAME.PID-RANDOM.manyhands`: what only a killed run leaves behind. */
+const TEMPORARY = /^\..+\.(\d+)-[0-9a-f]{8}\.manyhands$/;
+
+/** When this process began, in ms; files of earlier ones are left-overs. */
+const began = performance.timeOrigin;
+
+/**
+ * Writes a file whole or not at all: under a temporary name in the same folder,
+ * which is then renamed. It needs `--allow-write` for the folder.
+ *
+ * Where it fails, nothing is left and a file that was there is as it was. A
+ * killed process leaves the temporary file to {@linkcode clearTemporary}.
+ *
+ * @param path Where the file goes; its folder must exist
+ * @param bytes What is in it
+ * @throws {Deno.errors.NotFound} If there is no such folder
+ * @throws {Deno.errors.PermissionDenied} If it may not be written
+ *
+ * @example
+ * ```ts
+ * import { writeWhole } from "./files.ts";
+ *
+ * const folder = await Deno.makeTempDir();
+ * writeWhole(`${folder}/a.txt`, new TextEncoder().encode("whole\n"));
+ * await Deno.remove(folder, { recursive: true });
+ * ```
+ */
+export function writeWhole(path: string, bytes: Uint8Array): void {
+  const at = Math.max(path.lastIndexOf("/"), path.lastIndexOf("\\")) + 1;
+  // Unique per attempt: a thread that was given up may still be writing.
+  const random = crypto.randomUUID().slice(0, 8);
+  // Shortened: a name may be as long as a file system allows already.
+  const name = `.${path.slice(at, at + 40)}.${Deno.pid}-${random}.manyhands`;
+  const temporary = path.slice(0, at) + name;
+  try {
+    Deno.writeFileSync(temporary, bytes, { createNew: true });
+    Deno.renameSync(temporary, path);
+  } catch (error) {
+    try {
+      Deno.removeSync(temporary);
+    } catch {
+      // It was never made.
+    }
+    throw error;
+  }
+}
+
+/**
+ * Removes the temporary files that killed runs left in a folder, and with
+ * `own` those of this process. It needs `--allow-read` and `--allow-write`.
+ *
+ * What cannot be read or removed stays; a missing folder has none.
+ *
+ * @param folder Where to look; folders in it are not searched
+ * @param own Whether this process, at its end, means its own files as well
+ *
+ * @example
+ * ```ts
+ * import { clearTemporary } from "./files.ts";
+ *
+ * clearTemporary("no such folder");
+ * ```
+ */
+export function clearTemporary(folder: string, own = false): void {
+  try {
+    for (const { name } of Deno.readDirSync(folder)) {
+      const pid = TEMPORARY.exec(name)?.[1];
+      if (pid === undefined) continue;
+      const path = `${folder}/${name}`;
+      const mtime = Deno.statSync(path).mtime?.getTime() ?? 0;
+      if (own ? Number(pid) === Deno.pid : mtime < began) Deno.removeSync(path);
+    }
+  } catch {
+    // The next run tries again.
+  }
+}
+
+/**
+ * Tells temporary files of {@linkcode writeWhole} by their names.
+ *
+ * @param name A file's name, without its folder
+ * @returns Whether it is one
+ *
+ * @example
+ * ```ts
+ * import { isTemporary } from "./files.ts";
+ *
+ * console.log(isTemporary(".a.jpg.123-0a1b2c3d.manyhands")); // true
+ * ```
+ */
+export function isTemporary(name: string): boolean {
+  return TEMPORARY.test(name);
+}
+
+/**
+ * Says in a few words why something failed, without the path.
+ *
+ * @param error What was thrown; of a `JobError` its cause is meant
+ * @returns The cause, on one line
+ *
+ * @example
+ * ```ts
+ * import { causeOf } from "./files.ts";
+ *
+ * const error = await Deno.open("no-such-file").catch((error) => error);
+ * console.log(causeOf(error)); // No such file or directory
+ * ```
+ */
+export function causeOf(error: unknown): string {
+  if (error instanceof JobError) return causeOf(error.cause);
+  const message = error instanceof Error ? error.message : String(error);
+  return message.replace(/ \(os error \d+\).*$/s, "").replace(/\s+/g, " ");
+}
