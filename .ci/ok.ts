@@ -1,0 +1,68 @@
+/**
+ * The gate, `deno task ok`: format, lint, types, docs and tests. It goes through
+ * all of them and ends with one line, `N passed, N failed`.
+ */
+
+/** What the tests need: they run the tasks, a server on loopback, and tools. */
+const TEST = [
+  "test",
+  "--no-check", // done by then
+  "--allow-read",
+  "--allow-write",
+  "--allow-env",
+  "--allow-sys",
+  "--allow-run",
+  "--allow-net=127.0.0.1",
+];
+
+const modules = ["mod.ts", ...listed("workers")];
+
+const steps: string[][] = [
+  ["fmt", "--check"],
+  ["lint"],
+  ["check", ".", ".ci/ok.ts", ".ci/setup.ts", ".ci/jsr.ts"],
+  ["doc", "--lint", "mod.ts"],
+  ["run", "--no-prompt", "--allow-read=.ci", ".ci/jsr.ts", "--check"],
+  [...TEST, "tests"],
+  [...TEST, "--doc", ...modules],
+];
+
+function listed(folder: string): string[] {
+  const names = [...Deno.readDirSync(folder)].map(({ name }) => name);
+  return names.filter((name) => name.endsWith(".ts")).sort()
+    .map((name) => `${folder}/${name}`);
+}
+
+/** Runs a step, shows what it prints, and counts. */
+async function run(args: string[]): Promise<[passed: number, failed: number]> {
+  console.log(`\n$ deno ${args.join(" ")}`);
+  const process = new Deno.Command(Deno.execPath(), {
+    args,
+    stdin: "null",
+    stdout: "piped",
+  }).spawn();
+  let output = "";
+  for await (
+    const text of process.stdout.pipeThrough(new TextDecoderStream())
+  ) {
+    Deno.stdout.writeSync(new TextEncoder().encode(text));
+    output += text;
+  }
+  const { success } = await process.status;
+  // deno-lint-ignore no-control-regex
+  const plain = output.replace(/\x1b\[[0-9;]*m/g, "");
+  const counts = /\| (\d+) passed.*\| (\d+) failed/.exec(plain);
+  if (!counts) return success ? [1, 0] : [0, 1];
+  const [passed, failed] = counts.slice(1).map(Number);
+  return [passed, success ? failed : Math.max(1, failed)];
+}
+
+let [passed, failed] = [0, 0];
+for (const step of steps) {
+  const [good, bad] = await run(step);
+  if (bad > 0) console.log(`FAILED: deno ${step.join(" ")}`);
+  passed += good;
+  failed += bad;
+}
+console.log(`\n${passed} passed, ${failed} failed`);
+Deno.exit(failed > 0 ? 1 : 0);
