@@ -856,6 +856,11 @@ abstract class Call {
     return !this.#async && !this.exhausted && !this.ended && this.room() > 0;
   }
 
+  /** Whether it has so many tasks, or will never have. */
+  fills(count: number): boolean {
+    return this.prepare(count) >= count || this.exhausted;
+  }
+
   /** Has up to `count` tasks wait, as far as there are any now. */
   prepare(count: number): number {
     if (!this.#async) this.#pull(count);
@@ -926,7 +931,10 @@ abstract class Call {
         if (this.ended) return;
         this.#arrived(next);
         // A worker that is free takes the first; the rest gathers meanwhile.
-        if (this.waiting.length === 1) this.pool.offered(this);
+        const { length } = this.waiting;
+        if (length === 1 || length === this.pool.chunkSize(this)) {
+          this.pool.offered(this);
+        }
       }
     } catch (error) {
       this.fail(error);
@@ -1094,7 +1102,8 @@ class Hand {
   used = false;
   /** The uncaught error that it is ending of. */
   cause: unknown;
-  startTimer?: ReturnType<typeof setTimeout>;
+  /** Of its start, and of its end. */
+  timer?: ReturnType<typeof setTimeout>;
   /** Withdraws the requests for its lock; pending, they hold up the process. */
   readonly watch = new AbortController();
 
@@ -1121,7 +1130,7 @@ class Hand {
 
   /** Ends the worker; fulfils when its thread is gone, or will not go. */
   async end(): Promise<void> {
-    clearTimeout(this.startTimer);
+    clearTimeout(this.timer);
     const late = Promise.withResolvers<void>();
     const timer = setTimeout(late.resolve, END_MS);
     // One that is just starting would take its lock after it was ended.
@@ -1381,7 +1390,7 @@ export class Pool<J extends Jobs> extends Runner<J> {
     for (const call of this.#offers) {
       const chunkSize = this.#chunkSize(call);
       const ms = chunkSize * this.#pace(call.job).perItem;
-      if (ahead && !(ms <= 2 * CHUNK_MS)) continue;
+      if (ahead && !(ms <= 2 * CHUNK_MS && call.fills(chunkSize))) continue;
       if (tasks.length > 0 && !canShare(tasks[0].call, call)) break;
       const count = chunkSize - tasks.length;
       const taken = call.take(count);
@@ -1483,7 +1492,7 @@ export class Pool<J extends Jobs> extends Runner<J> {
     const hand = new Hand(++this.#started);
     this.#hands.add(hand);
     const { name = "manyhands", startTimeout = 10_000 } = this.#options;
-    hand.startTimer = setTimeout(() => {
+    hand.timer = setTimeout(() => {
       const late = `it did not serve within ${startTimeout} ms`;
       this.#notStarted(hand, new Error(late));
     }, startTimeout);
@@ -1532,12 +1541,15 @@ export class Pool<J extends Jobs> extends Runner<J> {
   }
 
   #ready(hand: Hand): void {
-    clearTimeout(hand.startTimer);
+    clearTimeout(hand.timer);
     hand.ready = true;
     this.#failedStarts = 0;
-    // A worker that ends by itself fires no event, but its lock is released,
-    // and only after all that it sent has arrived.
-    hand.released().then((gone) => gone && this.#lost(hand));
+    // A worker that ends by itself fires no event, but its lock is released.
+    // What it sent before that is there then, but perhaps not delivered: one
+    // in ten exits right after a reply lost it without this turn of the loop.
+    hand.released().then((gone) => {
+      if (gone) hand.timer = setTimeout(() => this.#lost(hand));
+    });
     this.#dispatch();
   }
 
