@@ -1548,7 +1548,8 @@ export class Pool<J extends Jobs> extends Runner<J> {
     // What it sent before that is there then, but perhaps not delivered: one
     // in ten exits right after a reply lost it without this turn of the loop.
     hand.released().then((gone) => {
-      if (gone) hand.timer = setTimeout(() => this.#lost(hand));
+      if (!gone || !this.#hands.has(hand)) return;
+      hand.timer = setTimeout(() => this.#lost(hand));
     });
     this.#dispatch();
   }
