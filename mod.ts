@@ -104,6 +104,8 @@ interface Failure {
   /** The error's own other properties, or what was thrown instead of one. */
   value: unknown;
   cause?: Failure;
+  /** Of an AggregateError. */
+  errors?: Failure[];
 }
 
 /** How long a chunk should take, in ms: hand-over vanishes, balance does not. */
@@ -201,12 +203,34 @@ export type Result<J extends Jobs, K extends keyof J> = Awaited<
 >;
 
 /** A result, or with `settle: true` a `PromiseSettledResult` of it. */
-export type Outcome<R, O extends CallOptions> = O extends { settle: true }
-  ? PromiseSettledResult<R>
+export type Outcome<R, O> = "settle" extends keyof O
+  ? O["settle"] extends true ? PromiseSettledResult<R>
+  : O["settle"] extends false | undefined ? R
+  : R | PromiseSettledResult<R>
   : R;
 
-/** Items for a call; only `imap` and `imapUnordered` bound what is unread. */
+/** The only argument that a job needs; `never` where it needs more. */
+export type Only<F extends (...args: never[]) => unknown> = F extends
+  (argument: infer A) => unknown
+  ? Parameters<F> extends [] ? undefined : Parameters<F>[0] & A
+  : never;
+
+/** Items for a call, from any kind of iterable. */
 export type Items<T> = Iterable<T> | AsyncIterable<T>;
+
+/** A call as a {@linkcode Runner} gets it. */
+export interface CallRequest {
+  /** The job's name. */
+  job: string;
+  /** What to run it on. */
+  items: Items<unknown>;
+  /** Whether an item is the list of arguments or the only argument. */
+  spread: boolean;
+  /** Whether the results are wanted in the order of the items. */
+  ordered: boolean;
+  /** See {@linkcode CallOptions}. */
+  options: CallOptions;
+}
 
 /**
  * Runs the jobs of a service: the calls that a {@linkcode Pool} and
@@ -233,12 +257,18 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
    * @throws {RangeError} If an option is out of range
    * @throws {TypeError} If there is no such job, or an option has a wrong type
    */
-  async apply<K extends keyof J & string, const O extends CallOptions>(
+  async apply<
+    K extends keyof J & string,
+    const O extends CallOptions = Record<never, never>,
+  >(
     job: K,
     args: Parameters<J[K]>,
     options?: O,
   ): Promise<Outcome<Result<J, K>, O>> {
-    const [result] = await this.gather(job, [args], true, options ?? {});
+    const items = [args];
+    const [result] = await this.gather(
+      { job, items, spread: true, ordered: true, options: options ?? {} },
+    );
     return result as Outcome<Result<J, K>, O>;
   }
 
@@ -263,12 +293,17 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
    * console.log(outcomes.map((outcome) => outcome.status));
    * ```
    */
-  async map<K extends keyof J & string, const O extends CallOptions>(
+  async map<
+    K extends keyof J & string,
+    const O extends CallOptions = Record<never, never>,
+  >(
     job: K,
-    items: Items<Parameters<J[K]>[0]>,
+    items: Items<Only<J[K]>>,
     options?: O,
   ): Promise<Outcome<Result<J, K>, O>[]> {
-    const results = await this.gather(job, items, false, options ?? {});
+    const results = await this.gather(
+      { job, items, spread: false, ordered: true, options: options ?? {} },
+    );
     return results as Outcome<Result<J, K>, O>[];
   }
 
@@ -280,12 +315,17 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
    * @param options See {@linkcode CallOptions}
    * @returns One result for each list
    */
-  async starmap<K extends keyof J & string, const O extends CallOptions>(
+  async starmap<
+    K extends keyof J & string,
+    const O extends CallOptions = Record<never, never>,
+  >(
     job: K,
     items: Items<Parameters<J[K]>>,
     options?: O,
   ): Promise<Outcome<Result<J, K>, O>[]> {
-    const results = await this.gather(job, items, true, options ?? {});
+    const results = await this.gather(
+      { job, items, spread: true, ordered: true, options: options ?? {} },
+    );
     return results as Outcome<Result<J, K>, O>[];
   }
 
@@ -303,14 +343,17 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
    * @param options See {@linkcode CallOptions}
    * @returns The results, one for each item
    */
-  imap<K extends keyof J & string, const O extends CallOptions>(
+  imap<
+    K extends keyof J & string,
+    const O extends CallOptions = Record<never, never>,
+  >(
     job: K,
-    items: Items<Parameters<J[K]>[0]>,
+    items: Items<Only<J[K]>>,
     options?: O,
   ): AsyncGenerator<Outcome<Result<J, K>, O>, void, void> {
-    return this.stream(job, items, true, options ?? {}) as AsyncGenerator<
-      Outcome<Result<J, K>, O>
-    >;
+    return this.stream(
+      { job, items, spread: false, ordered: true, options: options ?? {} },
+    ) as AsyncGenerator<Outcome<Result<J, K>, O>>;
   }
 
   /**
@@ -321,14 +364,17 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
    * @param options See {@linkcode CallOptions}
    * @returns The results, one for each item, in no particular order
    */
-  imapUnordered<K extends keyof J & string, const O extends CallOptions>(
+  imapUnordered<
+    K extends keyof J & string,
+    const O extends CallOptions = Record<never, never>,
+  >(
     job: K,
-    items: Items<Parameters<J[K]>[0]>,
+    items: Items<Only<J[K]>>,
     options?: O,
   ): AsyncGenerator<Outcome<Result<J, K>, O>, void, void> {
-    return this.stream(job, items, false, options ?? {}) as AsyncGenerator<
-      Outcome<Result<J, K>, O>
-    >;
+    return this.stream(
+      { job, items, spread: false, ordered: false, options: options ?? {} },
+    ) as AsyncGenerator<Outcome<Result<J, K>, O>>;
   }
 
   /**
@@ -362,19 +408,11 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
   }
 
   /** Behind `apply`, `map` and `starmap`: all results, in order. */
-  protected abstract gather(
-    job: string,
-    items: Items<unknown>,
-    spread: boolean,
-    options: CallOptions,
-  ): Promise<unknown[]>;
+  protected abstract gather(request: CallRequest): Promise<unknown[]>;
 
   /** Behind `imap` and `imapUnordered`: the results, as they are read. */
   protected abstract stream(
-    job: string,
-    items: Items<unknown>,
-    ordered: boolean,
-    options: CallOptions,
+    request: CallRequest,
   ): AsyncGenerator<unknown, void, void>;
 }
 
@@ -415,7 +453,7 @@ export class JobError extends Error {
    * @param cause What the job threw
    */
   constructor(job: string, index: number, cause: unknown) {
-    const what = cause instanceof Error ? cause.message : String(cause);
+    const what = messageOf(cause);
     super(`Job '${job}' failed on item ${index}: ${what}`, { cause });
     this.job = job;
     this.index = index;
@@ -442,7 +480,7 @@ export class WorkerLostError extends Error {
    * @param cause The uncaught error, where there was one
    */
   constructor(job: string, index: number, cause?: unknown) {
-    const why = cause instanceof Error ? `: ${cause.message}` : "";
+    const why = cause === undefined ? "" : `: ${messageOf(cause)}`;
     super(`The worker of job '${job}' ended on item ${index}${why}`, { cause });
     this.job = job;
     this.index = index;
@@ -461,45 +499,62 @@ export class WorkerStartError extends Error {
    * @param cause Why it did not start
    */
   constructor(url: string, cause: unknown) {
-    const why = cause instanceof Error ? cause.message : String(cause);
+    const why = messageOf(cause);
     super(`Cannot start a worker from ${url}: ${why}`, { cause });
   }
 }
 
-function describe(thrown: unknown): Failure {
-  if (!(thrown instanceof Error)) {
-    return { message: safeString(thrown), value: cloneable(thrown) };
+/** Deeper causes are left out: a chain of them may be endless. */
+const CAUSES_MAX = 16;
+
+/** Puts what was thrown in a form that any port can carry. */
+function describe(thrown: unknown, depth = 0): Failure {
+  try {
+    if (!(thrown instanceof Error)) {
+      return { message: textOf(thrown), value: cloneable(thrown) };
+    }
+    const own = Object.entries(thrown).map(([key, value]) =>
+      [key, cloneable(value)] as const
+    );
+    const failure: Failure = {
+      name: textOf(thrown.name),
+      message: textOf(thrown.message),
+      stack: textOf(thrown.stack),
+      value: new Map(own),
+    };
+    if (depth === CAUSES_MAX) return failure;
+    if (thrown.cause !== undefined) {
+      failure.cause = describe(thrown.cause, depth + 1);
+    }
+    if (thrown instanceof AggregateError) {
+      failure.errors = thrown.errors.map((error) => describe(error, depth + 1));
+    }
+    return failure;
+  } catch { // a getter or a proxy that throws when it is looked at
+    return { message: "unreadable", value: "what was thrown is unreadable" };
   }
-  const value: Record<string, unknown> = {};
-  for (const [key, own] of Object.entries(thrown)) value[key] = cloneable(own);
-  return {
-    name: thrown.name,
-    message: thrown.message,
-    stack: thrown.stack,
-    value,
-    cause: thrown.cause === undefined ? undefined : describe(thrown.cause),
-  };
 }
 
+/** Makes of that an error of the same class, where this thread has it. */
 function revive(failure: Failure): unknown {
-  if (failure.name === undefined) return failure.value;
-  const cause = failure.cause && revive(failure.cause);
-  const error = new Error(
-    failure.message,
-    cause === undefined ? {} : { cause },
-  );
-  const known: unknown = Reflect.get(globalThis, failure.name);
-  if (typeof known === "function" && known.prototype instanceof Error) {
+  const { name, message, stack, value, cause, errors } = failure;
+  if (name === undefined) return value;
+  const error = new Error(message);
+  const known: unknown = Reflect.get(globalThis, name);
+  // A DOMException's properties are getters, which want a real one.
+  if (
+    typeof known === "function" && known.prototype instanceof Error &&
+    known !== DOMException
+  ) {
     Object.setPrototypeOf(error, known.prototype);
   }
-  Object.assign(error, failure.value);
-  for (const key of ["name", "stack"] as const) {
-    const value = failure[key];
-    Object.defineProperty(error, key, {
-      value,
-      configurable: true,
-      writable: true,
-    });
+  const properties = new Map(value as Map<string, unknown>);
+  properties.set("name", name).set("stack", stack);
+  if (cause) properties.set("cause", revive(cause));
+  if (errors) properties.set("errors", errors.map(revive));
+  for (const [key, value] of properties) {
+    const hidden = { value, configurable: true, writable: true };
+    Object.defineProperty(error, key, hidden);
   }
   return error;
 }
@@ -508,15 +563,20 @@ function cloneable(value: unknown): unknown {
   try {
     return structuredClone(value);
   } catch {
-    return safeString(value);
+    return textOf(value);
   }
 }
 
-function safeString(value: unknown): string {
+function messageOf(thrown: unknown): string {
+  return textOf(thrown instanceof Error ? thrown.message : thrown);
+}
+
+/** A value as text, also where it refuses to be. */
+function textOf(value: unknown): string {
   try {
     return String(value);
   } catch {
-    return Object.prototype.toString.call(value);
+    return "something without a text";
   }
 }
 
@@ -677,12 +737,11 @@ async function runChunk(
   claims: Int32Array,
   { slot, job, spread, items, timed }: Run,
 ): Promise<void> {
-  const fn = Object.hasOwn(jobs, job) ? jobs[job] : noSuchJob(jobs, job);
-  const call = fn as (...args: unknown[]) => unknown;
+  const call = jobs[job] as (...args: unknown[]) => unknown;
   // In small chunks items are long, or the first: each is reported at once.
   // In large ones the clock costs more than an item: they share a look at it.
   const patience = items.length > 16 ? CHUNK_MS : 0;
-  const clockEvery = items.length > 256 ? 16 : 1;
+  let clockEvery = items.length > 256 ? 16 : 1;
   const began = performance.now();
   let reported = began;
   const results = (): Results => ({
@@ -700,6 +759,7 @@ async function runChunk(
   for (let i; (i = Atomics.add(claims, slot, 1)) < items.length;) {
     if (timed) done.times.push(now());
     try {
+      if (!Object.hasOwn(jobs, job)) throw new TypeError(unknownJob(jobs, job));
       let value = spread ? call(...items[i] as unknown[]) : call(items[i]);
       if (isThenable(value)) value = await value;
       done.values.push(value);
@@ -711,6 +771,7 @@ async function runChunk(
     if (i % clockEvery !== 0) continue;
     const at = performance.now();
     if (at - reported < patience || i + 1 === items.length) continue;
+    clockEvery = 1; // they are not so short after all
     done.elapsed = at - began;
     report(port, done);
     done = results();
@@ -721,12 +782,6 @@ async function runChunk(
   report(port, done);
 }
 
-function noSuchJob(jobs: Jobs, job: string): () => never {
-  return () => {
-    throw new TypeError(unknownJob(jobs, job));
-  };
-}
-
 function unknownJob(jobs: Jobs, job: string): string {
   const names = Object.keys(jobs).join(", ");
   return `Cannot run '${job}' as the service has only: ${names}`;
@@ -734,31 +789,31 @@ function unknownJob(jobs: Jobs, job: string): string {
 
 /** Sends results; where one cannot be cloned, only that one is a failure. */
 function report(port: MessagePort, done: Results): void {
-  const moved = (value: unknown) =>
-    value instanceof Object ? transfers.get(value) ?? [] : [];
-  try {
-    post(port, done, done.values.flatMap(moved));
-  } catch {
-    const { values, failures, times } = done;
-    values.forEach((value, i) => {
-      const one: Results = {
-        ...done,
-        values: [value],
-        failures: new Map(),
-        times: times.slice(2 * i, 2 * i + 2),
-        last: done.last && i === values.length - 1,
-      };
-      const failure = failures.get(i);
-      if (failure) one.failures.set(0, failure);
-      try {
-        post(port, one, moved(value));
-      } catch (thrown) {
-        one.values = [undefined];
-        one.failures.set(0, describe(thrown));
-        post(port, one);
+  const { values, failures, times } = done;
+  const moved = values.flatMap((value) =>
+    value instanceof Object ? transfers.get(value) ?? [] : []
+  );
+  // What is to be moved is gone after a failure: there is no second try.
+  if (values.length < 2 || moved.length === 0) {
+    try {
+      return post(port, done, moved);
+    } catch (thrown) {
+      if (values.length < 2) {
+        const failure = new Map([[0, describe(thrown)]]);
+        return post(port, { ...done, values: [undefined], failures: failure });
       }
-    });
+    }
   }
+  values.forEach((value, i) => {
+    const failure = failures.get(i);
+    report(port, {
+      ...done,
+      values: [value],
+      failures: new Map(failure && [[0, failure]]),
+      times: times.slice(2 * i, 2 * i + 2),
+      last: done.last && i === values.length - 1,
+    });
+  });
 }
 
 // The pool's side
@@ -788,16 +843,17 @@ interface Chunk {
 interface Dispatcher {
   /** How many workers there are at most. */
   readonly size: number;
-  /** Whether `close` was called: nothing bounds the look-ahead any more. */
-  readonly closing: boolean;
-  /** How many items of the call make a chunk at present. */
-  chunkSize(call: Call): number;
-  /** How many items keep all workers busy: two chunks each. */
-  capacity(call: Call): number;
   /** The call has items to hand out, or room for results. */
   offered(call: Call): void;
-  /** The call has ended; with an error, some of its items may be under way. */
+  /** The call has ended; some of its items may be under way. */
   ended(call: Call): void;
+}
+
+/** How fast a job has been lately, and what follows for its chunks. */
+interface Pace {
+  /** Milliseconds per item, hand-over included. */
+  perItem: number;
+  chunkSize: number;
 }
 
 /** An open call: pulls its input, hands out tasks, takes their outcomes. */
@@ -805,6 +861,7 @@ abstract class Call {
   readonly job: string;
   readonly spread: boolean;
   readonly options: CallOptions;
+  readonly pace: Pace;
   protected readonly pool: Dispatcher;
   /** Tasks that were pulled, or came back, and wait to be handed out. */
   protected waiting: Task[] = [];
@@ -814,36 +871,49 @@ abstract class Call {
   ended = false;
   /** An item could not be cloned: one a message, to see which. */
   single = false;
+  /** The pool is closing: nothing bounds the look-ahead any more. */
+  unbounded = false;
   readonly #iterator: Iterator<unknown> | AsyncIterator<unknown>;
   readonly #async: boolean;
   #pulling = false;
 
-  constructor(
-    pool: Dispatcher,
-    job: string,
-    spread: boolean,
-    items: Items<unknown>,
-    options: CallOptions,
-  ) {
+  constructor(pool: Dispatcher, pace: Pace, request: CallRequest) {
     this.pool = pool;
-    this.job = job;
-    this.spread = spread;
-    this.options = options;
-    this.#async = Symbol.asyncIterator in items;
-    this.#iterator = Symbol.asyncIterator in items
-      ? items[Symbol.asyncIterator]()
-      : items[Symbol.iterator]();
+    this.pace = pace;
+    this.job = request.job;
+    this.spread = request.spread;
+    this.options = request.options;
+    this.#async = isAsync(request.items);
+    this.#iterator = isAsync(request.items)
+      ? request.items[Symbol.asyncIterator]()
+      : request.items[Symbol.iterator]();
   }
 
-  abstract get chunkMax(): number;
+  protected abstract readonly chunkMax: number;
   /** How many more items may be pulled now. */
   protected abstract room(): number;
-  /** Takes note of a result or an error; order is not promised. */
-  abstract settled(index: number, outcome: PromiseSettledResult<unknown>): void;
+  /** Takes note of a result or an error; they come in any order. */
+  protected abstract noted(
+    index: number,
+    outcome: PromiseSettledResult<unknown>,
+  ): void;
   /** All results are in. */
   protected abstract finished(): void;
   /** The call cannot go on. */
   protected abstract failed(error: unknown): void;
+
+  /** How many items make a chunk at present. */
+  get chunkSize(): number {
+    // What is moved is gone where its message fails, so it travels alone.
+    if (this.single || this.options.transfer) return 1;
+    return this.options.chunkSize ??
+      Math.min(this.chunkMax, this.pace.chunkSize);
+  }
+
+  /** How many items keep all workers busy: two chunks each. */
+  get capacity(): number {
+    return 2 * this.pool.size * this.chunkSize;
+  }
 
   /** How many tasks are with workers. */
   get underWay(): number {
@@ -877,12 +947,14 @@ abstract class Call {
   /** Takes tasks back that no worker has begun. */
   returned(tasks: Task[]): void {
     if (this.ended) return;
-    this.waiting.unshift(...tasks);
+    this.waiting = tasks.concat(this.waiting);
     this.pool.offered(this);
   }
 
-  /** Counts an outcome in and ends the call with its last one. */
-  protected counted(): void {
+  /** Takes the outcome of an item; the last one ends the call. */
+  settled(index: number, outcome: PromiseSettledResult<unknown>): void {
+    if (this.ended) return;
+    this.noted(index, outcome);
     this.answered++;
     if (this.exhausted && this.answered === this.pulled) this.#finish();
   }
@@ -904,6 +976,7 @@ abstract class Call {
   }
 
   #finish(): void {
+    if (this.ended) return;
     this.ended = true;
     this.pool.ended(this);
     this.finished();
@@ -925,16 +998,14 @@ abstract class Call {
     try {
       while (
         !this.exhausted && !this.ended && this.room() > 0 &&
-        this.waiting.length < this.pool.capacity(this)
+        this.waiting.length < this.capacity
       ) {
         const next = await this.#iterator.next();
         if (this.ended) return;
         this.#arrived(next);
         // A worker that is free takes the first; the rest gathers meanwhile.
         const { length } = this.waiting;
-        if (length === 1 || length === this.pool.chunkSize(this)) {
-          this.pool.offered(this);
-        }
+        if (length === 1 || length === this.chunkSize) this.pool.offered(this);
       }
     } catch (error) {
       this.fail(error);
@@ -944,6 +1015,7 @@ abstract class Call {
   }
 
   #arrived(next: IteratorResult<unknown>): void {
+    if (this.ended) return; // by what the input did meanwhile
     if (!next.done) {
       this.waiting.push({ call: this, index: this.pulled++, item: next.value });
       return;
@@ -972,23 +1044,20 @@ class Batch extends Call {
     return this.#promise.promise;
   }
 
-  override get chunkMax(): number {
-    return CHUNK_MAX;
-  }
+  protected override readonly chunkMax = CHUNK_MAX;
 
   protected override room(): number {
     return Infinity;
   }
 
-  override settled(
+  protected override noted(
     index: number,
     outcome: PromiseSettledResult<unknown>,
   ): void {
-    if (this.ended) return;
     if (this.options.settle) this.#results[index] = outcome;
-    else if (outcome.status === "rejected") return this.fail(outcome.reason);
-    else this.#results[index] = outcome.value;
-    this.counted();
+    else if (outcome.status === "fulfilled") {
+      this.#results[index] = outcome.value;
+    } else this.fail(outcome.reason);
   }
 
   protected override finished(): void {
@@ -1002,34 +1071,32 @@ class Batch extends Call {
 
 /** A call whose results are consumed one by one: `imap`, `imapUnordered`. */
 class Stream extends Call {
-  ordered = true;
+  protected override readonly chunkMax = STREAM_CHUNK_MAX;
+  readonly #ordered: boolean;
+  /** By index; where the order does not matter, as they came. */
   readonly #unread = new Map<number, PromiseSettledResult<unknown>>();
   #read = 0;
   #failure?: { error: unknown };
   #wake?: () => void;
 
-  override get chunkMax(): number {
-    return STREAM_CHUNK_MAX;
+  constructor(pool: Dispatcher, pace: Pace, request: CallRequest) {
+    super(pool, pace, request);
+    this.#ordered = request.ordered;
   }
 
   protected override room(): number {
-    if (this.pool.closing) return Infinity;
+    if (this.unbounded) return Infinity;
     // It starts slowly: no further ahead than as much again as has been read.
-    const ahead = Math.min(
-      this.pool.capacity(this),
-      this.#read + this.pool.size,
-    );
+    const ahead = Math.min(this.capacity, this.#read + this.pool.size);
     return ahead - (this.pulled - this.#read);
   }
 
-  override settled(
+  protected override noted(
     index: number,
     outcome: PromiseSettledResult<unknown>,
   ): void {
-    if (this.ended) return;
-    this.#unread.set(index, outcome);
+    this.#unread.set(this.#ordered ? index : this.answered, outcome);
     this.#wake?.();
-    this.counted();
   }
 
   protected override finished(): void {
@@ -1066,14 +1133,11 @@ class Stream extends Call {
   }
 
   #next(): PromiseSettledResult<unknown> | undefined {
-    const key = this.ordered ? this.#read : this.#unread.keys().next().value;
-    if (key === undefined) return;
-    const outcome = this.#unread.get(key);
+    const outcome = this.#unread.get(this.#read);
     if (!outcome) return;
-    this.#unread.delete(key);
-    this.#read++;
+    this.#unread.delete(this.#read++);
     // Room for a whole chunk is worth a message; less is not.
-    if (!this.exhausted && this.room() >= this.pool.chunkSize(this)) {
+    if (!this.exhausted && this.room() >= this.chunkSize) {
       this.pool.offered(this);
     }
     return outcome;
@@ -1149,13 +1213,6 @@ class Hand {
   }
 }
 
-/** How fast a job has been lately, and what follows for its chunks. */
-interface Pace {
-  /** Milliseconds per item, hand-over included. */
-  perItem: number;
-  chunkSize: number;
-}
-
 /**
  * Runs the jobs of a service in workers.
  *
@@ -1225,13 +1282,20 @@ export class Pool<J extends Jobs> extends Runner<J> {
     structuredClone(init);
     this.size = size;
     this.#options = options;
-    this.#dispatcher = this.#makeDispatcher();
+    this.#dispatcher = {
+      size,
+      offered: (call) => this.#offered(call),
+      ended: (call) => this.#ended(call),
+    };
   }
 
   /** Lets outstanding calls finish and ends the workers. */
   override async close(): Promise<void> {
     if (this.#state === "open") this.#state = "closing";
-    for (const call of this.#calls) this.#offered(call);
+    for (const call of this.#calls) {
+      call.unbounded = true;
+      this.#offered(call);
+    }
     if (this.#calls.size === 0) this.#drained.resolve();
     await this.#drained.promise;
     await this.#dismiss();
@@ -1240,7 +1304,7 @@ export class Pool<J extends Jobs> extends Runner<J> {
   /** Rejects outstanding calls and ends the workers now. */
   override async terminate(): Promise<void> {
     this.#state = "closed";
-    const error = new DOMException("The pool was terminated", "AbortError");
+    const error = terminatedError();
     for (const call of this.#calls) call.fail(error);
     await this.#dismiss();
   }
@@ -1248,59 +1312,35 @@ export class Pool<J extends Jobs> extends Runner<J> {
   // Submitted
 
   /** Puts a call into the pool that gathers its results. */
-  protected override async gather(
-    job: string,
-    items: Items<unknown>,
-    spread: boolean,
-    options: CallOptions,
-  ): Promise<unknown[]> {
-    this.#check(job, options);
-    const call = new Batch(this.#dispatcher, job, spread, items, options);
+  protected override async gather(request: CallRequest): Promise<unknown[]> {
+    this.#check(request);
+    const pace = this.#pace(request.job);
+    const call = new Batch(this.#dispatcher, pace, request);
     this.#submitted(call);
     return await call.results;
   }
 
   /** Puts a call into the pool that is read one by one. */
   protected override stream(
-    job: string,
-    items: Items<unknown>,
-    ordered: boolean,
-    options: CallOptions,
+    request: CallRequest,
   ): AsyncGenerator<unknown, void, void> {
-    this.#check(job, options);
-    const call = new Stream(this.#dispatcher, job, false, items, options);
-    call.ordered = ordered;
-    return call.read(() => {
-      this.#check(job, options); // the pool may have been closed meanwhile
-      this.#submitted(call);
-    });
+    this.#check(request);
+    const pace = this.#pace(request.job);
+    const call = new Stream(this.#dispatcher, pace, request);
+    return call.read(() => this.#submitted(call));
   }
 
-  #check(job: string, options: CallOptions): void {
-    if (this.#jobs && !Object.hasOwn(this.#jobs, job)) {
-      throw new TypeError(unknownJob(this.#jobs, job));
-    }
-    checkCount(`run '${job}'`, "chunkSize", options.chunkSize);
+  #check({ job, items, options }: CallRequest): void {
+    if (this.#jobs) checkJob(this.#jobs, job);
+    checkCall(job, items, options);
     if (this.#state !== "open") throw closedError(job, this.#state);
   }
 
   #submitted(call: Call): void {
     this.#calls.add(call);
-    this.#offered(call);
-  }
-
-  #makeDispatcher(): Dispatcher {
-    const isClosing = () => this.#state === "closing";
-    return {
-      size: this.size,
-      get closing() {
-        return isClosing();
-      },
-      chunkSize: (call) => this.#chunkSize(call),
-      capacity: (call) => 2 * this.size * this.#chunkSize(call),
-      offered: (call) => this.#offered(call),
-      ended: (call) => this.#ended(call),
-    };
+    // It may have been closed since the call was made, or by its input.
+    if (this.#state !== "open") call.fail(closedError(call.job, this.#state));
+    else this.#offered(call);
   }
 
   #offered(call: Call): void {
@@ -1319,23 +1359,20 @@ export class Pool<J extends Jobs> extends Runner<J> {
     return pace;
   }
 
-  #chunkSize(call: Call): number {
-    if (call.single) return 1;
-    return call.options.chunkSize ??
-      Math.min(call.chunkMax, this.#pace(call.job).chunkSize);
-  }
-
   #dispatch(): void {
     // An input that is pulled here may use the pool itself, and get here again
     // while a worker is half served.
     this.#dispatchAgain = true;
     if (this.#dispatching) return;
     this.#dispatching = true;
-    while (this.#dispatchAgain) {
-      this.#dispatchAgain = false;
-      this.#handOut();
+    try {
+      while (this.#dispatchAgain) {
+        this.#dispatchAgain = false;
+        this.#handOut();
+      }
+    } finally {
+      this.#dispatching = false;
     }
-    this.#dispatching = false;
   }
 
   #handOut(): void {
@@ -1373,11 +1410,8 @@ export class Pool<J extends Jobs> extends Runner<J> {
   }
 
   #feed(hand: Hand): void {
-    for (let sent = false; !sent;) {
-      const tasks = this.#nextTasks(hand.chunks.length > 0);
-      if (tasks.length === 0) return;
-      sent = this.#send(hand, tasks);
-    }
+    const tasks = this.#nextTasks(hand.chunks.length > 0);
+    if (tasks.length > 0) this.#send(hand, tasks);
   }
 
   /**
@@ -1386,25 +1420,23 @@ export class Pool<J extends Jobs> extends Runner<J> {
    * would show: a long item must not wait behind a busy worker.
    */
   #nextTasks(ahead: boolean): Task[] {
-    let tasks: Task[] = [];
+    const tasks: Task[] = [];
     for (const call of this.#offers) {
-      const chunkSize = this.#chunkSize(call);
-      const ms = chunkSize * this.#pace(call.job).perItem;
-      if (ahead && !(ms <= 2 * CHUNK_MS && call.fills(chunkSize))) continue;
+      const { chunkSize } = call;
+      const isShort = chunkSize * call.pace.perItem <= 2 * CHUNK_MS;
+      if (ahead && !(isShort && call.fills(chunkSize))) continue;
       if (tasks.length > 0 && !canShare(tasks[0].call, call)) break;
-      const count = chunkSize - tasks.length;
-      const taken = call.take(count);
-      tasks = tasks.length > 0 ? tasks.concat(taken) : taken;
+      const taken = call.take(chunkSize - tasks.length);
+      for (const task of taken) tasks.push(task);
       // To the back; what has nothing now will offer again.
       this.#offers.delete(call);
       if (call.hasMore) this.#offers.add(call);
-      if (taken.length === count) break;
+      if (tasks.length >= chunkSize) break;
     }
     return tasks;
   }
 
-  /** Sends tasks; false where that failed, for the next ones to be tried. */
-  #send(hand: Hand, tasks: Task[]): boolean {
+  #send(hand: Hand, tasks: Task[]): void {
     const { call: { job, spread, options: { transfer } } } = tasks[0];
     const slot = hand.chunks[0]?.slot === 0 ? 1 : 0;
     const items = tasks.map((task) => task.item);
@@ -1415,20 +1447,18 @@ export class Pool<J extends Jobs> extends Runner<J> {
       const moved = transfer ? items.flatMap(transfer) : [];
       post(hand.port!, { type: "run", slot, job, spread, items, timed }, moved);
     } catch (error) {
-      this.#notSent(tasks, error);
-      return false;
+      this.#dispatchAgain = true; // for the worker is free still
+      return this.#notSent(tasks, error);
     }
-    const sending = performance.now() - sent;
     hand.chunks.push({
       tasks,
       slot,
       answered: 0,
       sent,
-      sending,
+      sending: performance.now() - sent,
       revoked: false,
       moved: transfer !== undefined,
     });
-    return true;
   }
 
   /** An item could not be cloned: alone, it fails; else each is tried alone. */
@@ -1470,7 +1500,7 @@ export class Pool<J extends Jobs> extends Runner<J> {
       }
     }
     if (!from) return;
-    const { perItem } = this.#pace(from.chunk.tasks[0].call.job);
+    const { perItem } = from.chunk.tasks[0].call.pace;
     const wait = from.chunk.sent + 2 * CHUNK_MS - performance.now();
     if (most * perItem < STEAL_MS && wait > 0) {
       this.#stealTimer = setTimeout(() => this.#dispatch(), wait);
@@ -1579,8 +1609,9 @@ export class Pool<J extends Jobs> extends Runner<J> {
     );
     chunk.answered += values.length;
     hand.used = true;
+    this.#failedStarts = 0;
     if (last) hand.chunks.splice(hand.chunks.indexOf(chunk), 1);
-    if (tasks.length > 0) this.#measured(tasks[0].call.job, chunk, results);
+    if (tasks.length > 0) measure(tasks[0].call.pace, chunk, results);
     tasks.forEach(({ call, index }, i) => {
       const failure = failures.get(i);
       if (failure) {
@@ -1592,19 +1623,9 @@ export class Pool<J extends Jobs> extends Runner<J> {
     const { onTask } = this.#options;
     if (!onTask) return;
     tasks.forEach(({ call: { job }, index }, i) => {
-      const [start, end] = times.slice(2 * i);
+      const [start, end] = [times[2 * i], times[2 * i + 1]];
       onTask({ worker: hand.id, job, index, start, end });
     });
-  }
-
-  /** Fits the next chunks of a job to how long this one takes. */
-  #measured(job: string, chunk: Chunk, { elapsed }: Results): void {
-    const pace = this.#pace(job);
-    pace.perItem = elapsed / chunk.answered +
-      chunk.sending / chunk.tasks.length;
-    // Step by step, as the first items may be the short ones.
-    const size = Math.min(CHUNK_MS / pace.perItem, 4 * pace.chunkSize);
-    pace.chunkSize = Math.max(1, Math.min(CHUNK_MAX, Math.floor(size)));
   }
 
   // Died
@@ -1667,11 +1688,39 @@ export class Pool<J extends Jobs> extends Runner<J> {
   }
 }
 
+/** Fits the next chunks of a job to how long this one takes. */
+function measure(pace: Pace, chunk: Chunk, { elapsed }: Results): void {
+  pace.perItem = elapsed / chunk.answered + chunk.sending / chunk.tasks.length;
+  // Step by step, as the first items may be the short ones.
+  const size = Math.min(CHUNK_MS / pace.perItem, 4 * pace.chunkSize);
+  pace.chunkSize = Math.max(1, Math.min(CHUNK_MAX, Math.floor(size)));
+}
+
 /** Whether single items of two calls can go in one message. */
 function canShare(a: Call, b: Call): boolean {
   return a.job === b.job && a.spread === b.spread && !a.single && !b.single &&
     !a.options.transfer && !b.options.transfer &&
     a.options.chunkSize === b.options.chunkSize;
+}
+
+function isAsync(items: Items<unknown>): items is AsyncIterable<unknown> {
+  return (items as AsyncIterable<unknown>)[Symbol.asyncIterator] !== undefined;
+}
+
+function checkJob(jobs: Jobs, job: string): void {
+  if (!Object.hasOwn(jobs, job)) throw new TypeError(unknownJob(jobs, job));
+}
+
+function checkCall(job: string, items: unknown, options: CallOptions): void {
+  checkCount(`run '${job}'`, "chunkSize", options.chunkSize);
+  const { [Symbol.iterator]: each, [Symbol.asyncIterator]: eachAsync } = Object(
+    items,
+  );
+  if (each || eachAsync) return;
+  throw new TypeError(
+    `Cannot run '${job}' as 'items' must be iterable: ` +
+      `current value is ${textOf(items)}`,
+  );
 }
 
 /** Refuses what is not a whole number from 1, naming option and value. */
@@ -1680,7 +1729,7 @@ function checkCount(what: string, option: string, value?: number): void {
   const Class = typeof value === "number" ? RangeError : TypeError;
   throw new Class(
     `Cannot ${what} as '${option}' must be a positive integer: ` +
-      `current value is ${safeString(value)}`,
+      `current value is ${textOf(value)}`,
   );
 }
 
@@ -1721,8 +1770,9 @@ export function sequential<J extends Jobs>(
 class Sequential<J extends Jobs> extends Runner<J> {
   readonly #service: Service<J>;
   readonly #options: SequentialOptions;
+  readonly #running = new Set<Promise<unknown>>();
   #setUp?: Promise<unknown>;
-  #closed = false;
+  #state: "open" | "closed" | "terminated" = "open";
 
   constructor(service: Service<J>, options: SequentialOptions) {
     super();
@@ -1730,68 +1780,70 @@ class Sequential<J extends Jobs> extends Runner<J> {
     this.#options = options;
   }
 
-  close(): Promise<void> {
-    this.#closed = true;
-    return Promise.resolve();
+  override async close(): Promise<void> {
+    if (this.#state === "open") this.#state = "closed";
+    await Promise.allSettled(this.#running);
   }
 
-  terminate(): Promise<void> {
-    return this.close();
+  override async terminate(): Promise<void> {
+    this.#state = "terminated";
+    await Promise.allSettled(this.#running);
   }
 
-  protected override async gather(
-    job: string,
-    items: Items<unknown>,
-    spread: boolean,
-    options: CallOptions,
-  ): Promise<unknown[]> {
-    this.#check(job, options);
+  protected override async gather(request: CallRequest): Promise<unknown[]> {
+    this.#check(request);
+    const running = this.#gather(request);
+    this.#running.add(running);
+    try {
+      return await running;
+    } finally {
+      this.#running.delete(running);
+    }
+  }
+
+  async #gather(request: CallRequest): Promise<unknown[]> {
     await this.#ready();
     const results: unknown[] = [];
-    if (Symbol.asyncIterator in items) {
+    const { items } = request;
+    if (isAsync(items)) {
       for await (const item of items) {
-        const index = results.length;
-        results.push(await this.#run(job, item, spread, index, options));
+        results.push(await this.#run(request, item, results.length));
       }
       return results;
     }
     // No await where a job needs none: it would flatter the pool.
     for (const item of items) {
-      const result = this.#run(job, item, spread, results.length, options);
+      const result = this.#run(request, item, results.length);
       results.push(result instanceof Promise ? await result : result);
     }
     return results;
   }
 
   protected override stream(
-    job: string,
-    items: Items<unknown>,
-    _ordered: boolean,
-    options: CallOptions,
+    request: CallRequest,
   ): AsyncGenerator<unknown, void, void> {
-    this.#check(job, options);
-    return this.#read(job, items, options);
+    this.#check(request);
+    return this.#read(request);
   }
 
-  async *#read(
-    job: string,
-    items: Items<unknown>,
-    options: CallOptions,
-  ): AsyncGenerator<unknown, void, void> {
-    this.#check(job, options); // it may have been closed meanwhile
+  async *#read(request: CallRequest): AsyncGenerator<unknown, void, void> {
+    this.#check(request); // it may have been closed meanwhile
     await this.#ready();
+    const { items } = request;
     let index = 0;
-    for await (const item of items) {
-      yield await this.#run(job, item, false, index++, options);
+    if (isAsync(items)) {
+      for await (const item of items) {
+        yield await this.#run(request, item, index++);
+      }
+    } else {
+      for (const item of items) yield await this.#run(request, item, index++);
     }
   }
 
-  #check(job: string, options: CallOptions): void {
-    if (!Object.hasOwn(this.#service.jobs, job)) {
-      throw new TypeError(unknownJob(this.#service.jobs, job));
-    }
-    checkCount(`run '${job}'`, "chunkSize", options.chunkSize);
-    if (this.#closed) throw closedError(job, "closed");
+  #check({ job, items, options }: CallRequest): void {
+    checkJob(this.#service.jobs, job);
+    checkCall(job, items, options);
+    if (this.#state !== "open") throw closedError(job, "closed");
   }
 
   async #ready(): Promise<void> {
@@ -1802,12 +1854,11 @@ class Sequential<J extends Jobs> extends Runner<J> {
 
   /** Runs one item; gives a promise only where the job did. */
   #run(
-    job: string,
+    { job, spread, options: { settle } }: CallRequest,
     item: unknown,
-    spread: boolean,
     index: number,
-    { settle }: CallOptions,
   ): unknown {
+    if (this.#state === "terminated") throw terminatedError();
     const call = this.#service.jobs[job] as (...args: unknown[]) => unknown;
     const start = now();
     const ended = () =>
@@ -1825,12 +1876,13 @@ class Sequential<J extends Jobs> extends Runner<J> {
     let value: unknown;
     try {
       value = spread ? call(...item as unknown[]) : call(item);
+      if (isThenable(value)) {
+        return Promise.resolve(value).then(fulfilled, rejected);
+      }
     } catch (thrown) {
       return rejected(thrown);
     }
-    return isThenable(value)
-      ? Promise.resolve(value).then(fulfilled, rejected)
-      : fulfilled(value);
+    return fulfilled(value);
   }
 }
 
@@ -1849,4 +1901,8 @@ function closedError(job: string, state: string): DOMException {
     `Cannot run '${job}' as the pool is ${state}`,
     "InvalidStateError",
   );
+}
+
+function terminatedError(): DOMException {
+  return new DOMException("The pool was terminated", "AbortError");
 }

@@ -9,6 +9,7 @@ import { join } from "@std/path/join";
 import type { Jobs } from "../mod.ts";
 import { clearTemporary } from "../workers/files.ts";
 import {
+  commandLine,
   flush,
   onInterrupt,
   print,
@@ -20,6 +21,7 @@ import { makeFixtures } from "./fixtures.ts";
 import { grayscaleWork } from "./grayscale.ts";
 import { logscanWork } from "./logscan.ts";
 import {
+  commandBlock,
   compare,
   type Comparison,
   environment,
@@ -53,31 +55,26 @@ async function main(args: string[]): Promise<number> {
   const most = number.workers ?? navigator.hardwareConcurrency;
   const out = join(projectFolder, "fixtures", "bench");
   const gray = join(out, "gray");
-  onInterrupt(() => {
-    for (const folder of [`${out}/images`, `${out}/logs`, gray]) {
-      clearTemporary(folder, true);
-    }
-  });
+  onInterrupt(() => clearTemporary(gray, true));
   const say = (text: string) => is.quiet || (print(`${text}\n`), flush());
-  say("Making the fixtures …");
   const { quiet } = is;
+  say("Making the fixtures …");
   const fixtures = await makeFixtures({ out, images, logs, lines, quiet });
   const conversions = await grayscaleWork(
     fixtures.images.map((path) => ({ path, out: join(gray, basename(path)) })),
   );
   const scans = await logscanWork(fixtures.logs, { mode: "count" });
-  const command = `deno task bench ${args.join(" ")}`.trim();
   const parts = [
     "# Benchmark\n",
     "Each row is the median of repeats, sequential and parallel runs in turns",
     "after a warm-up; the answers were the same to the byte.\n",
     "## Environment\n",
-    `${environment()}\nCommand: \`${command}\`\n`,
+    `${environment()}\n${commandBlock(commandLine("bench", args))}`,
   ];
   for (
     const [title, measured] of [
-      ["Grayscale", await measure(conversions, most, say)],
-      ["Log scan", await measure(scans, most, say)],
+      ["Grayscale", await measure(conversions, most, say, quiet)],
+      ["Log scan", await measure(scans, most, say, quiet)],
     ] as const
   ) {
     parts.push(`## ${title}\n`, scalingTable(measured));
@@ -97,11 +94,12 @@ async function measure<J extends Jobs>(
   work: Work<J>,
   most: number,
   say: (text: string) => void,
+  quiet: boolean,
 ): Promise<Comparison[]> {
   const measured: Comparison[] = [];
   for (let workers = 1; workers <= most; workers++) {
     say(`${work.items} ${work.unit}, ${workers} of ${most} workers …`);
-    measured.push(await compare(work, workers));
+    measured.push(await compare(work, workers, quiet));
   }
   return measured;
 }

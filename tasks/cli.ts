@@ -7,8 +7,10 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { ProgressBar } from "@std/cli/unstable-progress-bar";
 import { expandGlob } from "@std/fs/expand-glob";
+import { dirname } from "@std/path/dirname";
 import { isGlob } from "@std/path/is-glob";
 import { join } from "@std/path/join";
+import { relative } from "@std/path/relative";
 import { resolve } from "@std/path/resolve";
 import { causeOf } from "../workers/files.ts";
 
@@ -62,20 +64,18 @@ export function readFlags(args: string[], spec: Spec): Flags {
   const numbers: Record<string, number> = { workers: 1, ...spec.number };
   const texts = [...spec.text ?? [], ...Object.keys(numbers)];
   const lists = spec.list ?? [];
+  const unknown: string[] = [];
   const given = parseArgs(args, {
     boolean: ["help", "quiet", ...spec.boolean ?? []],
     string: [...texts, ...lists, "_"],
     collect: lists,
     alias: { h: "help", q: "quiet", ...spec.alias },
     unknown: (arg, key) => {
-      if (key === undefined) return true;
-      throw new UsageError(`unknown flag ${arg.split("=")[0]} (see --help)`);
+      if (key !== undefined) unknown.push(arg.split("=")[0]);
+      return key === undefined;
     },
   }) as Record<string, unknown> & { _: string[] };
   const paths = given._.map(String);
-  if (!spec.paths && paths.length > 0) {
-    throw new UsageError(`unexpected argument '${paths[0]}' (see --help)`);
-  }
   const flags: Flags = { is: {}, text: {}, list: {}, number: {}, paths };
   for (const name of ["help", "quiet", ...spec.boolean ?? []]) {
     flags.is[name] = given[name] === true;
@@ -91,11 +91,21 @@ export function readFlags(args: string[], spec: Spec): Flags {
     if (name in numbers) flags.number[name] = toNumber(name, value, numbers);
     else flags.text[name] = value;
   }
+  // Last: of `--workers -1` the second half looks like a flag of its own.
+  if (unknown.length > 0) {
+    throw new UsageError(`unknown flag ${unknown[0]} (see --help)`);
+  }
+  if (!spec.paths && paths.length > 0) {
+    throw new UsageError(`unexpected argument '${paths[0]}' (see --help)`);
+  }
   return flags;
 }
 
 function checkText(name: string, value: string): void {
-  if (value === "") throw new UsageError(`--${name} needs a value`);
+  if (value !== "") return;
+  throw new UsageError(
+    `--${name} needs a value (--${name}=VALUE where it begins with a dash)`,
+  );
 }
 
 function toNumber(
@@ -112,14 +122,27 @@ function toNumber(
   );
 }
 
+/** The command as it can be typed again, in a POSIX shell. */
+export function commandLine(task: string, args: string[]): string {
+  const quoted = args.map((arg) =>
+    /^[\w./:=@%+,-]+$/.test(arg) ? arg : `'${arg.replaceAll("'", "'\\''")}'`
+  );
+  return ["deno task", task, ...quoted].join(" ");
+}
+
 // The program
+
+/** Set at Ctrl-C: from then on nothing more is said or decided. */
+let leaving: Promise<never> | undefined;
+
+const cleanUps: (() => unknown)[] = [];
 
 /**
  * Runs a task and ends the process with its status.
  *
- * A wrong command line is one line and status 2. A reader of stdout that has
- * gone (`| head`) ends the task quietly. The process ends even where a worker
- * does not: `Deno.exit` stops threads that nothing else can stop.
+ * What goes wrong is one line and status 2. A reader of stdout that has gone
+ * (`| head`) ends the task quietly. The process ends even where a worker does
+ * not: `Deno.exit` stops threads that nothing else can stop.
  */
 export async function runTask(
   name: string,
@@ -127,32 +150,55 @@ export async function runTask(
 ): Promise<never> {
   let status = 2;
   try {
-    status = await main(Deno.args);
-    flush();
+    status = await main(Deno.args).finally(flush);
   } catch (error) {
     if (error instanceof Deno.errors.BrokenPipe) status = 0;
-    else if (error instanceof UsageError) warn(`${name}: ${error.message}`);
-    else warn(`${name}: ${error instanceof Error ? error.stack : error}`);
+    else warn(`${name}: ${lineOf(error)}`);
   }
+  await leaving;
+  clearBar();
   Deno.exit(status);
 }
 
-/**
- * Ends the process with status 130 at Ctrl-C, after `cleanUp`. Through
- * `deno task` a terminal delivers the signal twice: once is enough.
- */
-export function onInterrupt(cleanUp: () => unknown): void {
-  if (cleanUps.push(cleanUp) > 1) return;
-  let interrupted = false;
-  Deno.addSignalListener("SIGINT", async () => {
-    if (interrupted) return;
-    interrupted = true;
-    await Promise.allSettled(cleanUps.map(async (cleanUp) => await cleanUp()));
-    Deno.exit(130);
-  });
+/** What was thrown, on one line. */
+function lineOf(error: unknown): string {
+  const message = error instanceof Error ? error.message : String(error);
+  return message.replace(/\s+/g, " ");
 }
 
-const cleanUps: (() => unknown)[] = [];
+/**
+ * Ends the process with status 130 at Ctrl-C, after all `cleanUp`s; the last
+ * one that was given is the first one done. Through `deno task` a terminal
+ * delivers the signal twice: once is enough.
+ *
+ * @returns Withdraws `cleanUp` when it is disposed of
+ */
+export function onInterrupt(cleanUp: () => unknown): Disposable {
+  if (cleanUps.push(cleanUp) === 1) Deno.addSignalListener("SIGINT", interrupt);
+  return {
+    [Symbol.dispose]() {
+      if (leaving) return;
+      cleanUps.splice(cleanUps.indexOf(cleanUp), 1);
+      if (cleanUps.length === 0) Deno.removeSignalListener("SIGINT", interrupt);
+    },
+  };
+}
+
+function interrupt(): void {
+  leaving ??= leave();
+}
+
+async function leave(): Promise<never> {
+  clearBar();
+  while (cleanUps.length > 0) {
+    try {
+      await cleanUps.pop()!();
+    } catch {
+      // The others are still to be done.
+    }
+  }
+  Deno.exit(130);
+}
 
 // Output
 
@@ -181,6 +227,8 @@ export function flush(): void {
 }
 
 function write(bytes: Uint8Array): void {
+  if (leaving || bytes.length === 0) return;
+  if (Deno.stdout.isTerminal()) clearBar();
   for (let at = 0; at < bytes.length;) {
     at += Deno.stdout.writeSync(bytes.subarray(at));
   }
@@ -188,9 +236,20 @@ function write(bytes: Uint8Array): void {
 
 /** Writes a line to stderr. */
 export function warn(line: string): void {
-  // Over the progress bar, where there is one.
-  const clear = Deno.stderr.isTerminal() ? "\r\x1b[K" : "";
-  Deno.stderr.writeSync(encoder.encode(`${clear}${line}\n`));
+  if (leaving) return;
+  clearBar();
+  Deno.stderr.writeSync(encoder.encode(`${line}\n`));
+}
+
+/** So many of them: "1 image", "2 images". */
+export function count(items: number, unit: string): string {
+  return `${items} ${items === 1 ? unit.replace(/s$/, "") : unit}`;
+}
+
+/** A path as the user would write it: below their folder without that. */
+export function shownPath(path: string): string {
+  const below = relative(userFolder, path) || ".";
+  return /^\.\.(?![^/\\])/.test(below) ? path : below;
 }
 
 /** A terminal takes control characters for orders: there they are escaped. */
@@ -202,11 +261,18 @@ export function printable(text: string, to = Deno.stdout): string {
   );
 }
 
+/** The progress bar that is on the terminal. */
+let bar: ProgressBar | undefined;
+
+/** Makes room for a line; the bar comes back when it is next drawn. */
+function clearBar(): void {
+  if (bar) Deno.stderr.writeSync(encoder.encode("\r\x1b[K"));
+}
+
 /** A progress bar on stderr while a terminal watches; else nothing. */
 export class Progress {
   readonly #unit: string;
   readonly #shown: boolean;
-  #bar?: ProgressBar;
 
   /**
    * Shows nothing before there is something to expect.
@@ -222,10 +288,11 @@ export class Progress {
   /** Says how many steps there will be, as far as is known. */
   expect(max: number): void {
     if (!this.#shown) return;
-    if (this.#bar) this.#bar.max = max;
-    this.#bar ??= new ProgressBar({
+    if (bar) bar.max = max;
+    bar ??= new ProgressBar({
       max,
       clear: true,
+      barLength: 30,
       formatter: ({ styledTime, progressBar, value, max }) =>
         `${styledTime} ${progressBar} ${value}/${max} ${this.#unit}`,
     });
@@ -233,12 +300,13 @@ export class Progress {
 
   /** Counts one step. */
   step(): void {
-    if (this.#bar) this.#bar.value++;
+    if (bar) bar.value++;
   }
 
   /** Takes the bar away. */
   async stop(): Promise<void> {
-    await this.#bar?.stop();
+    await bar?.stop();
+    bar = undefined;
   }
 }
 
@@ -281,8 +349,12 @@ export async function* findFiles(
 
 /** The size of files together, in bytes. */
 export async function totalSize(paths: string[]): Promise<number> {
-  const infos = await Promise.all(paths.map((path) => Deno.stat(path)));
-  return infos.reduce((sum, info) => sum + info.size, 0);
+  let sum = 0;
+  for (const path of paths) {
+    // What is gone meanwhile is told of by the job that wants to read it.
+    sum += await Deno.stat(path).then((info) => info.size, () => 0);
+  }
+  return sum;
 }
 
 async function* findNamed(
@@ -290,8 +362,10 @@ async function* findNamed(
   skip: (path: string) => boolean,
 ): AsyncGenerator<Found, void, void> {
   const path = resolve(userFolder, name);
-  const base = resolve(path, "..");
+  const base = dirname(path);
   try {
+    // An empty name would be the folder that the user stands in.
+    if (name === "") throw new Error("No such file or directory");
     const info = await Deno.stat(path); // follows links, as they are named
     if (info.isDirectory) yield* walk(path, name, path, skip);
     else yield { path, name, base, error: notAFile(info) };
@@ -308,24 +382,37 @@ async function* findGlob(
 ): AsyncGenerator<Found, void, void> {
   const parts = name.split("/");
   const fixed = parts.slice(0, parts.findIndex((part) => isGlob(part)));
-  const base = resolve(
-    userFolder,
-    fixed.join("/") || (name[0] === "/" ? "/" : ""),
-  );
-  const paths = await Array.fromAsync(
-    expandGlob(name, { root: userFolder }),
-    (entry) => entry.path,
-  );
+  const prefix = fixed.map((part) => `${part}/`).join("");
+  const base = resolve(userFolder, prefix);
+  let paths: string[] = [];
+  let error = "No file matches";
+  try {
+    const entries = expandGlob(name, { root: userFolder });
+    paths = await Array.fromAsync(entries, (entry) => entry.path);
+  } catch (cause) {
+    error = causeOf(cause);
+  }
   if (paths.length === 0) {
-    const path = resolve(userFolder, name);
-    yield { path, name, base, error: "No file matches" };
+    yield { path: resolve(userFolder, name), name, base, error };
   }
   for (const path of paths.sort()) {
-    const own = join(fixed.join("/"), path.slice(base.length + 1));
-    for await (const found of findNamed(name[0] === "/" ? path : own, skip)) {
-      if (!skip(found.path)) yield { ...found, base };
-    }
+    if (isSkipped(path, base, skip)) continue;
+    for await (
+      const found of findNamed(prefix + relative(base, path), skip)
+    ) yield { ...found, base };
   }
+}
+
+/** Whether a path, or a folder on the way to it from `base`, is passed over. */
+function isSkipped(
+  path: string,
+  base: string,
+  skip: (path: string) => boolean,
+): boolean {
+  for (let at = path; at.length > base.length; at = dirname(at)) {
+    if (skip(at)) return true;
+  }
+  return false;
 }
 
 async function* walk(
@@ -343,7 +430,10 @@ async function* walk(
   entries.sort((a, b) => a.name < b.name ? -1 : 1);
   for (const entry of entries) {
     const path = join(folder, entry.name);
-    const own = join(name, entry.name);
+    // Not joined: what the user typed stays, as in `./logs/a.txt`.
+    const own = name.endsWith("/")
+      ? name + entry.name
+      : `${name}/${entry.name}`;
     if (skip(path) || entry.isSymlink) continue;
     if (entry.isDirectory) yield* walk(path, own, base, skip);
     else yield { path, name: own, base, error: notAFile(entry) };

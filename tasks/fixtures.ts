@@ -6,8 +6,8 @@
 
 import { ensureDir } from "@std/fs/ensure-dir";
 import { exists } from "@std/fs/exists";
+import { dirname } from "@std/path/dirname";
 import { join } from "@std/path/join";
-import { relative } from "@std/path/relative";
 import { resolve } from "@std/path/resolve";
 import { Pool } from "../mod.ts";
 import {
@@ -18,12 +18,14 @@ import {
 } from "../workers/fixtures.ts";
 import { clearTemporary } from "../workers/files.ts";
 import {
+  count,
   onInterrupt,
   print,
   Progress,
   projectFolder,
   readFlags,
   runTask,
+  shownPath,
   userFolder,
 } from "./cli.ts";
 
@@ -82,12 +84,14 @@ export async function makeFixtures(order: Order): Promise<Fixtures> {
   const newImages = await filter(images, missing);
   const newLogs = await filter(logs, missing);
   const made = newImages.length + newLogs.length;
-  for (const folder of ["images", "logs"]) {
-    await ensureDir(join(out, folder));
-    clearTemporary(join(out, folder));
-  }
   if (made > 0) {
+    for (const folder of new Set([...newImages, ...newLogs].map(folderOf))) {
+      await ensureDir(folder);
+      clearTemporary(folder);
+      onInterrupt(() => clearTemporary(folder, true));
+    }
     await using pool = new Pool(service, { size: workers });
+    using _ = onInterrupt(() => pool.terminate());
     const progress = new Progress("fixtures", quiet);
     progress.expect(made);
     for await (const _ of pool.imap("makeImage", newImages)) progress.step();
@@ -96,6 +100,10 @@ export async function makeFixtures(order: Order): Promise<Fixtures> {
   }
   const paths = (orders: { path: string }[]) => orders.map(({ path }) => path);
   return { images: paths(images), logs: paths(logs), made };
+}
+
+function folderOf({ path }: { path: string }): string {
+  return dirname(path);
 }
 
 async function filter<T>(
@@ -113,10 +121,15 @@ function imageOrders(
 ): ImageOrder[] {
   return Array.from({ length: count }, (_, i) => ({
     path: join(folder, `image_${i + 1}.${i % 2 === 0 ? "jpg" : "png"}`),
-    seed: 1000 * seed + i,
+    seed: seedOf(seed, i),
     width: 1920,
     height: 1280,
   }));
+}
+
+/** `1000 * seed + i` within 32 bits: exact for the largest seeds, too. */
+function seedOf(seed: number, i: number): number {
+  return (Math.imul(1000, seed) + i) | 0;
 }
 
 /** Some logs have an alert, by chance, but never all of them nor none. */
@@ -132,7 +145,7 @@ function logOrders(
   if (!alerts.includes(false)) alerts[Math.floor(count * random())] = false;
   return alerts.slice(0, count).map((alert, i) => ({
     path: join(folder, `log_${i + 1}.txt`),
-    seed: 1000 * seed + 500 + i,
+    seed: seedOf(seed, 500 + i),
     lines,
     alert,
   }));
@@ -147,18 +160,13 @@ async function main(args: string[]): Promise<number> {
   const out = text.out
     ? resolve(userFolder, text.out)
     : join(projectFolder, "fixtures");
-  onInterrupt(() => {
-    for (const folder of ["images", "logs"]) {
-      clearTemporary(join(out, folder), true);
-    }
-  });
   const { images = 10, logs = 10, lines, seed, workers } = number;
   const { quiet } = is;
   await makeFixtures({ out, images, logs, lines, seed, workers, quiet });
   if (!quiet) {
-    const where = relative(userFolder, out) || ".";
-    print(`${images} images in ${join(where, "images")}, `);
-    print(`${logs} logs in ${join(where, "logs")}\n`);
+    const where = (folder: string) => shownPath(join(out, folder));
+    print(`${count(images, "images")} in ${where("images")}, `);
+    print(`${count(logs, "logs")} in ${where("logs")}\n`);
   }
   return 0;
 }

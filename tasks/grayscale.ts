@@ -13,6 +13,8 @@ import { Pool, type Runner, sequential } from "../mod.ts";
 import { causeOf, clearTemporary, isTemporary } from "../workers/files.ts";
 import { type GrayJobs, service } from "../workers/grayscale.ts";
 import {
+  commandLine,
+  count,
   findFiles,
   type Flags,
   flush,
@@ -24,6 +26,7 @@ import {
   projectFolder,
   readFlags,
   runTask,
+  shownPath,
   totalSize,
   UsageError,
   userFolder,
@@ -43,24 +46,24 @@ const HELP = `Turns images gray: JPEG, PNG, WebP, GIF, TIFF, BMP and AVIF.
 
 Usage: deno task grayscale [FLAG]… [PATH]…
 
-PATH is a file, a folder (searched to the bottom) or a glob. Without any, ten
-images are made and converted, sequentially and in parallel, and what the
-parallelism brought goes into reports/grayscale.md.
+PATH is a file, a folder (searched to the bottom; links in it are not followed)
+or a glob. Without any, ten images are made and converted, sequentially and in
+parallel, and what the parallelism brought goes into reports/grayscale.md.
 
       --out DIR       where the gray images go (default: gray), laid out as
                       the images are below the folder that they have in common
-      --force         convert also what is older than its gray image
+      --force         convert also what has an up-to-date gray image already
       --max-pixels N  refuse larger images (default 268000000)
-      --compare       convert sequentially as well, and write the report
+      --compare       convert all of them sequentially as well, and report
       --simulate      the original exercise: ten images that take a second each
       --json          an array with an object per image
       --workers N     how many workers convert (default: one per core;
                       10 for --simulate, as sleepers need no core)
-  -q, --quiet         print nothing but errors
+  -q, --quiet         print nothing, not even with --json, but errors
   -h, --help          show this
 
 Exit status: 0 when every image was converted, 1 when some were not, 2 on wrong
-usage, 130 when interrupted.
+usage and when nothing could be done at all, 130 when interrupted.
 `;
 
 async function main(args: string[]): Promise<number> {
@@ -76,10 +79,9 @@ async function main(args: string[]): Promise<number> {
     throw new UsageError("--simulate takes no paths");
   }
   if (simulate) return await runExercise(flags);
-  const command = `deno task grayscale ${args.join(" ")}`.trim();
   const batch = paths.length > 0 ? await plan(flags) : await demo(flags);
   if (paths.length > 0 && !compare) return await convert(batch);
-  return await compareConversions(batch, command);
+  return await compareConversions(batch, commandLine("grayscale", args));
 }
 
 // What is to be done
@@ -126,7 +128,6 @@ function newBatch(flags: Flags, out: string): Batch {
 async function demo(flags: Flags): Promise<Batch> {
   const { quiet } = flags.is;
   const out = join(projectFolder, "fixtures", "gray");
-  clearAtInterrupt([join(projectFolder, "fixtures", "images")]);
   const { images } = await makeFixtures({ images: 10, keep: true, quiet });
   const batch = newBatch(flags, out);
   batch.names = images.map((path) => basename(path));
@@ -150,15 +151,21 @@ async function plan(flags: Flags): Promise<Batch> {
     else fail(batch, file.name, file.error);
   }
   const base = commonFolder(found.map((file) => file.base));
+  const inputs = new Set(found.map((file) => file.path));
+  const maxPixels = flags.number["max-pixels"];
+  const redo = flags.is.force || flags.is.compare;
   for (const { path, name } of found) {
     const target = join(out, relative(base, path));
-    if (!flags.is.force && await isNewer(target, path)) {
+    if (inputs.has(target)) {
+      const which = target === path ? "the input" : "another input";
+      fail(batch, name, `the output would replace ${which}`);
+    } else if (!redo && await isNewer(target, path)) {
       batch.skipped++;
-      continue;
+      batch.objects.push({ path: name, out: shownPath(target), skipped: true });
+    } else {
+      batch.orders.push({ path, out: target, maxPixels });
+      batch.names.push(name);
     }
-    const maxPixels = flags.number["max-pixels"];
-    batch.orders.push({ path, out: target, maxPixels });
-    batch.names.push(name);
   }
   return batch;
 }
@@ -190,9 +197,8 @@ async function convert(batch: Batch): Promise<number> {
   const { flags, orders, names } = batch;
   const start = performance.now();
   const pool = new Pool(service, { size: flags.number.workers });
-  const folders = new Set(orders.map((order) => dirname(order.out)));
-  clearAtInterrupt([...folders], () => pool.terminate());
-  for (const folder of folders) clearTemporary(folder);
+  clearFolders(orders);
+  onInterrupt(() => pool.terminate()); // first: nobody writes any more
   const progress = new Progress("images", flags.is.quiet);
   if (orders.length > 0) progress.expect(orders.length);
   const outcomes = pool.imap("grayscaleFile", orders, { settle: true });
@@ -203,19 +209,22 @@ async function convert(batch: Batch): Promise<number> {
       fail(batch, name, causeOf(outcome.reason));
     } else {
       batch.converted++;
-      const out = relative(userFolder, outcome.value.out);
+      const out = shownPath(outcome.value.out);
       batch.objects.push({ ...outcome.value, path: name, out });
     }
     progress.step();
   }
   await progress.stop();
   await pool.terminate();
-  if (flags.is.json) print(`${JSON.stringify(batch.objects, null, 2)}\n`);
-  else if (!flags.is.quiet) {
-    const seconds = ((performance.now() - start) / 1000).toFixed(2);
-    print(`${summary(batch)} in ${seconds} s\n`);
-  }
-  return batch.failed > 0 ? 1 : 0;
+  const seconds = ((performance.now() - start) / 1000).toFixed(2);
+  return finish(batch, `${summary(batch)} in ${seconds} s\n`);
+}
+
+/** Prints how it went, as the flags want it; gives the exit status. */
+function finish({ flags, objects, failed }: Batch, text: string): number {
+  const { quiet, json } = flags.is;
+  if (!quiet) print(json ? `${JSON.stringify(objects, null, 2)}\n` : text);
+  return failed > 0 ? 1 : 0;
 }
 
 function fail(batch: Batch, name: string, error: string): void {
@@ -225,22 +234,19 @@ function fail(batch: Batch, name: string, error: string): void {
 }
 
 function summary({ converted, failed, skipped, out }: Batch): string {
-  const images = converted === 1 ? "1 image" : `${converted} images`;
   const parts = [
-    `${images} converted into ${relative(userFolder, out) || "."}`,
+    `${count(converted, "images")} converted into ${shownPath(out)}`,
   ];
   if (failed > 0) parts.push(`${failed} failed`);
   if (skipped > 0) parts.push(`${skipped} up to date`);
   return parts.join(", ");
 }
 
-/** Leaves no temporary files behind at Ctrl-C, once nobody writes any more. */
-function clearAtInterrupt(
-  folders: string[],
-  end?: () => Promise<void>,
-): void {
-  onInterrupt(async () => {
-    await end?.();
+/** Clears what killed runs left, and at Ctrl-C what this one would leave. */
+function clearFolders(orders: Order[]): void {
+  const folders = new Set(orders.map((order) => dirname(order.out)));
+  for (const folder of folders) clearTemporary(folder);
+  onInterrupt(() => {
     for (const folder of folders) clearTemporary(folder, true);
   });
 }
@@ -253,26 +259,29 @@ async function compareConversions(
   command: string,
 ): Promise<number> {
   const { flags, orders, names } = batch;
-  if (orders.length === 0) return batch.failed > 0 ? 1 : 0;
-  clearAtInterrupt(orders.map((order) => dirname(order.out)));
+  if (orders.length === 0) return finish(batch, `${summary(batch)}\n`);
+  clearFolders(orders);
   const work = await grayscaleWork(orders);
   const workers = flags.number.workers ?? navigator.hardwareConcurrency;
-  const comparison = await compare(work, workers);
+  const comparison = await compare(work, workers, flags.is.quiet);
   for (const [i, name] of names.entries()) {
     const failure = work.failures.get(i);
     if (failure !== undefined) fail(batch, name, failure);
+    else {
+      batch.converted++;
+      batch.objects.push({ path: name, out: shownPath(orders[i].out) });
+    }
   }
+  const status = finish(
+    batch,
+    `${summary(batch)}\n\n${table(comparison)}\n${conclusion(comparison)}\n`,
+  );
   const path = await writeReport(
     join(projectFolder, "reports", "grayscale.md"),
     render("Grayscale", command, comparison, names.map((n) => basename(n))),
   );
-  batch.converted = orders.length - work.failures.size;
-  if (flags.is.json) print(`${JSON.stringify(comparison, null, 2)}\n`);
-  else if (!flags.is.quiet) {
-    print(`${summary(batch)}\n\n${table(comparison)}\n`);
-    print(`${conclusion(comparison)}\n\nReport: ${path}\n`);
-  }
-  return batch.failed > 0 ? 1 : 0;
+  if (!flags.is.json && !flags.is.quiet) print(`\nReport: ${path}\n`);
+  return status;
 }
 
 /** The conversion of a batch, to be compared. */
@@ -293,7 +302,7 @@ export async function grayscaleWork(
       let index = 0;
       for await (const outcome of outcomes) {
         if (outcome.status === "rejected") {
-          failures.set(index, causeOf(outcome.reason));
+          failures.set(index % orders.length, causeOf(outcome.reason));
         }
         index++;
         await breathe();
@@ -313,13 +322,16 @@ async function digest(
   paths: string[],
   failures: Map<number, string>,
 ): Promise<string> {
-  const parts = paths.map(async (path, i) => {
-    if (failures.has(i)) return failures.get(i);
-    const bytes = await Deno.readFile(path);
-    const hash = await crypto.subtle.digest("SHA-256", bytes);
-    return new Uint8Array(hash).toHex();
-  });
-  return (await Promise.all(parts)).join("\n");
+  const parts: string[] = [];
+  for (const [i, path] of paths.entries()) { // one at a time: they may be many
+    const failure = failures.get(i);
+    if (failure === undefined) {
+      const bytes = await Deno.readFile(path);
+      const hash = await crypto.subtle.digest("SHA-256", bytes);
+      parts.push(new Uint8Array(hash).toHex());
+    } else parts.push(failure);
+  }
+  return parts.join("\n");
 }
 
 // The original exercise

@@ -17,6 +17,7 @@ import {
 } from "../workers/logscan.ts";
 import { clearTemporary } from "../workers/files.ts";
 import {
+  commandLine,
   findFiles,
   type Flags,
   flush,
@@ -45,9 +46,9 @@ const HELP = `Finds keywords in logs: plain ones of any encoding, and .gz files.
 
 Usage: deno task logscan [FLAG]… [PATH]…
 
-PATH is a file, a folder (searched to the bottom) or a glob. Without any, ten
-logs are made and scanned, sequentially and in parallel, and what the
-parallelism brought goes into reports/logscan.md.
+PATH is a file, a folder (searched to the bottom; links in it are not followed)
+or a glob. Without any, ten logs are made and scanned, sequentially and in
+parallel, and what the parallelism brought goes into reports/logscan.md.
 
   -k, --keyword TEXT  what to look for, as it is (default: unauthorized access);
                       may be given several times: any of them counts
@@ -56,10 +57,11 @@ parallelism brought goes into reports/logscan.md.
       --json          an array with an object per file
       --compare       scan sequentially as well, and write the report
       --workers N     how many workers scan (default: one per core)
-  -q, --quiet         print no results, only errors
+  -q, --quiet         print nothing, not even with --json, but errors
   -h, --help          show this
 
-Exit status: 0 when a keyword was found, 1 when not, 2 on any trouble.
+Exit status: 0 when a keyword was found, 1 when not, 2 on any trouble, 130 when
+interrupted.
 `;
 
 async function main(args: string[]): Promise<number> {
@@ -78,15 +80,11 @@ async function main(args: string[]): Promise<number> {
     const shown = JSON.stringify(bad);
     throw new UsageError(`--keyword must be within a line, not ${shown}`);
   }
-  onInterrupt(() => {
-    for (const folder of ["fixtures/logs", "reports"]) {
-      clearTemporary(join(projectFolder, folder), true);
-    }
-  });
+  onInterrupt(() => clearTemporary(join(projectFolder, "reports"), true));
   const printer = new Printer(flags);
   if (flags.paths.length > 0 && !flags.is.compare) await scan(printer);
-  else await compareScans(printer, `deno task logscan ${args.join(" ")}`);
-  return printer.end();
+  else await compareScans(printer, commandLine("logscan", args));
+  return printer.status;
 }
 
 /** Scans what was named, in parallel, while more of it is being found. */
@@ -110,33 +108,29 @@ async function scan(printer: Printer): Promise<void> {
     await printer.scanned(report, names.shift()!);
   }
   await progress.stop();
+  printer.end();
 }
 
 /** Scans sequentially and in parallel, and tells what that brought. */
 async function compareScans(printer: Printer, command: string): Promise<void> {
   const { flags, options } = printer;
   const { paths, names } = await collect(printer);
-  if (paths.length === 0) return;
+  if (paths.length === 0) return printer.end();
   const work = await logscanWork(paths, options);
   const workers = flags.number.workers ?? navigator.hardwareConcurrency;
-  const comparison = await compare(work, workers);
+  const comparison = await compare(work, workers, flags.is.quiet);
   // Of a batch that was run several times over, the first time is enough.
   for (const [i, name] of names.entries()) {
     await printer.scanned(work.reports[i], name);
   }
+  printer.end();
+  const silent = flags.is.quiet || flags.is.json;
+  if (!silent) print(`\n${table(comparison)}\n${conclusion(comparison)}\n`);
   const path = await writeReport(
     join(projectFolder, "reports", "logscan.md"),
-    render(
-      "Log scan",
-      command.trim(),
-      comparison,
-      names.map((n) => basename(n)),
-    ),
+    render("Log scan", command, comparison, names.map((n) => basename(n))),
   );
-  if (flags.is.quiet || flags.is.json) return;
-  print(
-    `\n${table(comparison)}\n${conclusion(comparison)}\n\nReport: ${path}\n`,
-  );
+  if (!silent) print(`\nReport: ${path}\n`);
 }
 
 /** The scan of files, to be compared; `reports` are of its last run. */
@@ -192,9 +186,10 @@ class Printer {
   constructor(flags: Flags) {
     this.flags = flags;
     const { keyword } = flags.list;
+    const { quiet, count, lines } = flags.is;
     this.options = {
       keywords: keyword.length > 0 ? keyword : ["unauthorized access"],
-      mode: flags.is.count ? "count" : flags.is.lines ? "lines" : "found",
+      mode: quiet ? "found" : count ? "count" : lines ? "lines" : "found",
     };
   }
 
@@ -233,11 +228,14 @@ class Printer {
     );
   }
 
-  /** Prints what remains; gives the exit status, as grep has it. */
-  end(): number {
-    if (this.flags.is.json && !this.flags.is.quiet) {
-      print(this.#objects === 0 ? "[]\n" : "\n]\n");
-    }
+  /** Prints what remains. */
+  end(): void {
+    if (!this.flags.is.json || this.flags.is.quiet) return;
+    print(this.#objects === 0 ? "[]\n" : "\n]\n");
+  }
+
+  /** The exit status, as grep has it. */
+  get status(): number {
     return this.#trouble ? 2 : this.#found ? 0 : 1;
   }
 }

@@ -6,7 +6,6 @@
 
 import { ensureDir } from "@std/fs/ensure-dir";
 import { dirname } from "@std/path/dirname";
-import { relative } from "@std/path/relative";
 import { cpus } from "node:os";
 import {
   type Jobs,
@@ -16,8 +15,8 @@ import {
   type Service,
   type TaskTiming,
 } from "../mod.ts";
-import { writeWhole } from "../workers/files.ts";
-import { userFolder } from "./cli.ts";
+import { causeOf, writeWhole } from "../workers/files.ts";
+import { count, onInterrupt, Progress, shownPath } from "./cli.ts";
 
 /** Work to be compared: one batch, sequentially and in a pool. */
 export interface Work<J extends Jobs> {
@@ -69,22 +68,30 @@ const BREAK_EVEN_MS = 5000;
  *
  * @param work What to measure
  * @param workers How many workers the pool has
+ * @param quiet Whether to show no progress
  * @returns Medians, and what else belongs to an honest report
  * @throws {Error} If the answers differ
  */
 export async function compare<J extends Jobs>(
   work: Work<J>,
   workers: number,
+  quiet = false,
 ): Promise<Comparison> {
+  const progress = new Progress("runs", quiet);
+  progress.expect(2 + 2 * REPEATS.least);
   let timings: TaskTiming[] = [];
   const onTask = (timing: TaskTiming) => void timings.push(timing);
   await using alone = sequential(work.service, { onTask });
   await using pool = new Pool(work.service, { size: workers, onTask });
+  // Before anything is cleared nobody must write any more.
+  using _ = onInterrupt(() => pool.terminate());
   const created = performance.timeOrigin + performance.now();
   await work.run(pool, 1);
-  const startUp = Math.min(...timings.map(({ start }) => start)) - created;
+  progress.step();
+  const startUp = firstStart(timings) - created;
   const expected = await work.answer();
   await work.run(alone, 1);
+  progress.step();
   const runs: Record<"sequential" | "parallel", Run[]> = {
     sequential: [],
     parallel: [],
@@ -98,11 +105,12 @@ export async function compare<J extends Jobs>(
       await work.run(runner as Runner<J>, 1);
       const ms = performance.now() - start;
       runs[kind as keyof typeof runs].push({ ms, timings });
+      progress.step();
       if (await work.answer() !== expected) {
         throw new Error("The sequential and the parallel answers differ");
       }
     }
-    repeats++;
+    progress.expect(2 + 2 * Math.max(REPEATS.least, ++repeats));
   } while (
     repeats < REPEATS.least ||
     repeats < REPEATS.most && performance.now() - began < REPEATS.ms
@@ -120,7 +128,14 @@ export async function compare<J extends Jobs>(
     timings: [...one.timings, ...many.timings],
   };
   result.breakEven = await findBreakEven(work, alone, pool, result);
+  await progress.stop();
   return result;
+}
+
+/** When the first item began; now, if none did. */
+function firstStart(timings: TaskTiming[]): number {
+  const now = performance.timeOrigin + performance.now();
+  return timings.reduce((least, { start }) => Math.min(least, start), now);
 }
 
 interface Run {
@@ -141,12 +156,22 @@ async function findBreakEven<J extends Jobs>(
   work: Work<J>,
   alone: Runner<J>,
   pool: Runner<J>,
-  { sequential, parallel, startUp }: Comparison,
+  { items, workers, sequential, parallel, startUp }: Comparison,
 ): Promise<number | undefined> {
   const gain = sequential - parallel;
-  if (gain > sequential / 10) return startUp / gain;
+  const pays = startUp < gain;
+  if (pays || gain > sequential / 10) {
+    // One item alone keeps one worker busy; only where a single big one was
+    // cut into parts, and that paid, it is enough.
+    return Math.max(startUp / gain, pays ? Math.min(1, 2 / items) : 2 / items);
+  }
+  if (workers === 1) return;
   const deadline = performance.now() + BREAK_EVEN_MS;
-  for (let times = 2; performance.now() < deadline; times *= 2) {
+  for (
+    let times = 2;
+    performance.now() + times * sequential < deadline;
+    times *= 2
+  ) {
     const one = await timed(() => work.run(alone, times));
     const many = await timed(() => work.run(pool, times));
     if (one > many + startUp) return times;
@@ -169,9 +194,13 @@ const ms = (value: number) =>
     : value.toFixed(0);
 
 const size = (bytes: number) =>
-  bytes < 1e6
+  bytes < 1e3
+    ? `${bytes.toFixed(0)} bytes`
+    : bytes < 1e6
     ? `${(bytes / 1e3).toFixed(0)} kB`
-    : `${(bytes / 1e6).toFixed(1)} MB`;
+    : bytes < 1e9
+    ? `${(bytes / 1e6).toFixed(1)} MB`
+    : `${(bytes / 1e9).toFixed(1)} GB`;
 
 /** How many times as fast the pool was. */
 export function speedUp({ sequential, parallel }: Comparison): number {
@@ -180,32 +209,48 @@ export function speedUp({ sequential, parallel }: Comparison): number {
 
 /** The comparison as a markdown table. */
 export function table(comparison: Comparison): string {
-  const { sequential, parallel, workers, startUp } = comparison;
-  const improvement = 100 * (1 - parallel / sequential);
+  const { sequential, parallel, workers, startUp, repeats } = comparison;
+  const saved = Math.round(1000 * (1 - parallel / sequential)) / 10;
+  const median = `the median of ${count(repeats, "runs")}`;
   return grid([
-    ["", "result"],
-    ["sequential", `${ms(sequential)} ms`],
-    ["parallel", `${ms(parallel)} ms`],
-    ["workers", `${workers}`],
-    ["speed-up", `${speedUp(comparison).toFixed(2)}×`],
-    ["improvement", `${improvement.toFixed(1)} %`],
-    ["start-up of the pool", `${ms(startUp)} ms`],
-  ]);
+    ["", "result", "what it is"],
+    ["sequential", `${ms(sequential)} ms`, `one thread alone; ${median}`],
+    ["parallel", `${ms(parallel)} ms`, `a pool of workers; ${median}`],
+    ["workers", `${workers}`, "threads that work side by side"],
+    [
+      "speed-up",
+      `${speedUp(comparison).toFixed(2)}×`,
+      "sequential ÷ parallel: over 1 the pool was faster",
+    ],
+    [
+      "improvement",
+      `${saved.toFixed(1)} %`,
+      "of the sequential time saved; below 0 it took longer",
+    ],
+    [
+      "start-up of the pool",
+      `${ms(startUp)} ms`,
+      "until a worker began; once per program, not in the above",
+    ],
+  ], [0, 2]);
 }
 
-/** Rows as a markdown table, legible as it is; the first row is its head. */
-function grid([head, ...rows]: string[][]): string {
+/**
+ * Rows as a markdown table, legible as it is; the first row is its head, and
+ * the columns in `left` have text, the others numbers.
+ */
+function grid([head, ...rows]: string[][], left = [0]): string {
   const widths = head.map((_, i) =>
     Math.max(...[head, ...rows].map((row) => row[i].length))
   );
   const line = (row: string[]) =>
     `| ${
       row.map((cell, i) =>
-        i === 0 ? cell.padEnd(widths[i]) : cell.padStart(widths[i])
+        left.includes(i) ? cell.padEnd(widths[i]) : cell.padStart(widths[i])
       ).join(" | ")
     } |\n`;
   const rule = widths.map((width, i) =>
-    i === 0 ? "-".repeat(width) : `${"-".repeat(width - 1)}:`
+    left.includes(i) ? "-".repeat(width) : `${"-".repeat(width - 1)}:`
   );
   return [head, rule, ...rows].map(line).join("");
 }
@@ -214,22 +259,21 @@ function grid([head, ...rows]: string[][]): string {
 export function conclusion(comparison: Comparison): string {
   const { items, unit, workers, startUp, sequential, parallel } = comparison;
   const speed = speedUp(comparison);
-  const who = workers === 1 ? "1 worker" : `${workers} workers`;
-  const batch = `${items} ${unit} (${size(comparison.bytes)})`;
+  const who = count(workers, "workers");
+  const batch = `${count(items, unit)} (${size(comparison.bytes)})`;
   const first = speed > 1.1
-    ? `${who} did ${batch} ${
-      speed.toFixed(2)
-    } times as fast as one thread alone.`
+    ? `${who} did ${batch} ${speed.toFixed(2)} times as fast as one thread ` +
+      "alone."
     : speed > 0.9
-    ? `${who} did ${batch} in about the time that one thread takes alone.`
-    : `${who} took ${
-      (1 / speed).toFixed(2)
-    } times as long for ${batch} as one ` +
-      "thread alone: the work is smaller than the handing over.";
+    ? `${who} did ${batch} in about the time that one thread takes alone: ` +
+      "handing the work to other threads costs about what they save."
+    : `${who} took ${(1 / speed).toFixed(2)} times as long for ${batch} as ` +
+      "one thread alone: handing the work to other threads costs more than " +
+      "they save.";
   const started = parallel + startUp;
-  const start = `Starting the pool takes another ${ms(startUp)} ms, once: ` +
-    `a program that does only this batch takes ${ms(started)} ms in parallel ` +
-    `against ${ms(sequential)} ms, so ` +
+  const start = `Starting the pool takes another ${ms(startUp)} ms, once. ` +
+    `A program that does only this batch takes ${ms(started)} ms in parallel ` +
+    `and ${ms(sequential)} ms sequentially: ` +
     (started < sequential
       ? "the pool pays."
       : "for this batch alone the pool does not pay.");
@@ -240,12 +284,17 @@ function breakEven(comparison: Comparison): string {
   const { breakEven: times, items, unit, bytes, workers } = comparison;
   if (times === undefined) {
     return workers === 1
-      ? "One worker only moves the work to another thread; it cannot pay."
-      : "No batch that was tried was large enough for it to pay.";
+      ? "One worker only moves the work to another thread, so it cannot pay."
+      : "No batch that was tried was large enough for the pool to pay.";
   }
-  const count = Math.max(1, Math.ceil(times * items));
-  return `On this machine it pays from about ${count} such ${unit} on ` +
-    `(${size(times * bytes)}).`;
+  const least = Math.max(1, Math.ceil(times * items));
+  const batch = `${count(least, unit)} like these (${
+    size(least / items * bytes)
+  })`;
+  return least === 1
+    ? `On this machine ${batch} is enough for the pool to pay: it is cut into ` +
+      "parts, which are shared out."
+    : `On this machine the pool pays from about ${batch} on.`;
 }
 
 // In pictures
@@ -258,38 +307,57 @@ export function barChart(
 ): string {
   const names = Object.keys(bars).map((name) => `"${name}"`).join(", ");
   const values = Object.values(bars);
-  const top = Math.max(...values) * 1.1;
+  // Mermaid knows no exponents.
   return fence(`xychart-beta
   title "${title}"
   x-axis [${names}]
-  y-axis "${unit}" 0 --> ${top.toPrecision(3)}
-  bar [${values.map((value) => value.toPrecision(4)).join(", ")}]`);
+  y-axis "${unit}" 0 --> ${ms(1.1 * Math.max(...values))}
+  bar [${values.map(ms).join(", ")}]`);
 }
 
 /** No more bars than this can be told apart in a timeline. */
 const TIMELINE_MAX = 60;
 
-/** Who worked when, as a bar per item; labels are by the item's index. */
+/**
+ * Who worked when, as a bar per item: in each lane the first sixty. Labels are
+ * by the item's index, and begin with its number.
+ */
 export function timeline(timings: TaskTiming[], labels: string[]): string {
   const lanes = Map.groupBy(timings, ({ worker }) => worker);
+  const [alone, many] = [true, false].map((alone) =>
+    timings.filter(({ worker }) => (worker === 0) === alone)
+  );
+  const last = (run: TaskTiming[]) =>
+    run.reduce((most, { end }) => Math.max(most, end), 0);
+  const longest = Math.max(
+    ...[alone, many].map((run) => last(run) - firstStart(run)),
+  );
+  const [unit, perMs] = longest < 1000 ? ["µs", 1000] : ["ms", 1];
   const lines = [...lanes].sort(([a], [b]) => a - b).map(([worker, own]) => {
     // Each run has its own beginning: the lanes are to be compared.
-    const run = timings.filter((timing) => !timing.worker === !worker);
-    const zero = Math.min(...run.map(({ start }) => start));
-    const us = (time: number) => Math.round(1000 * (time - zero));
-    const bars = own.slice(0, TIMELINE_MAX).map(({ index, start, end }) =>
-      `  ${labels[index] ?? index} : ${us(start)}, ${
-        Math.max(us(end), us(start) + 1)
-      }`
-    );
+    const zero = firstStart(worker === 0 ? alone : many);
+    const since = (time: number) => Math.round(perMs * (time - zero));
+    const bars = own.slice(0, TIMELINE_MAX).map(({ index, start, end }) => {
+      const to = Math.max(since(end), since(start) + 1);
+      return `  ${label(index, labels)} : ${since(start)}, ${to}`;
+    });
     const name = worker === 0 ? "sequential" : `worker ${worker}`;
     return [`  section ${name}`, ...bars].join("\n");
   });
   return fence(`gantt
-  title Who worked when, in µs from the start of each run
+  title Who worked when, in ${unit} from the start of each run
   dateFormat x
   axisFormat %Q
 ${lines.join("\n")}`);
+}
+
+/**
+ * What Mermaid takes for a name: a colon, a semicolon, # or %% would end it,
+ * and without the number "2026-01-01.log" is a date, "gantt.png" a keyword.
+ */
+function label(index: number, labels: string[]): string {
+  const name = (labels[index] ?? "").replace(/[^\p{L}\p{M}\p{N}._ -]/gu, "_");
+  return `${index + 1} ${[...name].slice(0, 30).join("")}`.trimEnd();
 }
 
 function fence(mermaid: string): string {
@@ -324,7 +392,9 @@ export function scaling(title: string, measured: Comparison[]): string {
   return fence(`xychart-beta
   title "${title}: speed-up by workers (bars), and the ideal (line)"
   x-axis "workers" [${workers.join(", ")}]
-  y-axis "times as fast as one thread" 0 --> ${Math.max(...workers) + 1}
+  y-axis "times as fast as one thread" 0 --> ${
+    Math.ceil(Math.max(...workers, ...measured.map(speedUp))) + 1
+  }
   bar [${speeds.join(", ")}]
   line [${workers.join(", ")}]`);
 }
@@ -334,10 +404,10 @@ export function scalingConclusion(measured: Comparison[]): string {
   const best = measured.toSorted((a, b) => speedUp(b) - speedUp(a))[0];
   const { items, unit, bytes, workers } = best;
   const speed = speedUp(best);
-  const batch = `${items} ${unit} (${size(bytes)})`;
+  const batch = `${count(items, unit)} (${size(bytes)})`;
   return speed > 1.1
-    ? `The best for ${batch} were ${workers} workers: ${speed.toFixed(2)} ` +
-      `times as fast as one thread alone.`
+    ? `The best for ${batch} was a pool of ${count(workers, "workers")}: ` +
+      `${speed.toFixed(2)} times as fast as one thread alone.`
     : `No number of workers did ${batch} notably faster than one thread alone.`;
 }
 
@@ -355,6 +425,11 @@ export function environment(): string {
   ].join("\n") + "\n";
 }
 
+/** A command as a block of markdown, whatever is in it. */
+export function commandBlock(command: string): string {
+  return `Command:\n\n    ${command.replaceAll("\n", "\n    ")}\n`;
+}
+
 /** A report on one comparison, as markdown. */
 export function render(
   title: string,
@@ -362,27 +437,28 @@ export function render(
   comparison: Comparison,
   labels: string[],
 ): string {
-  const { items, unit, bytes, repeats, sequential, parallel, workers } =
-    comparison;
+  const { items, unit, bytes, repeats, timings } = comparison;
+  const { sequential, parallel, workers } = comparison;
   const bars = { sequential, [`${workers} in parallel`]: parallel };
+  // Big logs are cut into parts: then a bar is not a file.
+  const whole = timings.every(({ index }) => index < items);
   return `# ${title}
 
-${items} ${unit} (${size(bytes)}), sequentially and in parallel. Each was run
-${repeats} times in turns after a warm-up; the medians count, and the answers
-were the same to the byte.
+${count(items, unit)} (${size(bytes)}), sequentially and in parallel. Each was
+run ${count(repeats, "times")}, in turns and after a warm-up; the medians count,
+and the answers were the same to the byte.
 
 ## Environment
 
 ${environment()}
-Command: \`${command}\`
-
+${commandBlock(command)}
 ## Result
 
 ${table(comparison)}
-${barChart(`${items} ${unit}`, "ms", bars)}
+${barChart(count(items, unit), "ms", bars)}
 ## Who worked when
 
-${timeline(comparison.timings, labels)}
+${timeline(timings, whole ? labels : [])}
 ## Conclusion
 
 ${conclusion(comparison)}
@@ -394,7 +470,13 @@ export async function writeReport(
   path: string,
   content: string,
 ): Promise<string> {
-  await ensureDir(dirname(path));
-  writeWhole(path, new TextEncoder().encode(content));
-  return relative(userFolder, path);
+  try {
+    await ensureDir(dirname(path));
+    writeWhole(path, new TextEncoder().encode(content));
+  } catch (error) {
+    throw new Error(`Cannot write ${shownPath(path)}: ${causeOf(error)}`, {
+      cause: error,
+    });
+  }
+  return shownPath(path);
 }

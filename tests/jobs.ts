@@ -66,7 +66,7 @@ export const jobs = {
     });
     return n;
   },
-  poolInside: async (n: number) => {
+  poolInside: async (n: number): Promise<number[]> => {
     await using pool = new Pool<typeof jobs>(import.meta.url, { size: 2 });
     return await pool.map("double", [n, n + 1]);
   },

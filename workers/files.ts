@@ -7,7 +7,10 @@
 import { JobError } from "../mod.ts";
 
 /** `.NAME.PID-RANDOM.manyhands`: what only a killed run leaves behind. */
-const TEMPORARY = /^\..+\.(\d+)-[0-9a-f]{8}\.manyhands$/;
+const TEMPORARY = /^\..+\.(\d+)-[0-9a-f]{8}\.manyhands$/s;
+
+/** Elsewhere than on Windows a backslash is an ordinary character of a name. */
+const FOLDER = Deno.build.os === "windows" ? /^.*[\\/]/s : /^.*\//s;
 
 /** When this process began, in ms; files of earlier ones are left-overs. */
 const began = performance.timeOrigin;
@@ -34,12 +37,12 @@ const began = performance.timeOrigin;
  * ```
  */
 export function writeWhole(path: string, bytes: Uint8Array): void {
-  const at = Math.max(path.lastIndexOf("/"), path.lastIndexOf("\\")) + 1;
+  const folder = folderOf(path), at = folder.length;
   // Unique per attempt: a thread that was given up may still be writing.
   const random = crypto.randomUUID().slice(0, 8);
   // Shortened: a name may be as long as a file system allows already.
   const name = `.${path.slice(at, at + 40)}.${Deno.pid}-${random}.manyhands`;
-  const temporary = path.slice(0, at) + name;
+  const temporary = folder + name;
   try {
     Deno.writeFileSync(temporary, bytes, { createNew: true });
     Deno.renameSync(temporary, path);
@@ -57,7 +60,7 @@ export function writeWhole(path: string, bytes: Uint8Array): void {
  * Removes the temporary files that killed runs left in a folder, and with
  * `own` those of this process. It needs `--allow-read` and `--allow-write`.
  *
- * What cannot be read or removed stays; a missing folder has none.
+ * What cannot be read or removed stays; a missing folder is no error.
  *
  * @param folder Where to look; folders in it are not searched
  * @param own Whether this process, at its end, means its own files as well
@@ -70,17 +73,43 @@ export function writeWhole(path: string, bytes: Uint8Array): void {
  * ```
  */
 export function clearTemporary(folder: string, own = false): void {
-  try {
-    for (const { name } of Deno.readDirSync(folder)) {
-      const pid = TEMPORARY.exec(name)?.[1];
-      if (pid === undefined) continue;
-      const path = `${folder}/${name}`;
+  for (const { name, isFile } of entriesOf(folder)) {
+    const pid = TEMPORARY.exec(name)?.[1];
+    if (pid === undefined || !isFile) continue;
+    const path = `${folder}/${name}`;
+    try {
       const mtime = Deno.statSync(path).mtime?.getTime() ?? 0;
-      if (own ? Number(pid) === Deno.pid : mtime < began) Deno.removeSync(path);
+      const mine = own && Number(pid) === Deno.pid;
+      if (mine || mtime < began) Deno.removeSync(path);
+    } catch {
+      // Gone, or not ours to remove; the others are looked at all the same.
     }
-  } catch {
-    // The next run tries again.
   }
+}
+
+function entriesOf(folder: string): Deno.DirEntry[] {
+  try {
+    return [...Deno.readDirSync(folder)];
+  } catch {
+    return []; // a missing folder has none
+  }
+}
+
+/**
+ * The folder of a path, up to and with its last separator.
+ *
+ * @param path A file's path
+ * @returns The folder; "" for a bare name
+ *
+ * @example
+ * ```ts
+ * import { folderOf } from "./files.ts";
+ *
+ * console.log(folderOf("photos/a.jpg")); // photos/
+ * ```
+ */
+export function folderOf(path: string): string {
+  return FOLDER.exec(path)?.[0] ?? "";
 }
 
 /**
@@ -116,6 +145,8 @@ export function isTemporary(name: string): boolean {
  */
 export function causeOf(error: unknown): string {
   if (error instanceof JobError) return causeOf(error.cause);
-  const message = error instanceof Error ? error.message : String(error);
+  const message = error instanceof Error
+    ? error.message || error.name
+    : String(error);
   return message.replace(/ \(os error \d+\).*$/s, "").replace(/\s+/g, " ");
 }

@@ -3,15 +3,15 @@
  * GIF, TIFF, BMP and AVIF.
  *
  * The format is judged by the content, never by the name, and is named to the
- * codec, so that none of ImageMagick's other readers (SVG, PDF, text …) can be
- * reached. What the headers can tell (size, depth, frames, a missing end) is
+ * codec, so that none of ImageMagick's other readers (SVG, PDF, text …) can
+ * be reached. What the headers can tell (size, depth, frames, a missing end) is
  * judged before a single pixel is decoded.
  *
  * @module
  */
 
 import { serve, type Service } from "../mod.ts";
-import { writeWhole } from "./files.ts";
+import { folderOf, writeWhole } from "./files.ts";
 
 /**
  * The codec, loaded on first need. An import of a literal would be part of the
@@ -43,11 +43,13 @@ interface Header {
   premultiplied?: boolean;
   /** GIF: where the color tables begin and end, in bytes. */
   palettes?: [start: number, end: number][];
+  /** TIFF, as the codec lays it out: bytes that only align what follows. */
+  gaps?: number[];
 }
 
 /** Options of {@linkcode grayscale}. */
 export interface GrayscaleOptions {
-  /** Largest image to decode, in pixels (width × height). Default 268,000,000. */
+  /** Largest image to decode, in pixels. Default 268,000,000. */
   maxPixels?: number;
 }
 
@@ -72,12 +74,12 @@ export interface GrayscaleFileResult {
 /** Larger files are not read: input and pixels share 4 GiB of wasm memory. */
 const MAX_BYTES = 2 ** 31;
 
-/** A codec that has grown past this many bytes is dropped: wasm memory never shrinks. */
+/** A codec grown past this is dropped: wasm memory never shrinks. */
 const KEEP_BYTES = 2 ** 28;
 
 /**
- * The warnings that say nothing about pixels; any other one refuses the image,
- * since ImageMagick only warns when, say, libjpeg fills a missing half with gray.
+ * The warnings that say nothing about pixels; any other one refuses the image:
+ * ImageMagick only warns when, say, libjpeg fills a missing half with gray.
  */
 const HARMLESS: Partial<Record<Format, RegExp>> = {
   JPEG: /SOS parameters|JFIF|Adobe|ICC|profile/i,
@@ -85,7 +87,7 @@ const HARMLESS: Partial<Record<Format, RegExp>> = {
   TIFF: /^(?!.*(ColorMap|Offsets)).*`TIFF(ReadDirectory|Fetch)/,
 };
 
-/** ITU-R BT.601 luma in 16-bit fixed point, rounded: what Pillow's `convert("L")` gives. */
+/** ITU-R BT.601 luma, rounded: what Pillow's `convert("L")` gives. */
 const luma = (r: number, g: number, b: number): number =>
   (19595 * r + 38470 * g + 7471 * b + 32768) >> 16;
 
@@ -109,24 +111,33 @@ function sniff(bytes: Uint8Array): Format | undefined {
   }
 }
 
-/** ITU-T T.81, B.1: marker segments up to the frame header. */
+/** ITU-T T.81, B.1: marker segments up to the first scan. */
 function jpegHeader(bytes: Uint8Array, view: DataView): Header {
+  let header: Header | undefined;
   for (let at = 2;;) {
-    const marker = view.getUint16(at) - 0xff00;
+    const marker = view.getUint16(at) - 0xff00, start = at;
     if (marker === 0xff) at += 1; // a fill byte
     else if (marker === 0x01 || (marker & 0xf8) === 0xd0) at += 2; // TEM, RSTn
-    else if (marker < 0xc0 || marker === 0xd9 || marker === 0xda) {
-      throw new Error("broken JPEG: no frame header");
-    } else if (marker > 0xcf || [0xc4, 0xc8, 0xcc].includes(marker)) {
-      at += 2 + view.getUint16(at + 2);
+    else if (marker < 0xc0 || marker === 0xd9) {
+      throw new Error(`broken JPEG: no ${header ? "scan" : "frame header"}`);
     } else {
-      const [height, width] = [view.getUint16(at + 5), view.getUint16(at + 7)];
-      return { width, height, bits: bytes[at + 4] };
+      at += 2 + view.getUint16(at + 2);
+      view.getUint8(at); // throws unless more follows
+      if (marker === 0xda) {
+        if (header) return header;
+        throw new Error("broken JPEG: no frame header");
+      }
+      if (marker > 0xcf || [0xc4, 0xc8, 0xcc].includes(marker)) continue;
+      header = {
+        width: view.getUint16(start + 7),
+        height: view.getUint16(start + 5),
+        bits: bytes[start + 4],
+      };
     }
   }
 }
 
-/** PNG 3rd edition, 5 and 11: IHDR, then every chunk up to IEND has to be there. */
+/** PNG 3rd edition, 5 and 11: IHDR; every chunk up to IEND has to be there. */
 function pngHeader(bytes: Uint8Array, view: DataView): Header {
   if (text(bytes, 12) !== "IHDR") throw new Error("broken PNG: no IHDR chunk");
   const [width, height] = [view.getUint32(16), view.getUint32(20)];
@@ -140,7 +151,7 @@ function pngHeader(bytes: Uint8Array, view: DataView): Header {
   return header;
 }
 
-/** RFC 9649: the chunks of the container; VP8X tells the canvas, VP8 and VP8L a frame. */
+/** RFC 9649: the chunks; VP8X tells the canvas, VP8 and VP8L a frame. */
 function webpHeader(bytes: Uint8Array, view: DataView): Header {
   const header = { width: 0, height: 0, frames: 0, lossless: false };
   const grow = (width: number, height: number) => {
@@ -161,11 +172,10 @@ function webpHeader(bytes: Uint8Array, view: DataView): Header {
     }
     if (/VP8[ L]|ANMF/.test(type)) header.frames++;
   }
-  if (!header.frames) throw new Error("broken WebP: no picture in it");
   return header;
 }
 
-/** GIF89a, 17 to 27: the blocks up to the trailer, which alone may be missing. */
+/** GIF89a, 17 to 27: the blocks up to the trailer, which may be missing. */
 function gifHeader(bytes: Uint8Array, view: DataView): Header {
   let [width, height] = [view.getUint16(6, true), view.getUint16(8, true)];
   const palettes: [number, number][] = [];
@@ -196,11 +206,10 @@ function gifHeader(bytes: Uint8Array, view: DataView): Header {
       throw new RangeError();
     }
   }
-  if (!frames) throw new Error("broken GIF: no picture in it");
   return { width, height, frames, palettes };
 }
 
-/** GIF89a, appendix F: how many pixels the codes stand for. Draws none of them. */
+/** GIF89a, appendix F: how many pixels the codes stand for; draws none. */
 function lzwLength(blocks: Uint8Array[], codeSize: number): number {
   if (codeSize < 1 || codeSize > 8) throw new Error("broken GIF: code size");
   const clear = 1 << codeSize,
@@ -220,7 +229,7 @@ function lzwLength(blocks: Uint8Array[], codeSize: number): number {
           [width, next, last] = [codeSize + 1, clear + 2, 0];
           continue;
         }
-        // Each code but the first after a clear defines one: the last string and a pixel.
+        // Each code but the first defines one: the last string and a pixel.
         if (last && next < 4096) lengths[next++] = last + 1;
         if (code >= next) throw new Error("broken GIF: undefined code");
         pixels += last = lengths[code];
@@ -231,6 +240,9 @@ function lzwLength(blocks: Uint8Array[], codeSize: number): number {
   return pixels;
 }
 
+/** How many bytes a value of each TIFF type has. */
+const TIFF_TYPES = [0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8];
+
 /** TIFF 6.0, 2, and BigTIFF: every directory; of each field the first value. */
 function tiffHeader(bytes: Uint8Array, view: DataView): Header {
   const little = bytes[0] === 0x49;
@@ -239,20 +251,33 @@ function tiffHeader(bytes: Uint8Array, view: DataView): Header {
   const big = u16(2) === 43, size = big ? 8 : 4, entry = big ? 20 : 12;
   const word = (at: number) =>
     big ? Number(view.getBigUint64(at, little)) : u32(at);
-  const header = { width: 0, height: 0, frames: 0, bits: 1 };
-  for (let at = word(size); at && header.frames < 1000;) {
+  const gaps: number[] = [];
+  const header = { width: 0, height: 0, frames: 0, bits: 1, gaps };
+  const seen = new Set<number>();
+  for (let at = word(size); at && seen.size < 1000;) {
+    if (seen.has(at)) throw new Error("broken TIFF: directories in a circle");
+    seen.add(at);
     const count = big ? word(at) : u16(at);
     at += big ? 8 : 2;
     let preview = 0;
     for (const end = at + count * entry; at < end; at += entry) {
       const tag = u16(at), length = word(at + 4), value = at + 4 + size;
-      const short = u16(at + 2) === 3,
-        inside = (short ? 2 : 4) * length <= size;
-      const first = short ? u16(inside ? value : word(value)) : u32(value);
+      const type = u16(at + 2), width = length * (TIFF_TYPES[type] ?? 0);
+      const start = width > size ? word(value) : value;
+      if (width > size) view.getUint8(start + width - 1); // throws if cut off
+      const first = type === 3 ? u16(start) : u32(start);
       if (tag === 254) preview = first & 1;
       if (tag === 256) header.width = Math.max(header.width, first);
       if (tag === 257) header.height = Math.max(header.height, first);
       if (tag === 258) header.bits = Math.max(header.bits, first);
+      if (width > size && width & 1) gaps.push(start + width);
+      if (tag === 279) { // the strips lie one after the other, from byte 8
+        let end = 8;
+        for (let i = start; i < start + width; i += TIFF_TYPES[type]) {
+          end += type === 3 ? u16(i) : u32(i);
+        }
+        if (end & 1) gaps.push(end);
+      }
       if (tag === 339 && first === 3) throw new Error("floating-point TIFF");
     }
     if (preview && !header.frames) {
@@ -272,7 +297,7 @@ function bmpHeader(_: Uint8Array, view: DataView): Header {
       height: view.getUint16(20, true),
     };
   }
-  // BI_JPEG and BI_PNG: a whole other file inside, of a size that nobody has judged.
+  // BI_JPEG and BI_PNG: another file inside, of a size that nobody judged.
   if ([4, 5].includes(view.getUint32(30, true))) {
     throw new Error("unsupported BMP: JPEG or PNG inside");
   }
@@ -283,9 +308,9 @@ function bmpHeader(_: Uint8Array, view: DataView): Header {
   };
 }
 
-/** ISO/IEC 23008-12: the boxes; `ispe` tells a size, and AV1-ISOBMFF's `av1C` a depth. */
+/** ISO/IEC 23008-12: `ispe` tells a size, and AV1-ISOBMFF's `av1C` a depth. */
 function avifHeader(bytes: Uint8Array, view: DataView): Header {
-  const header: Header = { width: 0, height: 0 };
+  const header: Header = { width: 0, height: 0, frames: 0 };
   const walk = (at: number, end: number) => {
     while (at < end) {
       const type = text(bytes, at + 4);
@@ -294,17 +319,17 @@ function avifHeader(bytes: Uint8Array, view: DataView): Header {
         [size, body] = [Number(view.getBigUint64(body)), body + 8];
       } else if (size === 0) size = end - at;
       if (at + size > end || size < body - at) throw new RangeError();
-      if (type === "meta") walk(body + 4, at + size);
-      if (type === "iref") walk(body + 4, at + size);
+      if (type === "meta" || type === "iref") walk(body + 4, at + size);
       if (type === "prem") header.premultiplied = true;
       if (type === "iprp" || type === "ipco") walk(body, at + size);
       if (type === "ispe") {
+        header.frames ||= 1;
         header.width = Math.max(header.width, view.getUint32(body + 4));
         header.height = Math.max(header.height, view.getUint32(body + 8));
       }
       const depth = type === "av1C" ? bytes[body + 2] & 0x60 : 0;
       if (depth & 0x40) header.bits = depth & 0x20 ? 12 : 10;
-      if (type === "moov") header.frames = Infinity; // a track: an image sequence
+      if (type === "moov") header.frames = Infinity; // a sequence
       at += size;
     }
   };
@@ -332,7 +357,7 @@ function readHeader(format: Format, bytes: Uint8Array): Header {
       new DataView(bytes.buffer, bytes.byteOffset, bytes.length),
     );
   } catch (error) {
-    // A DataView answers with a RangeError beyond its end; so do the readers above.
+    // What a DataView throws beyond its end, and so do the readers above.
     if (!(error instanceof RangeError)) throw error;
     throw new Error(`truncated ${nameOf(format)}: the file ends too early`);
   }
@@ -340,7 +365,21 @@ function readHeader(format: Format, bytes: Uint8Array): Header {
 
 /** Refuses what must not be decoded. */
 function judge(format: Format, header: Header, maxPixels: number): void {
+  if (!(maxPixels > 0)) {
+    throw new RangeError(
+      "Cannot convert an image as 'maxPixels' must be positive: " +
+        `current value is ${maxPixels}`,
+    );
+  }
   const { width, height, frames = 1, bits = 8 } = header;
+  if (!frames) throw new Error(`broken ${nameOf(format)}: no picture in it`);
+  if (frames > 1) {
+    if (format === "TIFF") throw new Error(`multi-page TIFF (${frames} pages)`);
+    const count = frames === Infinity
+      ? "an image sequence"
+      : `${frames} frames`;
+    throw new Error(`animated ${nameOf(format)} (${count})`);
+  }
   if (width <= 0 || height <= 0) {
     throw new Error(`no pixels: ${width}x${height}`);
   }
@@ -348,13 +387,6 @@ function judge(format: Format, header: Header, maxPixels: number): void {
     throw new Error(
       `too large: ${width}x${height} is more than ${maxPixels} pixels`,
     );
-  }
-  if (frames > 1) {
-    if (format === "TIFF") throw new Error(`multi-page TIFF (${frames} pages)`);
-    const count = frames === Infinity
-      ? "an image sequence"
-      : `${frames} frames`;
-    throw new Error(`animated ${nameOf(format)} (${count})`);
   }
   if (bits > 8) {
     throw new Error(`${bits} bits per channel: this codec would cut it to 8`);
@@ -401,23 +433,24 @@ async function startCodec(): Promise<Magick> {
 }
 
 /**
- * Turns an image gray: image bytes in, gray image bytes out, in the same format
- * (JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF, judged by the content).
+ * Turns an image gray: image bytes in, gray image bytes out, in the same
+ * format (JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF, judged by the content).
  *
- * On failure the promise rejects with an Error whose message is one line without
- * a path ("truncated PNG: …", "animated GIF (12 frames)"), and the next call
- * works as usual: a codec that crashed is started anew.
+ * On failure the promise rejects with an Error whose message is one line
+ * without a path ("truncated PNG: …", "animated GIF (12 frames)"), and the next
+ * call works as usual: a codec that crashed is started anew.
  *
- * Luma is ITU-R BT.601. Size, alpha, resolution, EXIF (with its orientation) and
- * XMP are kept, color profiles are not. JPEG keeps its quality, lossless WebP
- * stays lossless, GIF only has its color tables changed. A lossy WebP can decode
- * to a green that is one off: its decoders round that way.
+ * Luma is ITU-R BT.601. Size, alpha, resolution, EXIF (with its orientation)
+ * and XMP are kept, color profiles are not. JPEG keeps its quality, lossless
+ * WebP stays lossless, GIF only has its color tables changed. A lossy WebP can
+ * decode to a green that is one off: its decoders round that way.
  *
  * @param bytes A whole image file; it is not changed.
  * @param options The limit, in pixels.
  * @returns A whole image file.
  * @throws {Error} If the bytes are no image, or one that is broken, truncated,
  * animated, of several pages, of more than 8 bits per channel, or too large.
+ * @throws {RangeError} If `maxPixels` is not positive.
  *
  * @example One red pixel
  * ```ts
@@ -459,7 +492,7 @@ export async function grayscale(
   }
 }
 
-/** Makes one plain line of what the codec says: "Not enough data `' @ error/png.c/…". */
+/** Makes a plain line of what the codec says: "No data `' @ error/png.c/…". */
 function explain(
   error: unknown,
   crashed: boolean,
@@ -484,7 +517,7 @@ function explain(
   return new Error(`${verdict} ${nameOf(format)}: ${cause}`, { cause: error });
 }
 
-/** Decodes, turns gray and encodes; both images are given back whatever happens. */
+/** Decodes, turns gray and encodes. */
 function convert(
   magick: Magick,
   format: Format,
@@ -505,7 +538,12 @@ function convert(
     );
     copySettings(magick, source, target);
     encodeLike(source, target, format, header.lossless ?? false);
-    return target.write(format, (data) => data.slice());
+    const out = target.write(format, (data) => data.slice());
+    if (format === "TIFF") {
+      // The codec skips these, and what its memory held there comes along.
+      for (const at of readHeader(format, out).gaps ?? []) out[at] = 0;
+    }
+    return out;
   } finally {
     source.dispose();
     target.dispose();
@@ -521,8 +559,8 @@ function decode(
 ): void {
   const size = bytes.length;
   if (format === "BMP") {
-    // ImageMagick insists on the file size that the header tells; nobody else looks at it.
-    bytes = bytes.slice();
+    // Nobody but ImageMagick insists on the size that the header tells.
+    bytes = new Uint8Array(bytes);
     new DataView(bytes.buffer).setUint32(2, size, true);
   }
   let fatal: Error | undefined;
@@ -543,7 +581,7 @@ function grayPalettes(
   bytes: Uint8Array,
   palettes: [number, number][],
 ): Uint8Array {
-  const out = bytes.slice();
+  const out = new Uint8Array(bytes); // slice() of a Buffer would not copy
   for (const [start, end] of palettes) {
     for (let i = start; i < end; i += 3) {
       out.fill(luma(out[i], out[i + 1], out[i + 2]), i, i + 3);
@@ -564,7 +602,7 @@ function grayPixels(
   const { PixelChannel, ColorSpace } = magick;
   const { Gray, LinearGray, sRGB, RGB, CMYK } = ColorSpace;
   const stored: number[] = [Gray, LinearGray, sRGB, RGB, CMYK];
-  if (!stored.includes(image.colorSpace)) image.colorSpace = sRGB; // Lab and the like
+  if (!stored.includes(image.colorSpace)) image.colorSpace = sRGB; // from Lab
   const mono = image.colorSpace === Gray || image.colorSpace === LinearGray;
   const inks = image.colorSpace === CMYK, alpha = image.hasAlpha;
   return image.getPixels((pixels) => {
@@ -575,7 +613,7 @@ function grayPixels(
     const opacity = pixels.getChannelIndex(PixelChannel.Alpha);
     const step = image.channelCount, count = image.width * image.height;
     const gray = new Uint8Array(alpha ? 2 * count : count);
-    // A view of the codec's memory: nothing may allocate there while it is read.
+    // A view of the codec's memory: nothing may allocate there meanwhile.
     const data = pixels.getReadOnlyArea(0, 0, image.width, image.height);
     if (data.length !== step * count) {
       throw new Error("the codec gave no pixels");
@@ -596,14 +634,14 @@ function grayPixels(
   });
 }
 
-/** Undoes a premultiplication (ISO/IEC 23008-12, `prem`), which the codec leaves in. */
+/** Undoes what `prem` (ISO/IEC 23008-12) tells and the codec leaves in. */
 function divideByAlpha(gray: Uint8Array): void {
   for (let i = 0; i < gray.length; i += 2) {
     gray[i] = Math.min(255, Math.round(gray[i] * 255 / (gray[i + 1] || 255)));
   }
 }
 
-/** Keeps the resolution, the orientation and the metadata, but no color profile. */
+/** Keeps resolution, orientation and metadata, but no color profile. */
 function copySettings(magick: Magick, source: Image, target: Image): void {
   for (
     const name of source.profileNames.filter((name) => !/^ic[cm]$/.test(name))
@@ -637,11 +675,12 @@ function encodeLike(
     settings.setDefine("PNG", "exclude-chunks", "date,tIME");
   }
   if (format === "WEBP") {
-    // Level 2 of 6: twice to five times as fast as the default for 5 % more bytes.
+    // Level 2 of 6: two to five times as fast as the default, 5 % more bytes.
     settings.setDefine("WEBP", "method", 2);
     settings.setDefine("WEBP", "lossless", lossless);
     settings.setDefine("WEBP", "exact", lossless);
-    if (lossless) target.quality = 20; // how hard to try
+    // ImageMagick takes less for how much may be lost ("near-lossless").
+    if (lossless) target.quality = 100;
   }
   // The default speed takes 15 s for two megapixels.
   if (format === "AVIF") settings.setDefine("HEIC", "speed", 8);
@@ -679,13 +718,13 @@ export async function grayscaleFile(
   if (input.size > MAX_BYTES) throw new Error(`too large: ${input.size} bytes`);
   refuseOutput(input, out);
   const gray = await grayscale(Deno.readFileSync(path), { maxPixels });
-  const folder = out.slice(0, out.search(/[^\\/]*$/));
+  const folder = folderOf(out);
   if (folder) Deno.mkdirSync(folder, { recursive: true });
   writeWhole(out, gray);
   return { path, out, bytes: gray.length };
 }
 
-/** Compares device and inode, so that links and other spellings of a path are seen through. */
+/** Compares device and inode, which sees through links and spellings. */
 function refuseOutput(input: Deno.FileInfo, out: string): void {
   let old: Deno.FileInfo;
   try {
@@ -723,10 +762,16 @@ export function applyGrayscale(path: string): string {
   return `${path} processed`;
 }
 
-const jobs = { grayscaleFile, applyGrayscale };
-
 /** The jobs of this module. */
-export type GrayJobs = typeof jobs;
+export type GrayJobs = {
+  /** See {@linkcode grayscaleFile}. */
+  grayscaleFile: typeof grayscaleFile;
+  /** See {@linkcode applyGrayscale}. */
+  applyGrayscale: typeof applyGrayscale;
+};
 
 /** The jobs of this module, for a `Pool` or `sequential`. */
-export const service: Service<GrayJobs> = serve(import.meta, jobs);
+export const service: Service<GrayJobs> = serve(import.meta, {
+  grayscaleFile,
+  applyGrayscale,
+});

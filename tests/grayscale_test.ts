@@ -1,0 +1,1076 @@
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertNotEquals,
+  assertNotMatch,
+  assertRejects,
+  assertStringIncludes,
+} from "@std/assert";
+import { join, relative } from "@std/path";
+import { Buffer } from "node:buffer";
+import { Pool, sequential } from "../mod.ts";
+import { clearTemporary, isTemporary } from "../workers/files.ts";
+import { randomFrom } from "../workers/fixtures.ts";
+import {
+  applyGrayscale,
+  grayscale,
+  grayscaleFile,
+  service,
+  useCodec,
+} from "../workers/grayscale.ts";
+import {
+  animateWebp,
+  apngOf,
+  decodePng,
+  draw,
+  encodeBmp,
+  encodeGif,
+  encodePng,
+  encodeTiff,
+  luma,
+  lumaOf,
+  orient,
+  orientationOf,
+  type Png,
+  pngChunk,
+  pngChunks,
+  pngOf,
+  type Raster,
+} from "./images.ts";
+
+const FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF"] as const;
+type Format = typeof FORMATS[number];
+
+/** Has the codec encode a raster; `lossless` is for WebP. */
+async function encode(
+  format: Format,
+  { width, height, data }: Raster,
+  { lossless = false, quality = 90 } = {},
+): Promise<Uint8Array> {
+  const { MagickFormat, MagickImage, MagickReadSettings } = await useCodec();
+  const image = MagickImage.create();
+  try {
+    const raw = { format: MagickFormat.Rgba, width, height, depth: 8 };
+    image.read(data, new MagickReadSettings(raw));
+    image.quality = lossless ? 100 : quality;
+    image.settings.setDefine("WEBP", "lossless", lossless);
+    image.settings.setDefine("WEBP", "exact", lossless);
+    image.settings.setDefine("HEIC", "speed", 9);
+    return image.write(format, (bytes) => bytes.slice());
+  } finally {
+    image.dispose();
+  }
+}
+
+/** Has the codec decode an image, and say what it was. */
+async function decode(bytes: Uint8Array): Promise<Raster & { format: string }> {
+  const { MagickFormat, MagickImage } = await useCodec();
+  const image = MagickImage.create(bytes);
+  try {
+    const { width, height, format } = image;
+    image.depth = 8;
+    const data = image.write(MagickFormat.Rgba, (bytes) => bytes.slice());
+    return { width, height, data, format };
+  } finally {
+    image.dispose();
+  }
+}
+
+/** An image of each format, those of the codec by the codec. */
+async function oneOfEach(raster: Raster): Promise<Record<Format, Uint8Array>> {
+  return {
+    JPEG: await encode("JPEG", raster),
+    PNG: pngOf(raster),
+    WEBP: await encode("WEBP", raster, { lossless: true }),
+    GIF: await encode("GIF", raster),
+    TIFF: encodeTiff([raster]),
+    BMP: encodeBmp(raster),
+    AVIF: await encode("AVIF", raster),
+  };
+}
+
+const small = draw(24, 18);
+const probe = pngOf(small);
+const probeGray = await grayscale(probe);
+
+/** The cause that a bad file is refused with; after it, all is as before. */
+async function refusal(
+  bytes: Uint8Array,
+  clue: string,
+  maxPixels?: number,
+): Promise<string> {
+  const error = await assertRejects(
+    () => grayscale(bytes, { maxPixels }),
+    Error,
+    undefined,
+    clue,
+  );
+  checkMessage(error, clue);
+  assertEquals(await grayscale(probe), probeGray, `a good one after ${clue}`);
+  return error.message;
+}
+
+function checkMessage(error: Error, clue: string): void {
+  // A sentence of words, without a path, a source file or a second line.
+  assertMatch(error.message, /^[^\n\r\\@`]{8,200}$/, clue);
+  assertNotMatch(error.message, /(^|\s|\.\w*)\/|\/\w+\./, clue);
+}
+
+async function withFolder(
+  use: (folder: string) => Promise<void>,
+): Promise<void> {
+  const folder = await Deno.makeTempDir();
+  try {
+    await use(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+const namesIn = (folder: string): string[] =>
+  [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
+
+const concat = (...parts: Uint8Array[]): Uint8Array =>
+  new Uint8Array(Buffer.concat(parts));
+
+// ---- What it makes of good images
+
+/** The gray and the alpha that a PNG's samples stand for. */
+function expected(png: Png): { gray: number[]; alpha: number[] } {
+  const { colorType, depth, samples, palette = [], transparency } = png;
+  const scale = 255 / (2 ** depth - 1);
+  const gray: number[] = [], alpha: number[] = [];
+  const step = { 0: 1, 2: 3, 3: 1, 4: 2, 6: 4 }[colorType]!;
+  for (let i = 0; i < samples.length; i += step) {
+    const s = Array.from({ length: step }, (_, k) => samples[i + k]);
+    if (colorType === 3) {
+      const [r, g, b] = palette.slice(3 * s[0]);
+      gray.push(luma(r, g, b));
+      alpha.push(transparency?.[s[0]] ?? 255);
+    } else {
+      const color = colorType === 0 || colorType === 4
+        ? [s[0], s[0], s[0]]
+        : s.slice(0, 3);
+      const [r, g, b] = color.map((value) => value * scale);
+      gray.push(luma(r, g, b));
+      // tRNS names the one color, in words, that is clear.
+      const clear = transparency !== undefined &&
+        color.every((value, k) =>
+          value === transparency[2 * k + 1] ||
+          colorType === 0 && value === transparency[1]
+        );
+      alpha.push(clear ? 0 : step % 2 ? 255 : s[step - 1]);
+    }
+  }
+  return { gray, alpha };
+}
+
+function* somePngs(): Generator<[name: string, png: Png]> {
+  const random = randomFrom(7);
+  const depths: Record<number, number[]> = {
+    0: [1, 2, 4, 8],
+    2: [8],
+    3: [1, 2, 4, 8],
+    4: [8],
+    6: [8],
+  };
+  const channels: Record<number, number> = { 0: 1, 2: 3, 3: 1, 4: 2, 6: 4 };
+  const sizes = [[31, 19], [1, 1], [9, 7], [5, 1], [1, 17], [8, 8]];
+  const integer = (below: number) => Math.floor(below * random());
+  for (const colorType of [0, 2, 3, 4, 6]) {
+    for (const depth of depths[colorType]) {
+      for (const interlace of [false, true]) {
+        for (const transparent of colorType < 4 ? [false, true] : [false]) {
+          for (const [width, height] of sizes) {
+            const length = width * height * channels[colorType];
+            const samples = Array.from({ length }, () => integer(2 ** depth));
+            const palette = colorType === 3
+              ? Array.from({ length: 3 * 2 ** depth }, () => integer(256))
+              : undefined;
+            const transparency = !transparent
+              ? undefined
+              : colorType === 3
+              ? Array.from({ length: 2 ** depth }, () => integer(256))
+              : samples.slice(0, channels[colorType]).flatMap((s) => [0, s]);
+            const png = { width, height, colorType, depth, samples, interlace };
+            yield [
+              `type ${colorType}, ${depth} bits, ${width}x${height}` +
+              (interlace ? ", interlaced" : "") +
+              (transparent ? ", tRNS" : ""),
+              { ...png, palette, transparency },
+            ];
+          }
+        }
+      }
+    }
+  }
+}
+
+Deno.test("grayscale: every kind of PNG has the luma of its pixels", async () => {
+  for (const [name, png] of somePngs()) {
+    const out = decodePng(await grayscale(encodePng(png)));
+    assertEquals([out.width, out.height], [png.width, png.height], name);
+    // One component (and alpha): R = G = B.
+    assert(out.colorType === 0 || out.colorType === 4, name);
+    const { gray, alpha } = expected(png);
+    const step = out.colorType === 4 ? 2 : 1;
+    const got = Array.from(out.samples);
+    assertEquals(got.filter((_, i) => i % step === 0), gray, name);
+    const opaque = alpha.every((value) => value === 255);
+    assert(step === 2 || opaque, `${name}: alpha is lost`);
+    if (step === 2) assertEquals(got.filter((_, i) => i % 2), alpha, name);
+  }
+});
+
+Deno.test("grayscale: every color, through PNG, has the right luma", async () => {
+  // 65,536 colors: each pair of high and low bits of the three channels.
+  const samples = new Uint8Array(3 * 65536);
+  for (let i = 0; i < 65536; i++) {
+    samples.set([i & 255, i >> 8, (i * 40503 >> 8) & 255], 3 * i);
+  }
+  const png = { width: 256, height: 256, colorType: 2, depth: 8, samples };
+  const out = decodePng(await grayscale(encodePng(png)));
+  assertEquals(Array.from(out.samples), expected(png).gray);
+});
+
+Deno.test("grayscale: what a PNG says about colors does not bend the luma", async () => {
+  const words = (...values: number[]) =>
+    values.flatMap((v) => [v >>> 24, v >>> 16 & 255, v >>> 8 & 255, v & 255]);
+  const samples = small.data.filter((_, i) => i % 4 < 3);
+  const png = { width: 24, height: 18, colorType: 2, depth: 8, samples };
+  const plain = expected(png).gray;
+  const primaries = [31270, 32900, 70800, 29200, 17000, 79700, 13100, 4600];
+  const chunks = {
+    "gamma 1.0": [pngChunk("gAMA", words(100000))],
+    "gamma 2.2": [pngChunk("gAMA", words(45455))],
+    "wide primaries": [
+      pngChunk("gAMA", words(22000)),
+      pngChunk("cHRM", words(...primaries)),
+    ],
+    "sRGB": [pngChunk("sRGB", [0])],
+    "background": [pngChunk("bKGD", [0, 1, 0, 2, 0, 3])],
+    "text and a time": [
+      pngChunk("tEXt", Buffer.from("Title\0hi")),
+      pngChunk("tIME", [7, 224, 1, 1, 1, 1, 1]),
+    ],
+  };
+  for (const [name, extra] of Object.entries(chunks)) {
+    const bytes = encodePng({ ...png, chunks: extra });
+    const out = decodePng(await grayscale(bytes));
+    assertEquals([Array.from(out.samples), out.colorType], [plain, 0], name);
+  }
+});
+
+Deno.test("grayscale: every format stays what it is, at every small size", async () => {
+  // How far a lossy codec may stray from the luma of these gradients.
+  const stray = {
+    JPEG: 12,
+    PNG: 0,
+    WEBP: 0,
+    GIF: 0,
+    TIFF: 0,
+    BMP: 0,
+    AVIF: 24,
+  };
+  const sizes = [[1, 1], [2, 3], [7, 11], [16, 16], [17, 5], [61, 47]];
+  for (const [width, height] of sizes) {
+    const all = await oneOfEach(draw(width, height));
+    for (const format of FORMATS) {
+      const clue = `${format} ${width}x${height}`;
+      const before = await decode(all[format]);
+      const after = await decode(await grayscale(all[format]));
+      assertEquals(after.format, format, clue);
+      assertEquals([after.width, after.height], [width, height], clue);
+      const wanted = lumaOf(before), got = lumaOf(after);
+      assertEquals(got.alpha, wanted.alpha, clue);
+      for (const [i, gray] of wanted.gray.entries()) {
+        const [r, g, b] = after.data.subarray(4 * i);
+        assertEquals([g, b], [r, r], `${clue}: pixel ${i}`);
+        const off = Math.abs(r - gray);
+        assert(off <= stray[format], `${clue}: pixel ${i} is off by ${off}`);
+      }
+    }
+  }
+});
+
+Deno.test("grayscale: a lossy WebP stays lossy, small and gray within one", async () => {
+  const bytes = await encode("WEBP", draw(61, 47), { quality: 80 });
+  const out = await grayscale(bytes);
+  assert(out.length < 1.5 * bytes.length);
+  const wanted = lumaOf(await decode(bytes)).gray;
+  const { data } = await decode(out);
+  for (const [i, gray] of wanted.entries()) {
+    const [r, g, b] = data.subarray(4 * i);
+    assert(Math.max(r, g, b) - Math.min(r, g, b) <= 1, `pixel ${i}`);
+    assert(Math.abs(r - gray) <= 16, `pixel ${i}: ${r} for ${gray}`);
+  }
+});
+
+Deno.test("grayscale: alpha is kept wherever there is one", async () => {
+  // Noise, of more pairs of gray and alpha than a palette holds: a lossless
+  // WebP of these once came out "near-lossless".
+  const raster = draw(70, 70, true);
+  const random = randomFrom(3);
+  raster.data.forEach((_, i) => raster.data[i] = 256 * random());
+  const wanted = lumaOf(raster);
+  for (const format of ["PNG", "WEBP", "TIFF"] as const) {
+    const bytes = await encode(format, raster, { lossless: true });
+    const got = lumaOf(await decode(await grayscale(bytes)));
+    assertEquals(got, wanted, format);
+  }
+  const avif = await encode("AVIF", draw(24, 18, true), { quality: 95 });
+  const before = lumaOf(await decode(avif)).alpha;
+  const after = lumaOf(await decode(await grayscale(avif))).alpha;
+  for (const [i, alpha] of before.entries()) {
+    assert(Math.abs(after[i] - alpha) < 48, `AVIF: pixel ${i}`);
+  }
+});
+
+Deno.test("grayscale: of a GIF only the color tables change", async () => {
+  const palette = Array.from({ length: 24 }, (_, i) => i * 53 % 256);
+  const pixels = Array.from({ length: 35 }, (_, i) => i % 8);
+  for (const local of [false, true]) {
+    for (const comment of [0, 1000]) {
+      const gif = { width: 7, height: 5, frames: [pixels], palette };
+      const bytes = encodeGif({ ...gif, local, comment });
+      const gray = [0, 3, 6, 9, 12, 15, 18, 21].flatMap((i) => {
+        const value = luma(palette[i], palette[i + 1], palette[i + 2]);
+        return [value, value, value];
+      });
+      const wanted = encodeGif({ ...gif, palette: gray, local, comment });
+      assertEquals(await grayscale(bytes), wanted, `${local} ${comment}`);
+      // Nothing but the trailer may be missing, and anything may follow it.
+      const cut = bytes.subarray(0, -1);
+      assertEquals(await grayscale(cut), wanted.subarray(0, -1));
+      const more = concat(bytes, new Uint8Array([1, 2, 3]));
+      assertEquals((await grayscale(more)).length, more.length);
+    }
+  }
+});
+
+Deno.test("grayscale: a JPEG keeps its orientation, and is not turned", async () => {
+  const jpeg = await encode("JPEG", draw(31, 19));
+  assertEquals(orientationOf(await grayscale(jpeg)), undefined);
+  for (let orientation = 1; orientation <= 8; orientation++) {
+    const bytes = orient(jpeg, orientation);
+    assertEquals(orientationOf(bytes), orientation);
+    const out = await grayscale(bytes);
+    assertEquals(orientationOf(out), orientation);
+    const { width, height } = await decode(out);
+    assertEquals([width, height], [31, 19], `orientation ${orientation}`);
+  }
+});
+
+Deno.test("grayscale: the same image gives the same bytes a second later", async () => {
+  const images: Uint8Array[] = [probe, pngOf(draw(61, 47, true))];
+  // Odd numbers of bytes leave a gap in a TIFF, which was once never written.
+  for (let width = 1; width <= 17; width++) {
+    images.push(encodeTiff([draw(width, 3)]));
+    images.push(await encode("TIFF", draw(width, 7, true)));
+  }
+  images.push(...Object.values(await oneOfEach(draw(61, 47))));
+  const convert = async (list: Uint8Array[]) => {
+    const out = [];
+    for (const bytes of list) out.push(await grayscale(bytes));
+    return out;
+  };
+  const first = await convert(images);
+  await new Promise((resolve) => setTimeout(resolve, 1100));
+  // In another order, so that the codec's memory holds something else.
+  const second = (await convert(images.toReversed())).reverse();
+  for (const [i, bytes] of first.entries()) {
+    assertEquals(second[i], bytes, `image ${i}`);
+  }
+  const types = pngChunks(first[0]).map(([type]) => type);
+  assertEquals(types.filter((type) => /tIME|tEXt|zTXt|iTXt/.test(type)), []);
+});
+
+Deno.test("grayscale: takes views and Buffers, and leaves them as they are", async () => {
+  for (const [format, bytes] of Object.entries(await oneOfEach(small))) {
+    // The size in a BMP's header is mended, in a copy.
+    if (format === "BMP") bytes.fill(0, 2, 6);
+    const wanted = await grayscale(bytes);
+    const around = concat(new Uint8Array(13).fill(7), bytes, bytes);
+    const view = around.subarray(13, 13 + bytes.length);
+    const buffer = Buffer.from(around.buffer, 13, bytes.length);
+    for (const input of [view, buffer]) {
+      assertEquals(await grayscale(input), wanted, format);
+    }
+    assertEquals(
+      around,
+      concat(new Uint8Array(13).fill(7), bytes, bytes),
+      `${format}: the input was changed`,
+    );
+  }
+});
+
+Deno.test("grayscale: many calls at once on one thread do not mix", async () => {
+  const images = Object.values(await oneOfEach(draw(24, 18)));
+  const wanted = [];
+  for (const bytes of images) wanted.push(await grayscale(bytes));
+  const bad = images[0].subarray(0, 400);
+  const outcomes = await Promise.allSettled(
+    images.flatMap((bytes) => [grayscale(bytes), grayscale(bad)]),
+  );
+  for (const [i, outcome] of outcomes.entries()) {
+    if (i % 2) assertEquals(outcome.status, "rejected");
+    else assertEquals(outcome, { status: "fulfilled", value: wanted[i / 2] });
+  }
+});
+
+// ---- Against Pillow
+
+/** A Python that has Pillow, if there is one. */
+async function findPillow(): Promise<string | undefined> {
+  for (const python of ["python3", "/usr/bin/python3"]) {
+    try {
+      const args = ["-c", "import PIL.Image"];
+      const command = new Deno.Command(python, { args, stderr: "null" });
+      if ((await command.output()).success) return python;
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
+    }
+  }
+}
+
+Deno.test("grayscale: the luma is what Pillow's convert('L') gives", async () => {
+  const python = await findPillow();
+  if (!python) return console.warn("SKIPPED: no Python with Pillow is here");
+  await withFolder(async (folder) => {
+    const raster = draw(61, 47);
+    const images: Record<string, Uint8Array> = {
+      "rgb.png": pngOf(raster, false),
+      "rgba.png": pngOf(draw(61, 47, true)),
+      "codec.gif": await encode("GIF", raster),
+      "codec.bmp": encodeBmp(raster),
+      "codec.tif": encodeTiff([raster]),
+    };
+    for (const [name, png] of somePngs()) {
+      // Pillow's "L" of one and two bits, and of tRNS, is a matter of its own.
+      if (png.width === 31 && png.depth === 8 && !png.transparency) {
+        images[`${name}.png`] = encodePng(png);
+      }
+    }
+    const names = Object.keys(images);
+    for (const name of names) {
+      await Deno.writeFile(join(folder, name), images[name]);
+      const gray = await grayscale(images[name]);
+      await Deno.writeFile(join(folder, `gray ${name}`), gray);
+    }
+    const script = `import sys, PIL.Image
+for path in sys.argv[1:]:
+    print(PIL.Image.open(path).convert("L").tobytes().hex())`;
+    const { stdout, success } = await new Deno.Command(python, {
+      args: ["-c", script, ...names.flatMap((name) => [name, `gray ${name}`])],
+      cwd: folder,
+      stderr: "inherit",
+    }).output();
+    assert(success);
+    const lines = new TextDecoder().decode(stdout).trim().split("\n");
+    assertEquals(lines.length, 2 * names.length);
+    for (const [i, name] of names.entries()) {
+      assert(lines[2 * i].length > 0, name);
+      assertEquals(lines[2 * i + 1], lines[2 * i], name);
+    }
+  });
+});
+
+// ---- What it makes of bad files
+
+Deno.test("grayscale: what is no image never reaches the codec", async () => {
+  const texts = {
+    "text": "hello world, this is a text\n",
+    "words that begin with BM": "BMW is a maker of cars, since 1916, in Munich",
+    "SVG": '<svg xmlns="http://www.w3.org/2000/svg"><image href="/x"/></svg>',
+    "XML": '<?xml version="1.0"?><svg/>',
+    "MVG": "push graphic-context\nfill url(https://x)\npop graphic-context",
+    "MSL": '<?xml version="1.0"?><image><read filename="/etc/passwd"/></image>',
+    "PDF": "%PDF-1.4\n1 0 obj\n",
+    "PostScript": "%!PS-Adobe-3.0 EPSF-3.0\n",
+    "PPM": "P6 1 1 255 abc",
+    "XPM": "/* XPM */ static char *x[] = {",
+    "ICO": "\0\0\x01\0\x01\0\x10\x10\0\0\x01\0",
+    "PSD": "8BPS\0\x01\0\0\0\0\0\0",
+    "ZIP": "PK\x03\x04" + "\0".repeat(60),
+    "HEIC": "\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+    "JPEG XL": "\xff\x0a\xfa\x1f",
+    "a codec's prefix": "SVG:/etc/passwd",
+    "zeros": "\0".repeat(500),
+    "one byte": "\xff",
+  };
+  for (const [name, text] of Object.entries(texts)) {
+    assertEquals(
+      await refusal(Buffer.from(text, "latin1"), name),
+      "not an image (JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF)",
+      name,
+    );
+  }
+  assertEquals(await refusal(new Uint8Array(), "empty"), "empty file");
+  // And behind an image's first bytes there is none.
+  const heads = [
+    "\xff\xd8\xff",
+    "\x89PNG\r\n\x1a\n",
+    "GIF89a",
+    "II*\0",
+    "MM\0*",
+  ];
+  for (const head of heads) {
+    for (const rest of [texts.SVG, texts.MVG, "\0".repeat(300)]) {
+      const cause = await refusal(Buffer.from(head + rest, "latin1"), head);
+      assertMatch(cause, /^(broken|truncated|no pixels|too large)/, head);
+    }
+  }
+});
+
+Deno.test("grayscale: a truncated image is refused, wherever it is cut", async () => {
+  const all: Record<string, Uint8Array> = await oneOfEach(small);
+  all["TIFF of the codec"] = await encode("TIFF", small);
+  all["WEBP, lossy"] = await encode("WEBP", small);
+  const header = /^(not an image|broken (PNG|AVIF): no (IHDR|picture))/;
+  for (const [format, bytes] of Object.entries(all)) {
+    const steps = Math.ceil(bytes.length / 150);
+    for (let cut = 1; cut < bytes.length; cut += cut < 64 ? 1 : steps) {
+      // Only the trailer of a GIF may be missing.
+      if (format === "GIF" && cut === bytes.length - 1) continue;
+      const clue = `${format} of ${bytes.length} bytes, cut at ${cut}`;
+      const cause = await refusal(bytes.subarray(0, cut), clue);
+      if (cut < 33 && header.test(cause)) continue;
+      assertMatch(cause, /^truncated \w+: /, clue);
+    }
+  }
+});
+
+Deno.test("grayscale: mutations are refused in one line, or give an image", async () => {
+  const counts = {
+    JPEG: 250,
+    PNG: 250,
+    WEBP: 200,
+    GIF: 400,
+    TIFF: 250,
+    BMP: 250,
+    AVIF: 40,
+  };
+  const random = randomFrom(42);
+  const integer = (below: number) => Math.floor(below * random());
+  const all = await oneOfEach(small);
+  all.TIFF = await encode("TIFF", small);
+  for (const format of FORMATS) {
+    let refused = 0;
+    for (let n = 0; n < counts[format]; n++) {
+      let bytes: Uint8Array = all[format].slice();
+      const kind = n % 4, at = integer(bytes.length);
+      if (kind === 0) { // a few bits
+        for (let k = integer(3); k >= 0; k--) {
+          bytes[integer(bytes.length)] ^= 1 << integer(8);
+        }
+      } else if (kind === 1) { // a run of one value
+        bytes.fill(integer(256), at, at + 1 + integer(40));
+      } else if (kind === 2) { // a few bytes are missing
+        const rest = bytes.subarray(at + 1 + integer(8));
+        bytes = concat(bytes.subarray(0, at), rest);
+      } else { // an extreme in the header
+        bytes[integer(64)] = [0, 255, 127, 128, 1][integer(5)];
+      }
+      const clue = `${format}, mutation ${n}`;
+      try {
+        const out = await grayscale(bytes, { maxPixels: 1e6 });
+        assertEquals((await decode(out)).format, format, clue);
+      } catch (error) {
+        assert(error instanceof Error, clue);
+        assertEquals(error.name, "Error", `${clue}: ${error.stack}`);
+        checkMessage(error, clue);
+        refused++;
+      }
+      if (n % 5 === 0) assertEquals(await grayscale(probe), probeGray, clue);
+    }
+    assertEquals(await grayscale(probe), probeGray, format);
+    assert(refused > counts[format] / 10, `${format}: ${refused} refused`);
+  }
+});
+
+Deno.test("grayscale: a flipped byte in a PNG's pixels is broken data", async () => {
+  const bytes = probe.slice();
+  const at = Buffer.from(bytes).indexOf("IDAT") + 20;
+  bytes[at] ^= 255;
+  assertMatch(await refusal(bytes, "flipped"), /^broken PNG: /);
+});
+
+Deno.test("grayscale: animations, pages and depths are refused by name", async () => {
+  const pixels = new Uint8Array(24 * 18);
+  const palette = [1, 2, 3, 250, 251, 252];
+  const gif = { width: 24, height: 18, palette };
+  const jpeg = await encode("JPEG", small);
+  const deep = jpeg.slice();
+  const frame = Buffer.from(jpeg).indexOf(Buffer.from([0xff, 0xc0]));
+  deep[frame + 4] = 12;
+  const webp = await encode("WEBP", small);
+  const wide = { width: 3, height: 2, depth: 16 };
+  const samples = (channels: number) => new Uint16Array(6 * channels).fill(999);
+  const bits = "16 bits per channel: this codec would cut it to 8";
+  const sequence = (await encode("AVIF", small)).slice();
+  const cases: Record<string, [Uint8Array, string]> = {
+    "GIF": [
+      encodeGif({ ...gif, frames: [pixels, pixels, pixels] }),
+      "animated GIF (3 frames)",
+    ],
+    "GIF without a common palette": [
+      encodeGif({ ...gif, frames: [pixels, pixels], local: true }),
+      "animated GIF (2 frames)",
+    ],
+    "WebP": [animateWebp(webp, small), "animated WebP (2 frames)"],
+    "APNG": [apngOf(small), "animated PNG (2 frames)"],
+    "AVIF sequence": [
+      concat(sequence, Buffer.from("\0\0\0\x08moov", "latin1")),
+      "animated AVIF (an image sequence)",
+    ],
+    "TIFF": [encodeTiff([small, small, small]), "multi-page TIFF (3 pages)"],
+    "TIFF, preview first": [
+      encodeTiff([small, small], { preview: 0 }),
+      "TIFF that begins with a preview (camera raw?)",
+    ],
+    "16-bit TIFF": [encodeTiff([small], { depth: 16 }), bits],
+    "12-bit JPEG": [
+      deep,
+      "12 bits per channel: this codec would cut it to 8",
+    ],
+  };
+  for (const [colorType, channels] of [[0, 1], [2, 3], [4, 2], [6, 4]]) {
+    const png = { ...wide, colorType, samples: samples(channels) };
+    cases[`16-bit PNG of type ${colorType}`] = [encodePng(png), bits];
+  }
+  for (const [name, [bytes, cause]] of Object.entries(cases)) {
+    assertEquals(await refusal(bytes, name), cause, name);
+  }
+  // A preview behind the picture is no page, and one frame is no animation.
+  await grayscale(encodeTiff([small, draw(3, 3)], { preview: 1 }));
+  const chunks = [pngChunk("acTL", [0, 0, 0, 1, 0, 0, 0, 0])];
+  const still = {
+    ...wide,
+    depth: 8,
+    colorType: 2,
+    samples: samples(3),
+    chunks,
+  };
+  await grayscale(encodePng(still));
+});
+
+Deno.test("grayscale: a TIFF whose directories go in a circle is broken", async () => {
+  for (const pages of [[small], [small, small]]) {
+    for (const preview of [-1, 1]) {
+      const bytes = encodeTiff(pages, { preview, loop: true });
+      assertEquals(
+        await refusal(bytes, `${pages.length} pages, preview ${preview}`),
+        "broken TIFF: directories in a circle",
+      );
+    }
+  }
+});
+
+/** The same files, but each declares another size. */
+function declare(
+  all: Record<Format, Uint8Array>,
+  width: number,
+  height: number,
+): Partial<Record<Format, Uint8Array>> {
+  const { JPEG, GIF, BMP } = all;
+  const patch = (bytes: Uint8Array, at: number, values: number[]) => {
+    const copy = bytes.slice();
+    copy.set(values, at);
+    return copy;
+  };
+  const be16 = (value: number) => [value >> 8, value & 255];
+  const le16 = (value: number) => [value & 255, value >> 8];
+  const frame = Buffer.from(JPEG).indexOf(Buffer.from([0xff, 0xc0]));
+  const png = { width, height, colorType: 2, depth: 8 };
+  const header = pngChunks(encodePng({ ...png, height: 1, samples: [] }))[0][1];
+  const one = encodePng({ ...png, width: 1, height: 1, samples: [1, 2, 3] });
+  const declared = header.slice();
+  declared.set([0, 0, ...be16(height)], 4);
+  return {
+    JPEG: patch(JPEG, frame + 5, [...be16(height), ...be16(width)]),
+    PNG: concat(
+      one.subarray(0, 8),
+      pngChunk("IHDR", declared),
+      one.subarray(33),
+    ),
+    GIF: patch(GIF, 6, [...le16(width), ...le16(height)]),
+    BMP: patch(BMP, 18, [...le16(width), 0, 0, ...le16(height)]),
+    TIFF: (() => {
+      const bytes = encodeTiff([small]);
+      const view = new DataView(bytes.buffer);
+      const entries = view.getUint32(4, true) + 2;
+      view.setUint32(entries + 12 + 8, width, true);
+      view.setUint32(entries + 24 + 8, height, true);
+      return bytes;
+    })(),
+  };
+}
+
+Deno.test("grayscale: a small file that declares a huge image is refused", async () => {
+  const all = declare(await oneOfEach(small), 60000, 60000);
+  for (const [format, bytes] of Object.entries(all)) {
+    assert(bytes.length < 5000);
+    assertEquals(
+      await refusal(bytes, format),
+      "too large: 60000x60000 is more than 268000000 pixels",
+      format,
+    );
+  }
+});
+
+Deno.test("grayscale: an image without pixels is refused", async () => {
+  const all = await oneOfEach(small);
+  for (const [width, height] of [[0, 18], [24, 0], [0, 0]]) {
+    for (const [format, bytes] of Object.entries(declare(all, width, height))) {
+      const cause = await refusal(bytes, `${format} ${width}x${height}`);
+      assertMatch(cause, /^no pixels: \d+x\d+$/, format);
+    }
+  }
+});
+
+Deno.test("grayscale: maxPixels is met exactly", async () => {
+  for (const [format, bytes] of Object.entries(await oneOfEach(small))) {
+    await grayscale(bytes, { maxPixels: 432 });
+    await grayscale(bytes, { maxPixels: Infinity });
+    assertEquals(
+      await refusal(bytes, format, 431),
+      "too large: 24x18 is more than 431 pixels",
+      format,
+    );
+  }
+  for (const maxPixels of [0, -1, NaN, -Infinity]) {
+    await assertRejects(
+      () => grayscale(probe, { maxPixels }),
+      RangeError,
+      `'maxPixels' must be positive: current value is ${maxPixels}`,
+    );
+  }
+});
+
+// ---- Files
+
+Deno.test("grayscaleFile: makes the folder, and leaves only the image", async () => {
+  await withFolder(async (folder) => {
+    const path = join(folder, "a.png");
+    await Deno.writeFile(path, probe);
+    for (const name of ["b.png", "new/deep/c d.png", "über/😀.png"]) {
+      const out = join(folder, "out", name);
+      const { length: bytes } = probeGray;
+      for (let again = 0; again < 2; again++) { // an old output is replaced
+        const result = await grayscaleFile({ path, out });
+        assertEquals(result, { path, out, bytes });
+        assertEquals(await Deno.readFile(out), probeGray);
+      }
+    }
+    assertEquals(namesIn(join(folder, "out")), ["b.png", "new", "über"]);
+    assertEquals(namesIn(join(folder, "out/new/deep")), ["c d.png"]);
+    assertEquals(await Deno.readFile(path), probe);
+  });
+});
+
+Deno.test("grayscaleFile: takes any name that the file system takes", async () => {
+  await withFolder(async (folder) => {
+    const path = join(folder, "a.png");
+    await Deno.writeFile(path, probe);
+    const names = [
+      "n".repeat(251) + ".png",
+      "a" + "€".repeat(82) + "😀.png",
+      " ",
+      "-",
+    ];
+    if (Deno.build.os !== "windows") names.push("a\\b.png", "a\nb.png", "\x01");
+    for (const name of names) {
+      await grayscaleFile({ path, out: join(folder, name) });
+    }
+    assertEquals(namesIn(folder), ["a.png", ...names].sort());
+    for (const name of names) {
+      assertEquals(await Deno.readFile(join(folder, name)), probeGray, name);
+    }
+  });
+});
+
+Deno.test("grayscaleFile: never writes over its input", async () => {
+  await withFolder(async (folder) => {
+    const path = join(folder, "a.png");
+    await Deno.writeFile(path, probe);
+    await Deno.mkdir(join(folder, "sub"));
+    await Deno.symlink(path, join(folder, "soft.png"));
+    await Deno.symlink(folder, join(folder, "sub/up"));
+    await Deno.link(path, join(folder, "hard.png"));
+    const spellings = [
+      path,
+      join(folder, "soft.png"),
+      join(folder, "hard.png"),
+      join(folder, "sub/up/a.png"),
+      `${folder}/./a.png`,
+      `${folder}/sub/../a.png`,
+      `${folder}//a.png`,
+      `./${relative(Deno.cwd(), path)}`,
+    ];
+    const before = namesIn(folder);
+    for (const from of spellings) {
+      for (const out of spellings) {
+        const error = await assertRejects(
+          () => grayscaleFile({ path: from, out }),
+          Error,
+          "the output would replace the input",
+          `${from} to ${out}`,
+        );
+        checkMessage(error, out);
+        assertEquals(await Deno.readFile(path), probe, `${from} to ${out}`);
+      }
+    }
+    assertEquals(namesIn(folder), before);
+    assert((await Deno.lstat(join(folder, "soft.png"))).isSymlink);
+  });
+});
+
+Deno.test("grayscaleFile: what is no file is an error at once", async () => {
+  await withFolder(async (folder) => {
+    const out = join(folder, "out/a.png");
+    const fails = (
+      path: string,
+      kind: new () => Error,
+      message?: string,
+    ) => assertRejects(() => grayscaleFile({ path, out }), kind, message);
+    await fails(join(folder, "missing.png"), Deno.errors.NotFound);
+    await fails("", Deno.errors.NotFound);
+    await fails(folder, Error, "not a regular file");
+    if (Deno.build.os !== "windows") {
+      await fails("/dev/zero", Error, "not a regular file");
+    }
+    const fifo = join(folder, "fifo");
+    if (await makeFifo(fifo)) await fails(fifo, Error, "not a regular file");
+    assert(!namesIn(folder).includes("out"), "no folder is made for nothing");
+  });
+});
+
+async function makeFifo(path: string): Promise<boolean> {
+  try {
+    await new Deno.Command("mkfifo", { args: [path] }).output();
+    return (await Deno.stat(path)).isFifo === true;
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    console.warn("SKIPPED: no mkfifo is here");
+    return false;
+  }
+}
+
+Deno.test("grayscaleFile: an output that cannot be written is an error", async () => {
+  await withFolder(async (folder) => {
+    const path = join(folder, "a.png");
+    await Deno.writeFile(path, probe);
+    await Deno.mkdir(join(folder, "taken"));
+    await Deno.writeTextFile(join(folder, "file"), "");
+    const before = namesIn(folder);
+    const fails = (name: string, message?: string) =>
+      assertRejects(
+        () => grayscaleFile({ path, out: join(folder, name) }),
+        Error,
+        message,
+        name,
+      );
+    await fails("taken", "the output is there and is no regular file");
+    await fails("file/a.png");
+    await fails("n".repeat(256));
+    assertEquals(namesIn(folder), before);
+    if (await makeFifo(join(folder, "fifo"))) {
+      await fails("fifo", "the output is there and is no regular file");
+      assert((await Deno.stat(join(folder, "fifo"))).isFifo);
+    }
+    if (Deno.build.os === "windows" || Deno.uid() === 0) {
+      console.warn("SKIPPED: nothing is read-only for root, or on Windows");
+    } else {
+      await Deno.chmod(join(folder, "taken"), 0o555);
+      await fails("taken/a.png");
+      await fails("taken/new/a.png");
+      assertEquals(namesIn(join(folder, "taken")), []);
+    }
+  });
+});
+
+Deno.test("grayscaleFile: on failure an old output stays, and nothing else", async () => {
+  await withFolder(async (folder) => {
+    const out = join(folder, "old.png");
+    await Deno.writeTextFile(out, "as it was");
+    const animation = encodeGif({
+      width: 1,
+      height: 1,
+      frames: [[0], [1]],
+      palette: [0, 0, 0, 1, 1, 1],
+    });
+    const bad = { "cut.png": probe.subarray(0, 200), "x.gif": animation };
+    for (const [name, bytes] of Object.entries(bad)) {
+      const path = join(folder, name);
+      await Deno.writeFile(path, bytes);
+      await assertRejects(() => grayscaleFile({ path, out }));
+      await assertRejects(() => grayscaleFile({ path, out: out + "/new" }));
+    }
+    const path = join(folder, "good.png");
+    await Deno.writeFile(path, probe);
+    await assertRejects(() => grayscaleFile({ path, out, maxPixels: 431 }));
+    const { renameSync } = Deno;
+    try {
+      Deno.renameSync = () => {
+        throw new Error("no room");
+      };
+      await assertRejects(() => grayscaleFile({ path, out }), Error, "no room");
+    } finally {
+      Deno.renameSync = renameSync;
+    }
+    assertEquals(await Deno.readTextFile(out), "as it was");
+    const wanted = ["cut.png", "good.png", "old.png", "x.gif"];
+    assertEquals(namesIn(folder), wanted);
+  });
+});
+
+// ---- In a pool
+
+Deno.test("grayscale's service: a pool and one thread give the same bytes", async () => {
+  await withFolder(async (folder) => {
+    const images: Record<string, Uint8Array> = {
+      "cut.jpg": (await encode("JPEG", small)).subarray(0, 400),
+      "text.png": new TextEncoder().encode("no image"),
+    };
+    for (const [width, height] of [[24, 18], [61, 47]]) {
+      const all = await oneOfEach(draw(width, height));
+      for (const [format, bytes] of Object.entries(all)) {
+        images[`${width}.${format}`] = bytes;
+      }
+    }
+    for (const [name, bytes] of Object.entries(images)) {
+      await Deno.writeFile(join(folder, name), bytes);
+    }
+    await using pool = new Pool(service, { size: 2 });
+    const runs = [];
+    for (const runner of [sequential(service), pool, pool]) {
+      const out = join(folder, `out ${runs.length}`);
+      const orders = Object.keys(images).map((name) => ({
+        path: join(folder, name),
+        out: join(out, name),
+      }));
+      const outcomes = await runner.map("grayscaleFile", orders, {
+        settle: true,
+      });
+      assertEquals(namesIn(out).length, orders.length - 2);
+      runs.push(
+        outcomes.map((outcome, i) =>
+          outcome.status === "fulfilled"
+            ? [outcome.value.bytes, Deno.readFileSync(orders[i].out)]
+            : [outcome.reason.cause.message]
+        ),
+      );
+    }
+    assertEquals(runs[1], runs[0]);
+    assertEquals(runs[2], runs[0]);
+    const causes = runs[0].filter((run) => run.length === 1).flat();
+    assertStringIncludes(String(causes[0]), "truncated JPEG");
+    assertStringIncludes(String(causes[1]), "not an image");
+  });
+});
+
+Deno.test("applyGrayscale: is the exercise's stand-in", async () => {
+  const { log } = console;
+  const lines: unknown[] = [];
+  try {
+    console.log = (line) => lines.push(line);
+    assertEquals(applyGrayscale("image_1.jpg"), "image_1.jpg processed");
+  } finally {
+    console.log = log;
+  }
+  assertEquals(lines, ["Processing image_1.jpg"]);
+  await using pool = new Pool(service, { size: 2 });
+  assertEquals(await pool.map("applyGrayscale", ["a", "b"]), [
+    "a processed",
+    "b processed",
+  ]);
+});
+
+// ---- Killed
+
+const REPO = new URL("../", import.meta.url);
+
+/** Runs a piece of code in a process of its own. */
+function start(code: string, args: string[]): Deno.ChildProcess {
+  return new Deno.Command(Deno.execPath(), {
+    args: ["eval", "--no-config", code, ...args],
+    stdin: "null",
+    stdout: "null",
+    stderr: "inherit",
+  }).spawn();
+}
+
+const CONVERT = `
+  import { Pool } from "${new URL("mod.ts", REPO)}";
+  import { service } from "${new URL("workers/grayscale.ts", REPO)}";
+  const [from, to] = Deno.args;
+  const names = [...Deno.readDirSync(from)].map(({ name }) => name).sort();
+  const orders = names.map((name) =>
+    ({ path: from + "/" + name, out: to + "/" + name }));
+  await using pool = new Pool(service, { size: 2 });
+  await pool.map("grayscaleFile", orders);
+`;
+
+Deno.test("a kill in the middle leaves no half file under a real name", async () => {
+  await withFolder(async (folder) => {
+    const [from, whole, out] = ["from", "whole", "out"].map((name) => {
+      Deno.mkdirSync(join(folder, name));
+      return join(folder, name);
+    });
+    // Much to write and little to do: kills often come while one is written.
+    const gif = { width: 2, height: 1, frames: [[0, 1]] };
+    for (let i = 0; i < 16; i++) {
+      const palette = [i, 2, 3, 255, i, 0];
+      const bytes = encodeGif({ ...gif, palette, comment: 4 << 20 });
+      await Deno.writeFile(join(from, `${i}.gif`), bytes);
+    }
+    // These two need the codec, which takes its time to start: they go last.
+    await Deno.writeFile(join(from, "x.png"), probe);
+    await Deno.writeFile(join(from, "y.png"), probe);
+    assert((await start(CONVERT, [from, whole]).status).success);
+    const names = namesIn(whole);
+    assertEquals(names, namesIn(from));
+    const random = randomFrom(Date.now());
+    let kills = 0;
+    for (let run = 0; run < 8; run++) {
+      for (const name of namesIn(out)) Deno.removeSync(join(out, name));
+      const child = start(CONVERT, [from, out]);
+      const wanted = Math.floor(random() * (names.length - 3));
+      let ended = false;
+      const status = child.status.finally(() => ended = true);
+      while (namesIn(out).length <= wanted && !ended) {
+        await new Promise((resolve) => setTimeout(resolve, 1));
+      }
+      // Now at least one is under way; meanwhile some microseconds pass.
+      for (let spin = 5e5 * random(); spin > 0; spin--);
+      if (!ended) child.kill("SIGKILL");
+      if (!(await status).success) kills++;
+      for (const name of namesIn(out)) {
+        if (isTemporary(name)) continue;
+        const [got, good] = [out, whole].map((dir) =>
+          Buffer.from(Deno.readFileSync(join(dir, name)))
+        );
+        assert(got.equals(good), `${name}: ${got.length} of ${good.length}`);
+      }
+    }
+    assert(kills > 0, "no run was killed before its end");
+    // This process is older than what the killed ones left: the next is not.
+    const left = namesIn(out).filter(isTemporary);
+    const kept = namesIn(out).filter((name) => !isTemporary(name));
+    clearTemporary(out);
+    assertEquals(namesIn(out).filter(isTemporary), left);
+    const name = ".x.png.1-0a1b2c3d.manyhands";
+    await Deno.writeTextFile(join(out, name), "half");
+    const clear = `
+      import { clearTemporary } from "${new URL("workers/files.ts", REPO)}";
+      clearTemporary(Deno.args[0]);
+    `;
+    assert((await start(clear, [out]).status).success);
+    assertEquals(namesIn(out), kept);
+    assertNotEquals(kept, []);
+    // And a run after that makes up for all of them.
+    assert((await start(CONVERT, [from, out]).status).success);
+    assertEquals(namesIn(out), names);
+  });
+});

@@ -1,0 +1,462 @@
+/**
+ * Images built from scratch, so that what they hold is known without asking
+ * the codec under test, and a reader of PNGs that is as independent.
+ *
+ * @module
+ */
+
+import { Buffer } from "node:buffer";
+import { crc32, deflateSync, inflateSync } from "node:zlib";
+
+/** RGBA samples of eight bits. */
+export interface Raster {
+  width: number;
+  height: number;
+  data: Uint8Array;
+}
+
+/** What Pillow's `convert("L")` gives, written down a second time. */
+export const luma = (r: number, g: number, b: number): number =>
+  (19595 * r + 38470 * g + 7471 * b + 32768) >> 16;
+
+/** Gradients in every channel; opaque unless `alpha`. */
+export function draw(width: number, height: number, alpha = false): Raster {
+  const data = new Uint8Array(width * height * 4);
+  for (let i = 0; i < width * height; i++) {
+    const x = i % width, y = Math.floor(i / width);
+    data.set([
+      128 + 120 * Math.sin(x / 7 + y / 9),
+      128 + 120 * Math.sin(x / 5 - y / 3),
+      128 + 120 * Math.cos(x / 9 + y / 11),
+      alpha ? (x * 37 + y * 11) % 256 : 255,
+    ], 4 * i);
+  }
+  return { width, height, data };
+}
+
+/** The luma and the alpha of every pixel. */
+export function lumaOf({ data }: Raster): { gray: number[]; alpha: number[] } {
+  const gray: number[] = [], alpha: number[] = [];
+  for (let i = 0; i < data.length; i += 4) {
+    gray.push(luma(data[i], data[i + 1], data[i + 2]));
+    alpha.push(data[i + 3]);
+  }
+  return { gray, alpha };
+}
+
+const bytesOf = (...parts: (Uint8Array | number[] | string)[]): Uint8Array =>
+  new Uint8Array(
+    Buffer.concat(
+      parts.map((part) =>
+        typeof part === "string"
+          ? Buffer.from(part, "latin1")
+          : Buffer.from(part)
+      ),
+    ),
+  );
+
+function be32(value: number): number[] {
+  return [value >>> 24, value >>> 16 & 255, value >>> 8 & 255, value & 255];
+}
+const le32 = (value: number): number[] => be32(value).reverse();
+const le16 = (value: number): number[] => [value & 255, value >> 8 & 255];
+
+// ---- PNG
+
+/** A PNG, down to its samples. */
+export interface Png {
+  width: number;
+  height: number;
+  /** 0 gray, 2 RGB, 3 palette, 4 gray and alpha, 6 RGB and alpha. */
+  colorType: number;
+  depth: number;
+  /** Row by row, channel by channel. */
+  samples: ArrayLike<number>;
+  interlace?: boolean;
+  /** Chunks before the first IDAT, between those that this writes. */
+  chunks?: Uint8Array[];
+  palette?: number[];
+  /** The content of tRNS. */
+  transparency?: number[];
+}
+
+const SIGNATURE = "\x89PNG\r\n\x1a\n";
+const CHANNELS: Record<number, number> = { 0: 1, 2: 3, 3: 1, 4: 2, 6: 4 };
+/** Adam7: the first column and row of each pass, and the steps. */
+const PASSES = [
+  [0, 0, 8, 8],
+  [4, 0, 8, 8],
+  [0, 4, 4, 8],
+  [2, 0, 4, 4],
+  [0, 2, 2, 4],
+  [1, 0, 2, 2],
+  [0, 1, 1, 2],
+];
+
+export function pngChunk(type: string, data: ArrayLike<number>): Uint8Array {
+  const body = bytesOf(type, Array.from(data));
+  return bytesOf(be32(data.length), body, be32(crc32(body)));
+}
+
+function passesOf(width: number, height: number, interlace = false) {
+  const passes = interlace ? PASSES : [[0, 0, 1, 1]];
+  return passes.map(([left, top, right, down]) => ({
+    at: (column: number, row: number) =>
+      (top + row * down) * width + left + column * right,
+    columns: Math.max(0, Math.ceil((width - left) / right)),
+    rows: Math.max(0, Math.ceil((height - top) / down)),
+  })).filter(({ columns, rows }) => columns && rows);
+}
+
+/** PNG, 9.2: what each filter predicts from left, above and above left. */
+const FILTERS: ((a: number, b: number, c: number) => number)[] = [
+  () => 0,
+  (a) => a,
+  (_, b) => b,
+  (a, b) => (a + b) >> 1,
+  (a, b, c) => {
+    const [pa, pb, pc] = [b - c, a - c, a + b - 2 * c].map(Math.abs);
+    return pa <= pb && pa <= pc ? a : pb <= pc ? b : c;
+  },
+];
+
+/** Filters a row or takes the filter off, both in terms of the plain bytes. */
+function filterRow(
+  kind: number,
+  row: Uint8Array,
+  above: Uint8Array | undefined,
+  step: number,
+  sign: 1 | -1,
+): Uint8Array {
+  const out = new Uint8Array(row.length);
+  const plain = sign === 1 ? out : row;
+  for (let i = 0; i < row.length; i++) {
+    const left = i < step ? 0 : plain[i - step];
+    const corner = i < step ? 0 : above?.[i - step] ?? 0;
+    out[i] = row[i] + sign * FILTERS[kind](left, above?.[i] ?? 0, corner);
+  }
+  return out;
+}
+
+/** Every filter is used in turn. */
+export function encodePng(png: Png): Uint8Array {
+  const { width, height, colorType, depth, samples, interlace } = png;
+  const channels = CHANNELS[colorType];
+  const step = Math.max(1, channels * depth >> 3);
+  const rows: Uint8Array[] = [];
+  for (const pass of passesOf(width, height, interlace)) {
+    let above: Uint8Array | undefined;
+    for (let y = 0; y < pass.rows; y++) {
+      const row = new Uint8Array(
+        Math.ceil(pass.columns * channels * depth / 8),
+      );
+      for (let i = 0; i < pass.columns * channels; i++) {
+        const x = Math.floor(i / channels);
+        const value = samples[pass.at(x, y) * channels + i % channels];
+        if (depth === 16) row.set([value >> 8, value & 255], 2 * i);
+        else row[i * depth >> 3] |= value << 8 - depth - (i * depth & 7);
+      }
+      rows.push(
+        new Uint8Array([y % 5]),
+        filterRow(y % 5, row, above, step, -1),
+      );
+      above = row;
+    }
+  }
+  const data = deflateSync(bytesOf(...rows));
+  const half = data.length >> 1;
+  return bytesOf(
+    SIGNATURE,
+    pngChunk("IHDR", [
+      ...be32(width),
+      ...be32(height),
+      ...[depth, colorType, 0, 0, interlace ? 1 : 0],
+    ]),
+    ...png.chunks ?? [],
+    ...png.palette ? [pngChunk("PLTE", png.palette)] : [],
+    ...png.transparency ? [pngChunk("tRNS", png.transparency)] : [],
+    pngChunk("IDAT", data.subarray(0, half)),
+    pngChunk("IDAT", data.subarray(half)),
+    pngChunk("IEND", []),
+  );
+}
+
+/** The types of a PNG's chunks, in order, and what is in them. */
+export function pngChunks(bytes: Uint8Array): [string, Uint8Array][] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const chunks: [string, Uint8Array][] = [];
+  for (let at = 8, length; at < bytes.length; at += 12 + length) {
+    length = view.getUint32(at);
+    const type = Buffer.from(bytes.subarray(at + 4, at + 8)).toString("latin1");
+    chunks.push([type, bytes.subarray(at + 8, at + 8 + length)]);
+  }
+  return chunks;
+}
+
+/** Reads a PNG of eight bits per channel that has no palette. */
+export function decodePng(bytes: Uint8Array): Png {
+  const chunks = pngChunks(bytes);
+  const header = Buffer.from(chunks[0][1]);
+  const [width, height] = [header.readUInt32BE(0), header.readUInt32BE(4)];
+  const [depth, colorType, interlace] = [header[8], header[9], !!header[12]];
+  const step = CHANNELS[colorType];
+  if (depth !== 8) throw new Error(`a PNG of ${depth} bits`);
+  const data = inflateSync(
+    bytesOf(...chunks.filter(([type]) => type === "IDAT").map(([, d]) => d)),
+  );
+  const samples = new Uint8Array(width * height * step);
+  let at = 0;
+  for (const pass of passesOf(width, height, interlace)) {
+    let above: Uint8Array | undefined;
+    for (let y = 0; y < pass.rows; y++) {
+      const kind = data[at++];
+      const row = data.subarray(at, at += pass.columns * step);
+      above = filterRow(kind, row, above, step, 1);
+      for (let x = 0; x < pass.columns; x++) {
+        samples.set(
+          above.subarray(x * step, (x + 1) * step),
+          pass.at(x, y) * step,
+        );
+      }
+    }
+  }
+  return { width, height, colorType, depth, samples, interlace };
+}
+
+/** A raster as a PNG of eight bits, RGBA or (opaque) RGB. */
+export function pngOf({ width, height, data }: Raster, alpha = true) {
+  const samples = alpha ? data : data.filter((_, i) => i % 4 < 3);
+  const colorType = alpha ? 6 : 2;
+  return encodePng({ width, height, colorType, depth: 8, samples });
+}
+
+/** An animation of two equal frames. */
+export function apngOf(raster: Raster): Uint8Array {
+  const still = pngOf(raster);
+  const chunks = pngChunks(still);
+  const frame = bytesOf(
+    ...chunks.filter(([type]) => type === "IDAT").map(([, data]) => data),
+  );
+  const control = (sequence: number) =>
+    pngChunk("fcTL", [
+      ...be32(sequence),
+      ...be32(raster.width),
+      ...be32(raster.height),
+      ...new Uint8Array(8),
+      ...[0, 1, 0, 10, 0, 0],
+    ]);
+  return bytesOf(
+    SIGNATURE,
+    pngChunk("IHDR", chunks[0][1]),
+    pngChunk("acTL", [...be32(2), ...be32(0)]),
+    control(0),
+    pngChunk("IDAT", frame),
+    control(1),
+    pngChunk("fdAT", [...be32(2), ...frame]),
+    pngChunk("IEND", []),
+  );
+}
+
+// ---- GIF
+
+/** A GIF, down to its color numbers. */
+export interface Gif {
+  width: number;
+  height: number;
+  /** Of each frame, a color number for each pixel. */
+  frames: ArrayLike<number>[];
+  /** 2, 4, 8 … 256 colors of three bytes. */
+  palette: number[];
+  /** Give each frame the palette, and the file none. */
+  local?: boolean;
+  /** Bytes of a comment before the first frame. */
+  comment?: number;
+}
+
+/** Code sizes never grow here: a clear code comes before they would. */
+export function encodeGif(gif: Gif): Uint8Array {
+  const { width, height, frames, palette, local, comment } = gif;
+  const power = Math.log2(palette.length / 3);
+  const codeSize = Math.max(2, power), clear = 1 << codeSize;
+  const pack = (pixels: ArrayLike<number>) => {
+    const codes: number[] = [];
+    for (let i = 0; i < pixels.length; i++) {
+      if (i % (clear - 2) === 0) codes.push(clear);
+      codes.push(pixels[i]);
+    }
+    codes.push(clear + 1);
+    const width = codeSize + 1;
+    const packed = new Uint8Array(Math.ceil(codes.length * width / 8));
+    for (const [i, code] of codes.entries()) {
+      const at = i * width, shifted = code << (at & 7);
+      packed[at >> 3] |= shifted;
+      packed[(at >> 3) + 1] |= shifted >> 8;
+    }
+    return packed;
+  };
+  const blocks = (data: Uint8Array) => {
+    const parts: Uint8Array[] = [];
+    for (let at = 0; at < data.length; at += 255) {
+      const part = data.subarray(at, at + 255);
+      parts.push(new Uint8Array([part.length]), part);
+    }
+    return bytesOf(...parts, [0]);
+  };
+  const flags = 0x80 | power - 1;
+  return bytesOf(
+    "GIF89a",
+    le16(width),
+    le16(height),
+    [local ? 0 : flags, 0, 0],
+    local ? [] : palette,
+    comment ? bytesOf([0x21, 0xfe], blocks(new Uint8Array(comment))) : [],
+    ...frames.map((pixels) =>
+      bytesOf(
+        [0x2c, 0, 0, 0, 0],
+        le16(width),
+        le16(height),
+        [local ? flags : 0],
+        local ? palette : [],
+        [codeSize],
+        blocks(pack(pixels)),
+      )
+    ),
+    [0x3b],
+  );
+}
+
+// ---- TIFF
+
+/** TIFF 6.0: pages of plain RGB, little-endian, one strip each. */
+export function encodeTiff(
+  pages: Raster[],
+  { depth = 8, preview = -1, loop = false }: {
+    depth?: 8 | 16;
+    /** Which page is marked as a smaller version of another one. */
+    preview?: number;
+    /** Whether the last page is followed by itself. */
+    loop?: boolean;
+  } = {},
+): Uint8Array {
+  const parts = [bytesOf("II*\0", [0, 0, 0, 0])];
+  let length = 8, link = 4;
+  const links: [at: number, to: number][] = [];
+  for (const [i, { width, height, data }] of pages.entries()) {
+    const rgb = data.filter((_, i) => i % 4 < 3);
+    const strip = depth === 8
+      ? rgb
+      : new Uint8Array(rgb.length * 2).map((_, i) => rgb[i >> 1]);
+    const bits = bytesOf(...[1, 2, 3].map(() => le16(depth)));
+    const pad = new Uint8Array(strip.length & 1);
+    const directory = length + strip.length + pad.length + bits.length;
+    const entries = [
+      [254, 4, 1, i === preview ? 1 : 0],
+      [256, 4, 1, width],
+      [257, 4, 1, height],
+      [258, 3, 3, directory - bits.length],
+      [259, 3, 1, 1],
+      [262, 3, 1, 2],
+      [273, 4, 1, length],
+      [277, 3, 1, 3],
+      [278, 4, 1, height],
+      [279, 4, 1, strip.length],
+    ];
+    links.push([link, directory]);
+    link = directory + 2 + 12 * entries.length;
+    parts.push(strip, pad, bits, new Uint8Array(le16(entries.length)));
+    for (const [tag, type, count, value] of entries) {
+      parts.push(bytesOf(le16(tag), le16(type), le32(count), le32(value)));
+    }
+    parts.push(new Uint8Array(4));
+    length = link + 4;
+    if (loop && i === pages.length - 1) links.push([link, directory]);
+  }
+  const tiff = bytesOf(...parts);
+  for (const [at, to] of links) tiff.set(le32(to), at);
+  return tiff;
+}
+
+// ---- BMP
+
+/** 24 bits, rows from the bottom to the top. */
+export function encodeBmp({ width, height, data }: Raster): Uint8Array {
+  const stride = Math.ceil(width * 3 / 4) * 4;
+  const rows = new Uint8Array(stride * height);
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const at = 4 * ((height - 1 - y) * width + x);
+      rows.set([data[at + 2], data[at + 1], data[at]], y * stride + 3 * x);
+    }
+  }
+  return bytesOf(
+    "BM",
+    le32(54 + rows.length),
+    le32(0),
+    le32(54),
+    le32(40),
+    le32(width),
+    le32(height),
+    le16(1),
+    le16(24),
+    le32(0),
+    le32(rows.length),
+    new Uint8Array(16),
+    rows,
+  );
+}
+
+// ---- WebP
+
+/** Puts a still WebP twice into an animation. */
+export function animateWebp(
+  still: Uint8Array,
+  { width, height }: Raster,
+): Uint8Array {
+  const le24 = (value: number) => le32(value).slice(0, 3);
+  const chunk = (type: string, data: Uint8Array) =>
+    bytesOf(type, le32(data.length), data, new Uint8Array(data.length & 1));
+  const size = [...le24(width - 1), ...le24(height - 1)];
+  const frame = chunk(
+    "ANMF",
+    bytesOf([0, 0, 0, 0, 0, 0], size, le24(100), [0], still.subarray(12)),
+  );
+  const body = bytesOf(
+    "WEBP",
+    chunk("VP8X", bytesOf([2, 0, 0, 0], size)),
+    chunk("ANIM", new Uint8Array(6)),
+    frame,
+    frame,
+  );
+  return bytesOf("RIFF", le32(body.length), body);
+}
+
+// ---- EXIF
+
+/** A JPEG with an EXIF segment that tells its orientation. */
+export function orient(jpeg: Uint8Array, orientation: number): Uint8Array {
+  const exif = bytesOf(
+    "Exif\0\0II*\0",
+    le32(8),
+    le16(1),
+    [...le16(0x0112), ...le16(3), ...le32(1), ...le32(orientation)],
+    le32(0),
+  );
+  const length = 2 + exif.length;
+  const marker = [0xff, 0xe1, length >> 8, length & 255];
+  return bytesOf(jpeg.subarray(0, 2), marker, exif, jpeg.subarray(2));
+}
+
+/** The orientation that a JPEG's EXIF tells. */
+export function orientationOf(jpeg: Uint8Array): number | undefined {
+  const start = Buffer.from(jpeg).indexOf("Exif\0\0", 0, "latin1") + 6;
+  if (start < 6) return undefined;
+  const view = new DataView(jpeg.buffer, jpeg.byteOffset + start);
+  const little = view.getUint8(0) === 0x49;
+  const directory = view.getUint32(4, little);
+  for (let i = 0; i < view.getUint16(directory, little); i++) {
+    const entry = directory + 2 + 12 * i;
+    if (view.getUint16(entry, little) === 0x0112) {
+      return view.getUint16(entry + 8, little);
+    }
+  }
+}

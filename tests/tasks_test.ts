@@ -1,0 +1,951 @@
+/**
+ * The tasks as a user runs them: as child processes, with the flags that
+ * deno.json gives them, and INIT_CWD as `deno task` sets it.
+ */
+
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertNotEquals,
+  assertStringIncludes,
+} from "@std/assert";
+import { join } from "@std/path/join";
+import { resolve } from "@std/path/resolve";
+import { Buffer } from "node:buffer";
+import { gzipSync } from "node:zlib";
+import { commandLine } from "../tasks/cli.ts";
+import { makeImage } from "../workers/fixtures.ts";
+
+const repo = resolve(import.meta.dirname!, "..");
+const tasks: Record<string, { command: string }> =
+  JSON.parse(Deno.readTextFileSync(join(repo, "deno.json"))).tasks;
+const ALERT = "Alert: unauthorized access detected from IP 192.168.0.7";
+const GIF = Uint8Array.fromBase64(
+  "R0lGODdhAQABAIAAAP8AAAAAACwAAAAAAQABAAACAkQBADs=",
+);
+
+/** The flags of each task, with a value for those that need one. */
+const FLAGS: Record<string, string[]> = {
+  logscan: [
+    ...["--keyword=x", "--count", "--lines", "--json", "--compare"],
+    ...["--workers=1", "--quiet"],
+  ],
+  grayscale: [
+    ...["--out=x", "--force", "--max-pixels=1", "--compare", "--simulate"],
+    ...["--json", "--workers=1", "--quiet"],
+  ],
+  fixtures: [
+    ...["--images=1", "--logs=1", "--lines=1", "--seed=1", "--out=x"],
+    ...["--workers=1", "--quiet"],
+  ],
+  bench: ["--images=1", "--logs=1", "--lines=1", "--workers=1", "--quiet"],
+};
+
+interface Outcome {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** A folder for a user to stand in. */
+class Home implements AsyncDisposable {
+  readonly path: string = Deno.makeTempDirSync({ prefix: "manyhands " });
+  /** Where the project is. */
+  project = repo;
+
+  /** Writes files: texts, or bytes. */
+  async write(files: Record<string, string | Uint8Array>): Promise<void> {
+    for (const [name, content] of Object.entries(files)) {
+      const path = join(this.path, name);
+      await Deno.mkdir(join(path, ".."), { recursive: true });
+      if (typeof content === "string") await Deno.writeTextFile(path, content);
+      else await Deno.writeFile(path, content);
+    }
+  }
+
+  /** The command of a task, as `deno task` runs it. */
+  words(task: string, args: string[]): string[] {
+    const [deno, ...words] = tasks[task].command.split(" ");
+    assertEquals(deno, "deno");
+    return [Deno.execPath(), ...words, ...args];
+  }
+
+  start([file, ...args]: string[], detached = false): Deno.ChildProcess {
+    return new Deno.Command(file, {
+      args,
+      detached,
+      cwd: this.project,
+      env: { INIT_CWD: this.path, NO_COLOR: "1" },
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+  }
+
+  /** Runs a task to its end. */
+  run(task: string, ...args: string[]): Promise<Outcome> {
+    return ended(this.start(this.words(task, args)));
+  }
+
+  /** Copies what belongs to the project, for tasks that write into it. */
+  copyProject(): void {
+    this.project = join(this.path, "project");
+    const parts = ["deno.json", "mod.ts", "workers", "tasks", "vendor"];
+    for (const { name } of Deno.readDirSync(repo)) {
+      if (!parts.includes(name)) continue;
+      copy(join(repo, name), join(this.project, name));
+    }
+  }
+
+  /** All files below a folder, by their relative names, sorted. */
+  list(folder = "."): string[] {
+    const names: string[] = [];
+    const walk = (below: string) => {
+      for (const entry of Deno.readDirSync(join(this.path, folder, below))) {
+        const name = join(below, entry.name);
+        if (entry.isDirectory) walk(name);
+        else names.push(name);
+      }
+    };
+    walk("");
+    return names.sort();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Deno.remove(this.path, { recursive: true });
+  }
+}
+
+async function ended(child: Deno.ChildProcess): Promise<Outcome> {
+  const { code, stdout, stderr } = await child.output();
+  const decoder = new TextDecoder();
+  return {
+    code,
+    stdout: decoder.decode(stdout),
+    stderr: decoder.decode(stderr),
+  };
+}
+
+function copy(from: string, to: string): void {
+  if (Deno.statSync(from).isFile) {
+    Deno.mkdirSync(join(to, ".."), { recursive: true });
+    return Deno.copyFileSync(from, to);
+  }
+  for (const { name } of Deno.readDirSync(from)) {
+    copy(join(from, name), join(to, name));
+  }
+}
+
+/** Says that something cannot be tested here: loudly, as it is not. */
+function skipped(what: string): void {
+  console.warn(`NOT TESTED: ${what}`);
+}
+
+async function has(command: string): Promise<boolean> {
+  try {
+    const { code } = await new Deno.Command(command, {
+      args: ["--version"],
+      stdout: "null",
+      stderr: "null",
+    }).output();
+    return code === 0;
+  } catch {
+    return false;
+  }
+}
+
+// Command lines
+
+Deno.test("every task explains all of its flags, and knows them", async (t) => {
+  await using home = new Home();
+  for (const [task, flags] of Object.entries(FLAGS)) {
+    await t.step(task, async () => {
+      const help = await home.run(task, "--help");
+      assertEquals([help.code, help.stderr], [0, ""]);
+      const told = help.stdout.matchAll(/^ +(?:-\w, )?(--[a-z-]+)/gm);
+      const names = [...told].map(([, name]) => name);
+      const wanted = flags.map((flag) => flag.split("=")[0]);
+      assertEquals(names.sort(), [...wanted, "--help"].sort());
+      // Of many flags the only one that is refused is the one that is wrong.
+      const { code, stdout, stderr } = await home.run(task, ...flags, "--nope");
+      assertEquals([code, stdout], [2, ""]);
+      assertEquals(stderr, `${task}: unknown flag --nope (see --help)\n`);
+    });
+  }
+});
+
+Deno.test("a wrong command line is one line that names the flag", async () => {
+  await using home = new Home();
+  const wrong: [task: string, args: string[], flag: string][] = [
+    ...["0", "-1", "1.5", "abc", "1e3", "", " 1", "0x10", "99999999999999999"]
+      .map((n) => ["logscan", ["--workers", n, "x"], "--workers"] as never),
+    ["logscan", ["--workers=-1"], "--workers"],
+    ["logscan", ["x", "-k"], "--keyword"],
+    ["logscan", ["-k", "", "x"], "--keyword"],
+    ["logscan", ["-k", "-x", "x"], "--keyword"],
+    ["logscan", ["-k", "a\nb", "x"], "--keyword"],
+    ["logscan", ["--count", "--lines", "x"], "--count"],
+    ["logscan", ["-z"], "-z"],
+    ["logscan", ["--out=x"], "--out"],
+    ["grayscale", ["--out"], "--out"],
+    ["grayscale", ["--max-pixels", "0"], "--max-pixels"],
+    ["grayscale", ["--simulate", "x"], "--simulate"],
+    ["grayscale", ["--no-force"], "--no-force"],
+    ["fixtures", ["--images", "-1"], "--images"],
+    ["fixtures", ["--lines", "0"], "--lines"],
+    ["fixtures", ["stray"], "'stray'"],
+    ["bench", ["--logs", "0"], "--logs"],
+  ];
+  const outcomes = await inTurns(
+    wrong,
+    ([task, args]) => home.run(task, ...args),
+  );
+  for (const [i, { code, stdout, stderr }] of outcomes.entries()) {
+    const [task, args, flag] = wrong[i];
+    const clue = `${task} ${JSON.stringify(args)}`;
+    assertEquals([code, stdout], [2, ""], clue);
+    assertMatch(stderr, new RegExp(`^${task}: .*${flag}.*\n$`), clue);
+  }
+  assertEquals(home.list(), []);
+});
+
+/** A few at a time: each is a process. */
+async function inTurns<T, R>(
+  items: T[],
+  run: (item: T) => Promise<R>,
+): Promise<R[]> {
+  const results: R[] = [];
+  for (let i = 0; i < items.length; i += 4) {
+    results.push(...await Promise.all(items.slice(i, i + 4).map(run)));
+  }
+  return results;
+}
+
+Deno.test("the tasks have no permission that they do not need", async () => {
+  await using home = new Home();
+  for (const [name, { command }] of Object.entries(tasks)) {
+    assert(!/ (-A|--allow-all) /.test(command), name);
+    if (name in FLAGS) assert(!/--allow-(net|run|ffi|import)/.test(command));
+  }
+  // What logscan may write to, and whom it may call, as Deno judges its flags.
+  await home.write({
+    "probe.ts": `
+      const attempts: Record<string, () => unknown> = {
+        net: () => Deno.connect({ hostname: "127.0.0.1", port: 9 }),
+        outside: () => Deno.writeTextFile(${
+      JSON.stringify(home.path)
+    } + "/x", ""),
+        source: () => Deno.writeTextFile("mod.ts", ""),
+        run: () => new Deno.Command("ls").output(),
+        env: () => Deno.env.get("HOME"),
+        fixtures: () => Deno.mkdir("fixtures/probe", { recursive: true }),
+        reports: () => Deno.mkdir("reports/probe", { recursive: true }),
+      };
+      for (const [name, attempt] of Object.entries(attempts)) {
+        try {
+          await attempt();
+          console.log(name, "allowed");
+        } catch (error) {
+          console.log(name, (error as Error).name);
+        }
+      }`,
+  });
+  home.copyProject();
+  const words = home.words("logscan", []);
+  words[words.length - 1] = join(home.path, "probe.ts");
+  words.splice(2, 0, "--no-prompt");
+  const { stdout } = await ended(home.start(words));
+  const refused = ["net", "outside", "source", "run", "env"];
+  assertEquals(
+    stdout,
+    refused.map((name) => `${name} NotCapable\n`).join("") +
+      "fixtures allowed\nreports allowed\n",
+  );
+});
+
+Deno.test("commandLine can be typed again", async () => {
+  const args = ["-k", "a b", "it's", "", "*.txt", "$HOME", "`x`", "a\nb", "é"];
+  const line = commandLine("logscan", args);
+  const { stdout } = await new Deno.Command("sh", {
+    args: ["-c", line.replace("deno task logscan", "printf '%s|'")],
+  }).output();
+  assertEquals(new TextDecoder().decode(stdout), args.join("|") + "|");
+  assertEquals(commandLine("bench", []), "deno task bench");
+});
+
+// logscan
+
+Deno.test("logscan names files as the user did, and exits like grep", async (t) => {
+  await using home = new Home();
+  const hit = `fine\n${ALERT}\n`;
+  await home.write({
+    "logs/a b.txt": hit,
+    "logs/a[1].txt": `${ALERT}`,
+    "logs/c:d.txt": `${ALERT}\r\n\n${ALERT}\n`,
+    "logs/.hidden": "fine\n",
+    "logs/sub/.deep/z.log": hit,
+    "logs/old.gz": new Uint8Array(gzipSync(hit)),
+    "-dash.txt": hit,
+    "none.txt": "nothing\n",
+    "empty.txt": "",
+  });
+  const cases: [args: string[], code: number, stdout: string][] = [
+    [["none.txt"], 1, "none.txt: Not found\n"],
+    [["empty.txt", "--count"], 1, "empty.txt:0\n"],
+    [["./logs/a b.txt"], 0, `./logs/a b.txt: Found, line 2: ${ALERT}\n`],
+    [["logs/sub"], 0, `logs/sub/.deep/z.log: Found, line 2: ${ALERT}\n`],
+    [
+      ["./logs/", "--count"],
+      0,
+      "./logs/.hidden:0\n./logs/a b.txt:1\n./logs/a[1].txt:1\n" +
+      "./logs/c:d.txt:2\n./logs/old.gz:1\n./logs/sub/.deep/z.log:1\n",
+    ],
+    [
+      ["logs/c:d.txt", "--lines"],
+      0,
+      `logs/c:d.txt:1:${ALERT}\r\nlogs/c:d.txt:3:${ALERT}\n`,
+    ],
+    [["logs/a[1].txt", "--lines"], 0, `logs/a[1].txt:1:${ALERT}\n`],
+    [["--lines", "--", "-dash.txt"], 0, `-dash.txt:2:${ALERT}\n`],
+    [["--count", "*.txt"], 0, "-dash.txt:1\nempty.txt:0\nnone.txt:0\n"],
+    [
+      ["--count", "./logs/*.txt"],
+      0,
+      "./logs/a b.txt:1\n./logs/a[1].txt:1\n./logs/c:d.txt:2\n",
+    ],
+    [["--count", "**/*.log"], 0, "logs/sub/.deep/z.log:1\n"],
+    [
+      ["--count", `${home.path}/l*/a*`, "logs/a b.txt"], // each file once
+      0,
+      `${home.path}/logs/a b.txt:1\n${home.path}/logs/a[1].txt:1\n`,
+    ],
+    [
+      ["--count", `../${home.path.split("/").pop()}/none.txt`],
+      1,
+      `../${home.path.split("/").pop()}/none.txt:0\n`,
+    ],
+    [["-k", "fin", "-k", "noth", "none.txt", "--count"], 0, "none.txt:1\n"],
+    [["-k=-1", "none.txt", "--count"], 1, "none.txt:0\n"],
+    [["--quiet", "logs"], 0, ""],
+    [["-q", "none.txt"], 1, ""],
+    [["-q", "--json", "logs"], 0, ""],
+    [["--json", "-k", "x", "empty.txt", "--workers", "1"], 1, emptyReport],
+  ];
+  const outcomes = await inTurns(
+    cases,
+    ([args]) => home.run("logscan", ...args),
+  );
+  for (const [i, [args, code, stdout]] of cases.entries()) {
+    await t.step(args.join(" "), () => {
+      assertEquals(outcomes[i], { code, stdout, stderr: "" });
+    });
+  }
+});
+
+const emptyReport =
+  '[\n{"path":"empty.txt","found":false,"count":0,"bytes":0,"hits":[]}\n]\n';
+
+Deno.test("logscan says what it cannot search, on a line each, and goes on", async (t) => {
+  await using home = new Home();
+  await home.write({ "logs/good.txt": ALERT, "logs/bad.gz": cutGzip() });
+  await Deno.symlink("loop", join(home.path, "loop"));
+  await Deno.symlink("..", join(home.path, "logs/up")); // is not followed
+  const { success } = await new Deno.Command("mkfifo", {
+    args: [join(home.path, "logs/fifo")],
+  }).output();
+  assert(success);
+  const args = ["missing", "loop", "no*such", "", "logs", "logs/fifo"];
+  const wanted = [
+    ": No such file or directory",
+    "logs/bad.gz: unexpected end of file",
+    "logs/fifo: Not a regular file",
+    "loop: Too many levels of symbolic links",
+    "missing: No such file or directory",
+    "no*such: No file matches",
+  ];
+  const good = `logs/good.txt: Found, line 1: ${ALERT}\n`;
+  for (const more of [[], ["--compare"]]) {
+    await t.step(
+      ["found, but not all was searched", ...more].join(" "),
+      async () => {
+        home.copyProject();
+        const { code, stdout, stderr } = await home.run(
+          "logscan",
+          ...args,
+          ...more,
+        );
+        assertEquals(code, 2);
+        assertEquals(stderr.trimEnd().split("\n").sort(), wanted);
+        assert(stdout.startsWith(good), stdout);
+        if (more.length === 0) assertEquals(stdout, good);
+      },
+    );
+  }
+  await t.step("--json", async () => {
+    const { stdout } = await home.run("logscan", ...args, "--json", "--lines");
+    const [bad, found, ...rest] = JSON.parse(stdout);
+    assertEquals(bad.error, "unexpected end of file");
+    assertEquals(rest, []);
+    assertEquals(found, {
+      path: "logs/good.txt",
+      found: true,
+      count: 1,
+      bytes: ALERT.length,
+      hits: [{
+        line: 1,
+        offset: 0,
+        length: ALERT.length,
+        keywords: ["unauthorized access"],
+        text: ALERT,
+      }],
+    });
+  });
+  await t.step("no permission", async () => {
+    if (Deno.uid() === 0) return skipped("unreadable files: root reads all");
+    await home.write({ "locked.txt": ALERT, "closed/x.txt": ALERT });
+    await Deno.chmod(join(home.path, "locked.txt"), 0);
+    await Deno.chmod(join(home.path, "closed"), 0);
+    const { code, stderr } = await home.run("logscan", "locked.txt", "closed");
+    await Deno.chmod(join(home.path, "closed"), 0o700);
+    assertEquals(code, 2);
+    assertEquals(
+      stderr.trimEnd().split("\n").sort(),
+      ["closed: Permission denied", "locked.txt: Permission denied"],
+    );
+  });
+});
+
+function cutGzip(): Uint8Array {
+  const noise = crypto.getRandomValues(new Uint8Array(9000));
+  return new Uint8Array(gzipSync(noise).subarray(0, 5000));
+}
+
+Deno.test("logscan agrees with grep on a generated tree", async () => {
+  if (!await has("grep")) return skipped("agreement with grep: there is none");
+  await using home = new Home();
+  const words = ["error", "err", "a", "\t", "é", "\r", "x:y", "disk error "];
+  let seed = 7;
+  const random = (n: number) => (seed = seed * 48271 % 2147483647) % n;
+  for (let i = 0; i < 40; i++) {
+    let log = "";
+    for (let k = random(300); k > 0; k--) {
+      log += random(5) ? words[random(words.length)] : "\n";
+    }
+    await home.write({ [`t/${random(3)}/${random(2)}/f ${i}`]: log });
+  }
+  const sorted = (text: string) => text.split("\n").sort();
+  const keys = ["-e", "error", "-e", "éa", "./t"];
+  for (const [ours, theirs] of [["--lines", "-n"], ["--count", "-c"]]) {
+    const grep = await new Deno.Command("grep", {
+      args: ["-r", "-a", "-F", theirs, ...keys],
+      cwd: home.path,
+      env: { LC_ALL: "C" },
+    }).output();
+    const { code, stdout } = await home.run(
+      "logscan",
+      ...["-k", "error", "-k", "éa", ours, "./t"],
+    );
+    assertEquals(sorted(stdout), sorted(new TextDecoder().decode(grep.stdout)));
+    assertEquals(code, grep.code);
+  }
+});
+
+Deno.test("logscan ends quietly when nobody reads on, and says when it cannot write", async () => {
+  await using home = new Home();
+  await home.write({ "big.txt": `${ALERT}\n`.repeat(30_000) });
+  for (const format of ["--lines", "--json"]) {
+    const words = home.words("logscan", ["--lines", format, "big.txt"]);
+    const script = '"$@" | head -c 60';
+    const { stdout, stderr } = await ended(
+      home.start(["sh", "-c", script, "sh", ...words]),
+    );
+    assertEquals([stdout.length, stderr], [60, ""], format);
+  }
+  if (Deno.build.os !== "linux") return skipped("a full disk: no /dev/full");
+  const words = home.words("logscan", ["--lines", "big.txt"]);
+  const full = await ended(
+    home.start(["sh", "-c", '"$@" > /dev/full', "sh", ...words]),
+  );
+  assertEquals(full.code, 2);
+  assertMatch(full.stderr, /^logscan: No space left on device.*\n$/);
+});
+
+Deno.test("logscan without arguments does the exercise, and reports on it", async () => {
+  await using home = new Home();
+  home.copyProject();
+  const first = await home.run("logscan");
+  assertEquals([first.code, first.stderr], [0, ""]);
+  const names = Array.from({ length: 10 }, (_, i) => `log_${i + 1}.txt`);
+  const folder = "project/fixtures/logs";
+  assertEquals(home.list(folder), names.toSorted());
+  const before = readAll(home, folder);
+  const wanted = names.map((name) => {
+    const lines = before[name].split("\n");
+    assertEquals(lines.length, 1001, name);
+    assertEquals(lines.pop(), "");
+    const usual = ["User login successful", "System error occurred"];
+    const odd = lines.filter((line) => !usual.includes(line));
+    assert(odd.length < 2 && lines.includes(usual[1]), name);
+    if (odd.length === 0) return `${name}: Not found\n`;
+    assertMatch(odd[0], /^Alert: unauthorized access .* IP 192\.168\.0\.\d+$/);
+    return `${name}: Found, line ${lines.indexOf(odd[0]) + 1}: ${odd[0]}\n`;
+  });
+  assert(wanted.some((line) => line.includes("Not found")));
+  assert(wanted.some((line) => line.includes("Found, line")));
+  assert(first.stdout.startsWith(wanted.join("") + "\n|"), first.stdout);
+  checkReport(home, "logscan", first.stdout, "deno task logscan\n");
+
+  const second = await home.run("logscan", "--json", "--workers", "1");
+  assertEquals(readAll(home, folder), before);
+  assertEquals(JSON.parse(second.stdout).length, 10);
+  const report = readReport(home, "logscan");
+  assertStringIncludes(report, "deno task logscan --json --workers 1\n");
+  assertStringIncludes(report, "One worker only moves the work");
+});
+
+function readAll(home: Home, folder: string): Record<string, string> {
+  const read = (name: string) => [
+    name,
+    Buffer.from(Deno.readFileSync(join(home.path, folder, name)))
+      .toString("latin1"),
+  ];
+  return Object.fromEntries(home.list(folder).map(read));
+}
+
+function readReport(home: Home, task: string): string {
+  return Deno.readTextFileSync(join(home.project, "reports", `${task}.md`));
+}
+
+/** What was printed after the results stands in the report, word for word. */
+function checkReport(
+  home: Home,
+  task: string,
+  stdout: string,
+  command: string,
+): void {
+  const report = readReport(home, task);
+  const printed = stdout.slice(stdout.indexOf("\n|") + 1);
+  const [table, conclusion, told] = printed.split("\n\n");
+  for (const row of ["sequential", "parallel", "workers", "speed-up"]) {
+    assertMatch(table, new RegExp(`^\\| ${row} +\\| +[\\d.]+`, "m"));
+  }
+  assertStringIncludes(report, `## Result\n\n${table}\n`);
+  assert(report.endsWith(`## Conclusion\n\n${conclusion}\n`), conclusion);
+  assertEquals(told, `Report: project/reports/${task}.md\n`);
+  assertStringIncludes(report, `Command:\n\n    ${command}`);
+  assertMatch(report, /^- CPU: \S/m);
+  assertMatch(report, /^- cores: \d/m);
+  assertStringIncludes(report, `- Deno ${Deno.version.deno}, V8 `);
+  assertMatch(report, /^- date: \d{4}-\d\d-\d\dT/m);
+  assertStringIncludes(report, "```mermaid\nxychart-beta\n");
+  assertStringIncludes(report, "```mermaid\ngantt\n");
+  for (const lane of ["sequential", "worker 1"]) {
+    assertMatch(
+      report,
+      new RegExp(`section ${lane}\n  \\d+ \\w+.* : \\d+, \\d+`),
+    );
+  }
+  assert(!/NaN|Infinity|undefined/.test(report), report);
+}
+
+Deno.test("logscan says in one line when it can write no fixtures or report", async (t) => {
+  await using home = new Home();
+  await home.write({ "a.txt": ALERT });
+  home.copyProject();
+  for (const blocked of ["fixtures", "reports"]) {
+    await t.step(blocked, async () => {
+      await Deno.writeTextFile(join(home.project, blocked), "no folder");
+      const args = blocked === "reports"
+        ? ["a.txt", "--compare", "--json", "--workers=1"]
+        : [];
+      const { code, stdout, stderr } = await home.run("logscan", ...args);
+      assertEquals(code, 2);
+      assertMatch(stderr, new RegExp(`^logscan: .*${blocked}.*\n$`));
+      if (args.length > 0) assertEquals(JSON.parse(stdout).length, 1);
+    });
+  }
+});
+
+// grayscale
+
+/** The GIF above, gray. */
+const GRAY = GIF.map((byte, i) => i >= 13 && i < 16 ? 76 : byte);
+
+Deno.test("grayscale keeps the layout of files, folders and globs", async (t) => {
+  const cases: [args: string[], made: string[]][] = [
+    [["a.gif"], ["gray/a.gif"]],
+    [["p"], ["gray/b c.gif", "gray/q/.d.gif", "gray/q/e[1].gif"]],
+    [["p/q", "--out", "x/y"], ["x/y/.d.gif", "x/y/e[1].gif"]],
+    [["p/q/e[1].gif", "p/b c.gif"], ["gray/b c.gif", "gray/q/e[1].gif"]],
+    [["p/*.gif", "a.gif", "--out", "."], []], // over themselves
+    [["p/*.gif", "a.gif"], ["gray/a.gif", "gray/p/b c.gif"]],
+    [["**/e*"], ["gray/p/q/e[1].gif"]],
+    [["p", "--out=p/gray"], [
+      ...["p/gray/b c.gif", "p/gray/q/.d.gif", "p/gray/q/e[1].gif"],
+    ]],
+  ];
+  for (const [args, made] of cases) {
+    await t.step(args.join(" "), async () => {
+      await using home = new Home();
+      const inputs = ["a.gif", "p/b c.gif", "p/q/.d.gif", "p/q/e[1].gif"];
+      for (const name of inputs) await home.write({ [name]: GIF });
+      const { code, stdout, stderr } = await home.run("grayscale", ...args);
+      assertEquals(home.list(), [...inputs, ...made].sort());
+      for (const name of inputs) assertEquals(readGif(home, name), GIF);
+      for (const name of made) assertEquals(readGif(home, name), GRAY);
+      if (made.length > 0) {
+        const images = made.length === 1 ? "1 image" : `${made.length} images`;
+        assertMatch(stdout, new RegExp(`^${images} converted into .* s\n$`));
+        assertEquals([code, stderr], [0, ""]);
+      } else {
+        assertEquals(code, 1);
+        assertEquals(
+          stderr.match(/: the output would replace the input\n/g)?.length,
+          2,
+        );
+      }
+      // Once more: nothing of what was made is taken for an input.
+      await home.run("grayscale", ...args);
+      assertEquals(home.list(), [...inputs, ...made].sort());
+    });
+  }
+});
+
+function readGif(home: Home, name: string): Uint8Array<ArrayBuffer> {
+  return Deno.readFileSync(join(home.path, name));
+}
+
+Deno.test("grayscale skips what is up to date, redoes what is not", async () => {
+  await using home = new Home();
+  await home.write({ "in/a.gif": GIF, "in/b.gif": GIF });
+  const done = async (...more: string[]) => {
+    const { code, stdout } = await home.run(
+      "grayscale",
+      "in",
+      "--json",
+      ...more,
+    );
+    assertEquals(code, 0);
+    const objects: { path: string; out: string; skipped?: true }[] = JSON.parse(
+      stdout,
+    );
+    return objects.filter((one) => !one.skipped).map(({ path }) => path).sort();
+  };
+  assertEquals(await done(), ["in/a.gif", "in/b.gif"]);
+  assertEquals(await done(), []);
+  assertEquals(await done("--force"), ["in/a.gif", "in/b.gif"]);
+  const soon = new Date(Date.now() + 60_000);
+  await Deno.utime(join(home.path, "in/b.gif"), soon, soon);
+  assertEquals(await done(), ["in/b.gif"]);
+  await Deno.remove(join(home.path, "gray/a.gif"));
+  assertEquals(await done(), ["in/a.gif", "in/b.gif"]);
+});
+
+Deno.test("grayscale never writes over an input", async () => {
+  await using home = new Home();
+  await home.write({ "d/a.gif": GIF, "d/sub/a.gif": GIF });
+  await Deno.symlink("d", join(home.path, "alias"));
+  const cases: [args: string[], cause: string, lines: number][] = [
+    [["d", "--out", "d"], "the input", 2],
+    [["d", "--out", "./alias"], "the input", 2],
+    [["d/*", "--out", "d"], "the input", 2],
+    [["d/a.gif", "d/sub/a.gif", "--out", "d/sub/.."], "the input", 2],
+    // The gray d/a.gif would be d/sub/a.gif, which is to be converted as well.
+    [["d", "d/sub", "--out", "d/sub"], "another input", 1],
+  ];
+  for (const [args, cause, lines] of cases) {
+    const { code, stderr } = await home.run("grayscale", ...args);
+    assertEquals(code, 1, args.join(" "));
+    const told = stderr.split(`: the output would replace ${cause}\n`);
+    assertEquals([told.length - 1, told.at(-1)], [lines, ""], stderr);
+    for (const name of ["d/a.gif", "d/sub/a.gif"]) {
+      assertEquals(readGif(home, name), GIF, args.join(" "));
+    }
+  }
+});
+
+Deno.test("grayscale names what it cannot convert, on a line each, and goes on", async () => {
+  await using home = new Home();
+  const image = { seed: 1, width: 40, height: 30 };
+  const path = (name: string) => join(home.path, name);
+  await home.write({
+    "in/good.gif": GIF,
+    "in/cut.gif": GIF.slice(0, 30),
+    "in/empty.png": "",
+    "in/text.jpg": "no image at all",
+    "in/.left.gif.1-0a1b2c3d.manyhands": GIF, // of a killed run: no input
+  });
+  await makeImage({ ...image, path: path("in/big.png") });
+  await makeImage({ ...image, path: path("in/good.jpg"), width: 30 });
+  await Deno.writeFile(
+    path("in/cut.png"),
+    (await Deno.readFile(path("in/big.png"))).slice(0, 900),
+  );
+  const args = ["in", "nothing", "--max-pixels", "900"];
+  const { code, stdout, stderr } = await home.run("grayscale", ...args);
+  assertEquals(code, 1);
+  assertEquals(home.list("gray"), ["good.gif", "good.jpg"]);
+  assertMatch(stdout, /^2 images converted into gray, 6 failed in .* s\n$/);
+  const causes: Record<string, RegExp> = {
+    "in/big.png": /too large: 40x30 is more than 900 pixels/,
+    "in/cut.gif": /truncated GIF/,
+    "in/cut.png": /truncated PNG/,
+    "in/empty.png": /empty file/,
+    "in/text.jpg": /not an image/,
+    "nothing": /No such file or directory/,
+  };
+  const lines = stderr.trimEnd().split("\n").sort();
+  assertEquals(lines.map((line) => line.split(": ")[0]), Object.keys(causes));
+  for (const line of lines) assertMatch(line, causes[line.split(": ")[0]]);
+  const json = await home.run("grayscale", ...args, "--json", "--force");
+  const objects: Record<string, string>[] = JSON.parse(json.stdout);
+  assertEquals(
+    objects.map(({ path, error, out }) => error ? path : `${path} ${out}`)
+      .sort(),
+    [...Object.keys(causes), "in/good.gif gray/good.gif"]
+      .concat("in/good.jpg gray/good.jpg").sort(),
+  );
+  const quiet = await home.run("grayscale", ...args, "--json", "--quiet");
+  assertEquals([quiet.code, quiet.stdout], [1, ""]);
+});
+
+Deno.test("grayscale --compare says what the pool brought for one's own images", async () => {
+  await using home = new Home();
+  home.copyProject();
+  await home.write({
+    "in/2024-01-01 #1.gif": GIF,
+    "in/b.gif": GIF,
+    "in/c": "",
+  });
+  const args = ["in", "--compare", "--workers", "1"];
+  for (let time = 1; time <= 2; time++) { // up to date or not
+    const { code, stdout, stderr } = await home.run("grayscale", ...args);
+    assertEquals([code, stderr], [1, "in/c: empty file\n"]);
+    assertMatch(stdout, /^2 images converted into gray, 1 failed\n\n\|/);
+    checkReport(
+      home,
+      "grayscale",
+      stdout,
+      `deno task grayscale ${args.join(" ")}`,
+    );
+    assertStringIncludes(
+      readReport(home, "grayscale"),
+      "  1 2024-01-01 _1.gif :",
+    );
+  }
+});
+
+/** 1280 and 1920, as they stand in a JPEG's frame header. */
+const HEIGHT_WIDTH = "\x05\0\x07\x80";
+
+Deno.test("grayscale without arguments makes ten images, and compares", async () => {
+  await using home = new Home();
+  home.copyProject();
+  const names = Array.from(
+    { length: 10 },
+    (_, i) => `image_${i + 1}.${i % 2 ? "png" : "jpg"}`,
+  );
+  const folder = "project/fixtures/images";
+  // Small ones, but for one: they stand in for those of an earlier run.
+  await Deno.mkdir(join(home.path, folder), { recursive: true });
+  for (const [seed, name] of names.slice(1).entries()) {
+    const path = join(home.path, folder, name);
+    await makeImage({ path, seed, width: 60, height: 40 });
+  }
+  const before = readAll(home, folder);
+  const { code, stdout, stderr } = await home.run("grayscale");
+  assertEquals([code, stderr], [0, ""]);
+  const after = readAll(home, folder);
+  assertEquals(Object.keys(after), names.toSorted());
+  for (const name of Object.keys(before)) {
+    assertEquals(after[name], before[name], `${name} is kept`);
+  }
+  assertStringIncludes(after["image_1.jpg"], HEIGHT_WIDTH);
+  assertEquals(home.list("project/fixtures/gray"), names.toSorted());
+  assert(
+    stdout.startsWith("10 images converted into project/fixtures/gray\n\n"),
+  );
+  checkReport(home, "grayscale", stdout, "deno task grayscale\n");
+});
+
+// Ctrl-C
+
+function pressCtrlC(child: Deno.ChildProcess): void {
+  try {
+    child.kill("SIGINT");
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error; // it has ended already
+  }
+}
+
+Deno.test("Ctrl-C leaves no temporary and no half file", async (t) => {
+  await using home = new Home();
+  const first = join(home.path, "in/0.png");
+  await Deno.mkdir(join(home.path, "in"));
+  await makeImage({ path: first, seed: 1, width: 500, height: 400 });
+  for (let i = 1; i < 40; i++) {
+    await Deno.copyFile(first, join(home.path, `in/${i}.png`));
+  }
+  assertEquals((await home.run("grayscale", first, "--out", "ref")).code, 0);
+  const whole = readGif(home, "ref/0.png");
+  /** Waits until so many are done, then interrupts, once and again. */
+  const interrupt = async (
+    child: Deno.ChildProcess,
+    many: number,
+    kill: () => void,
+  ) => {
+    const outcome = ended(child);
+    const done = () => outputs(home).filter((name) => /^\d/.test(name)).length;
+    if (many < 0) await new Promise((resolve) => setTimeout(resolve, 30));
+    else while (done() < many) await new Promise((r) => setTimeout(r, 5));
+    kill();
+    kill();
+    return await outcome;
+  };
+  const check = () => {
+    for (const name of outputs(home)) {
+      assertMatch(name, /^\d+\.png$/, "no temporary file");
+      assertEquals(readGif(home, `gray/${name}`), whole, "no half file");
+    }
+    if (outputs(home).length > 0) {
+      Deno.removeSync(join(home.path, "gray"), { recursive: true });
+    }
+  };
+  for (const many of [-1, 0, 1, 2, 5]) {
+    await t.step(`after ${many} images`, async () => {
+      const args = ["in", "--workers", "2"];
+      const child = home.start(home.words("grayscale", args));
+      const outcome = await interrupt(child, many, () => pressCtrlC(child));
+      assertEquals(outcome, { code: 130, stdout: "", stderr: "" });
+      check();
+    });
+  }
+  await t.step("through deno task", async () => {
+    const args = ["task", "-q", "grayscale", "in", "--workers", "2"];
+    const child = home.start([Deno.execPath(), ...args], true);
+    // As a terminal does: to all of the process group at once.
+    const kill = () =>
+      void new Deno.Command("sh", {
+        args: ["-c", `kill -INT -${child.pid}`],
+      }).outputSync();
+    const { code, stdout } = await interrupt(child, 1, kill);
+    assertEquals([code, stdout], [130, ""]);
+    check();
+  });
+  await t.step("what a killed run left is cleared by the next", async () => {
+    const left = join(home.path, "gray/.x.png.1-0a1b2c3d.manyhands");
+    await Deno.mkdir(join(home.path, "gray"));
+    await Deno.writeFile(left, GIF);
+    const old = new Date(Date.now() - 3_600_000);
+    await Deno.utime(left, old, old);
+    assertEquals((await home.run("grayscale", first)).code, 0);
+    assertEquals(outputs(home), ["0.png"]);
+    check();
+  });
+});
+
+function outputs(home: Home): string[] {
+  try {
+    return home.list("gray");
+  } catch {
+    return []; // not made yet
+  }
+}
+
+Deno.test("Ctrl-C ends the other tasks, too", async (t) => {
+  await using home = new Home();
+  home.copyProject();
+  const cases: [task: string, args: string[]][] = [
+    ["fixtures", ["--images", "40", "--out", "f"]],
+    ["logscan", []],
+    ["grayscale", ["--simulate"]],
+    ["bench", ["--images", "40"]],
+  ];
+  for (const [task, args] of cases) {
+    await t.step(task, async () => {
+      const child = home.start(home.words(task, args));
+      const outcome = ended(child);
+      await new Promise((resolve) => setTimeout(resolve, 700));
+      pressCtrlC(child);
+      pressCtrlC(child);
+      const { code, stderr } = await outcome;
+      assertEquals([code, stderr], [130, ""]);
+      assertEquals(home.list().filter((name) => /manyhands$/.test(name)), []);
+    });
+  }
+});
+
+Deno.test("grayscale --simulate does the exercise to the letter", async () => {
+  await using home = new Home();
+  const child = home.start(home.words("grayscale", ["--simulate"]));
+  const wanted = "Sequentially:\nProcessing image_1.jpg\n" +
+    "image_1.jpg processed\nProcessing image_2.jpg\n";
+  let said = "";
+  const decoder = new TextDecoder();
+  for await (const bytes of child.stdout) {
+    said += decoder.decode(bytes);
+    if (said.length >= wanted.length) pressCtrlC(child); // ten seconds more
+  }
+  const { code } = await child.status;
+  assertEquals(await child.stderr.text(), "");
+  assertEquals([said.slice(0, wanted.length), code], [wanted, 130]);
+});
+
+// fixtures and bench
+
+Deno.test("fixtures are the same for the same seed, and others for another", async () => {
+  await using home = new Home();
+  const make = async (out: string, images: string, ...args: string[]) => {
+    const order = ["--images", images, "--logs", "4", "--lines", "50"];
+    const { code, stderr } = await home.run(
+      "fixtures",
+      ...[...order, "--out", out, ...args],
+    );
+    assertEquals([code, stderr], [0, ""]);
+    return readAll(home, out);
+  };
+  const first = await make("a", "2", "--seed", "5");
+  assertEquals(Object.keys(first), [
+    ...["images/image_1.jpg", "images/image_2.png"],
+    ...[1, 2, 3, 4].map((i) => `logs/log_${i}.txt`),
+  ]);
+  assertStringIncludes(first["images/image_1.jpg"], HEIGHT_WIDTH);
+  assertStringIncludes(first["images/image_2.png"], "\x07\x80\0\0\x05\0");
+  const again = await make("b", "1", "--seed", "5", "--workers", "1");
+  const { "images/image_2.png": _, ...rest } = first;
+  assertEquals(again, rest);
+  const other = await make("c", "1", "--seed", "9007199254740991");
+  for (const name of Object.keys(other)) {
+    assertNotEquals(other[name], first[name], name);
+  }
+  const alerts = Object.values(first).filter((s) => s.includes("unauthorized"));
+  assert(alerts.length > 0 && alerts.length < 4);
+  const none = await home.run(
+    "fixtures",
+    ...["--images", "0", "--logs", "1", "--lines", "1", "--out", "d"],
+  );
+  assertEquals(none, {
+    code: 0,
+    stdout: "0 images in d/images, 1 log in d/logs\n",
+    stderr: "",
+  });
+  assertEquals(home.list("d"), ["logs/log_1.txt"]);
+});
+
+Deno.test("bench reports on both jobs", async () => {
+  await using home = new Home();
+  home.copyProject();
+  const folder = join(home.project, "fixtures/bench/images");
+  const args = ["--images=1", "--logs=2", "--lines=99", "--workers=1"];
+  const { code, stdout, stderr } = await home.run("bench", ...args);
+  assertEquals([code, stderr], [0, ""]);
+  assertEquals([...Deno.readDirSync(folder)].length, 1);
+  const report = readReport(home, "benchmark");
+  assertStringIncludes(report, `    deno task bench ${args.join(" ")}\n`);
+  const tables = [...report.matchAll(/^\| workers (.|\n)*?\n\n/gm)];
+  assertEquals(tables.length, 2);
+  for (const [table] of tables) assertStringIncludes(stdout, table);
+  assertEquals(report.match(/```mermaid\nxychart-beta\n/g)?.length, 2);
+  assert(!/NaN|Infinity|undefined/.test(report), report);
+});
