@@ -568,7 +568,11 @@ function cloneable(value: unknown): unknown {
 }
 
 function messageOf(thrown: unknown): string {
-  return textOf(thrown instanceof Error ? thrown.message : thrown);
+  try {
+    return textOf(thrown instanceof Error ? thrown.message : thrown);
+  } catch { // a proxy that does not say of what class it is
+    return textOf(undefined);
+  }
 }
 
 /** A value as text, also where it refuses to be. */
@@ -869,8 +873,8 @@ abstract class Call {
   protected answered = 0;
   protected exhausted = false;
   ended = false;
-  /** An item could not be cloned: one a message, to see which. */
-  single = false;
+  /** Halved while an item is looked for that cannot be cloned. */
+  chunkLimit = Infinity;
   /** The pool is closing: nothing bounds the look-ahead any more. */
   unbounded = false;
   readonly #iterator: Iterator<unknown> | AsyncIterator<unknown>;
@@ -905,9 +909,10 @@ abstract class Call {
   /** How many items make a chunk at present. */
   get chunkSize(): number {
     // What is moved is gone where its message fails, so it travels alone.
-    if (this.single || this.options.transfer) return 1;
-    return this.options.chunkSize ??
+    if (this.options.transfer) return 1;
+    const size = this.options.chunkSize ??
       Math.min(this.chunkMax, this.pace.chunkSize);
+    return Math.min(size, this.chunkLimit);
   }
 
   /** How many items keep all workers busy: two chunks each. */
@@ -1461,15 +1466,14 @@ export class Pool<J extends Jobs> extends Runner<J> {
     });
   }
 
-  /** An item could not be cloned: alone, it fails; else each is tried alone. */
+  /** An item could not be cloned: alone, it fails; else it is looked for. */
   #notSent(tasks: Task[], error: unknown): void {
-    if (tasks.length === 1) {
-      const [{ call, index }] = tasks;
-      const reason = new JobError(call.job, index, error);
-      return call.settled(index, { status: "rejected", reason });
-    }
-    for (const { call } of tasks) call.single = true;
-    this.#returned(tasks);
+    const limit = tasks.length > 1 ? tasks.length >> 1 : Infinity;
+    for (const { call } of tasks) call.chunkLimit = limit;
+    if (tasks.length > 1) return this.#returned(tasks);
+    const [{ call, index }] = tasks;
+    const reason = new JobError(call.job, index, error);
+    call.settled(index, { status: "rejected", reason });
   }
 
   #returned(tasks: Task[]): void {
@@ -1698,8 +1702,8 @@ function measure(pace: Pace, chunk: Chunk, { elapsed }: Results): void {
 
 /** Whether single items of two calls can go in one message. */
 function canShare(a: Call, b: Call): boolean {
-  return a.job === b.job && a.spread === b.spread && !a.single && !b.single &&
-    !a.options.transfer && !b.options.transfer &&
+  return a.job === b.job && a.spread === b.spread && !a.options.transfer &&
+    !b.options.transfer &&
     a.options.chunkSize === b.options.chunkSize;
 }
 

@@ -48,7 +48,8 @@ async function encode(
   { width, height, data }: Raster,
   { lossless = false, quality = 90 } = {},
 ): Promise<Uint8Array> {
-  const { MagickFormat, MagickImage, MagickReadSettings } = await useCodec();
+  const magick = await useCodec();
+  const { MagickFormat, MagickImage, MagickReadSettings } = magick;
   const image = MagickImage.create();
   try {
     const raw = { format: MagickFormat.Rgba, width, height, depth: 8 };
@@ -57,6 +58,9 @@ async function encode(
     image.settings.setDefine("WEBP", "lossless", lossless);
     image.settings.setDefine("WEBP", "exact", lossless);
     image.settings.setDefine("HEIC", "speed", 9);
+    if (format === "TIFF") {
+      image.settings.compression = magick.CompressionMethod.LZW;
+    }
     return image.write(format, (bytes) => bytes.slice());
   } finally {
     image.dispose();
@@ -367,18 +371,24 @@ Deno.test("grayscale: the same image gives the same bytes a second later", async
   // Odd numbers of bytes leave a gap in a TIFF, which was once never written.
   for (let width = 1; width <= 17; width++) {
     images.push(encodeTiff([draw(width, 3)]));
-    images.push(await encode("TIFF", draw(width, 7, true)));
+    images.push(await encode("TIFF", draw(width + 40, 47, true)));
   }
   images.push(...Object.values(await oneOfEach(draw(61, 47))));
-  const convert = async (list: Uint8Array[]) => {
+  const convert = async (list: Uint8Array[], ink = 0) => {
     const out = [];
-    for (const bytes of list) out.push(await grayscale(bytes));
+    for (const bytes of list) {
+      // What the codec's memory held before must not come along.
+      for (const side of [4, 8, 16, 32, 64, 128]) {
+        const data = new Uint8Array(4 * side * side).fill(ink);
+        await encode("BMP", { width: side, height: side, data });
+      }
+      out.push(await grayscale(bytes));
+    }
     return out;
   };
-  const first = await convert(images);
+  const first = await convert(images, 85);
   await new Promise((resolve) => setTimeout(resolve, 1100));
-  // In another order, so that the codec's memory holds something else.
-  const second = (await convert(images.toReversed())).reverse();
+  const second = (await convert(images.toReversed(), 170)).reverse();
   for (const [i, bytes] of first.entries()) {
     assertEquals(second[i], bytes, `image ${i}`);
   }
@@ -482,6 +492,7 @@ Deno.test("grayscale: what is no image never reaches the codec", async () => {
   const texts = {
     "text": "hello world, this is a text\n",
     "words that begin with BM": "BMW is a maker of cars, since 1916, in Munich",
+    "BM and no known header": "BM" + "a".repeat(13) + "\0".repeat(40),
     "SVG": '<svg xmlns="http://www.w3.org/2000/svg"><image href="/x"/></svg>',
     "XML": '<?xml version="1.0"?><svg/>',
     "MVG": "push graphic-context\nfill url(https://x)\npop graphic-context",
@@ -530,7 +541,9 @@ Deno.test("grayscale: a truncated image is refused, wherever it is cut", async (
   const header = /^(not an image|broken (PNG|AVIF): no (IHDR|picture))/;
   for (const [format, bytes] of Object.entries(all)) {
     const steps = Math.ceil(bytes.length / 150);
-    for (let cut = 1; cut < bytes.length; cut += cut < 64 ? 1 : steps) {
+    const last = bytes.length - 16;
+    const step = (cut: number) => cut < 64 || cut >= last ? 1 : steps;
+    for (let cut = 1; cut < bytes.length; cut += step(cut)) {
       // Only the trailer of a GIF may be missing.
       if (format === "GIF" && cut === bytes.length - 1) continue;
       const clue = `${format} of ${bytes.length} bytes, cut at ${cut}`;
@@ -587,6 +600,31 @@ Deno.test("grayscale: mutations are refused in one line, or give an image", asyn
     assertEquals(await grayscale(probe), probeGray, format);
     assert(refused > counts[format] / 10, `${format}: ${refused} refused`);
   }
+});
+
+Deno.test("grayscale: a codec that crashed is started anew", async () => {
+  const before = useCodec();
+  const { MagickImage } = await before;
+  const { create } = MagickImage;
+  try {
+    MagickImage.create = () => {
+      throw new WebAssembly.RuntimeError("unreachable");
+    };
+    const error = await assertRejects(() => grayscale(probe), Error);
+    assertEquals(
+      error.message,
+      "broken PNG: the codec crashed on it (unreachable)",
+    );
+  } finally {
+    MagickImage.create = create;
+  }
+  assertEquals(await grayscale(probe), probeGray);
+  assert(useCodec() !== before);
+  // What is merely broken does not cost a new start.
+  const now = useCodec();
+  await refusal(probe.subarray(0, 300), "cut");
+  await refusal((await encode("JPEG", small)).subarray(0, 400), "cut");
+  assert(useCodec() === now);
 });
 
 Deno.test("grayscale: a flipped byte in a PNG's pixels is broken data", async () => {

@@ -7,6 +7,42 @@ function wait(ms: number): void {
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
 }
 
+/** What nobody should throw, and somebody does. */
+const odd: Record<string, () => unknown> = {
+  undefined: () => undefined,
+  symbol: () => Symbol("s"),
+  function: () => () => {},
+  "no text": () => ({ toString: "x", valueOf: 1 }),
+  "no text inside": () =>
+    Object.assign(new Error(), { message: { toString: 1 } }),
+  "circular cause": () => {
+    const error = new Error("round");
+    error.cause = error;
+    return error;
+  },
+  "a getter that throws": () =>
+    Object.defineProperty(new Error("x"), "message", {
+      get: () => {
+        throw new Error("getter");
+      },
+    }),
+  "a proxy that throws": () =>
+    new Proxy({}, {
+      getPrototypeOf: () => {
+        throw new Error("trap");
+      },
+    }),
+  "properties that cannot be cloned": () =>
+    Object.assign(new Error("x"), { fn: () => {}, code: 7 }),
+  "a name of another class": () =>
+    Object.assign(new Error("x"), { name: "DOMException", code: 1 }),
+  DOMException: () => new DOMException("x", "AbortError"),
+  aggregate: () => new AggregateError([new RangeError("one"), 2], "both"),
+};
+
+/** The names of what `throwOdd` throws. */
+export const oddities = Object.keys(odd);
+
 export const jobs = {
   double: (n: number) => 2 * n,
   add: (a: number, b: number) => a + b,
@@ -33,7 +69,16 @@ export const jobs = {
     throw null;
   },
   throwNotFound: () => Deno.readTextFileSync("no such file"),
+  throwOdd: (kind: string) => {
+    throw odd[kind]();
+  },
   returnFunction: (): unknown => () => {},
+  /** Numbers as they are, odd ones in a buffer to be moved, 4 not at all. */
+  returnMixed: (n: number): unknown => {
+    if (n === 4) return () => {};
+    const bytes = new Uint8Array(n);
+    return n % 2 ? transfer(bytes, [bytes.buffer]) : n;
+  },
   returnDetached: () => {
     const bytes = new Uint8Array(8);
     structuredClone(bytes, { transfer: [bytes.buffer] });

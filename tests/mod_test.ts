@@ -18,7 +18,7 @@ import {
   WorkerLostError,
   WorkerStartError,
 } from "../mod.ts";
-import { jobs, service } from "./jobs.ts";
+import { jobs, oddities, service } from "./jobs.ts";
 
 const numbers = (count: number) => Array.from({ length: count }, (_, i) => i);
 const doubles = (count: number) => numbers(count).map((n) => 2 * n);
@@ -150,6 +150,48 @@ runnerTest("an error tells the job, the item and the cause", async (runner) => {
   assertInstanceOf(nothing, JobError);
   assertEquals(nothing.cause, null);
   assertEquals(await runner.apply("double", [1]), 2);
+});
+
+runnerTest("whatever is thrown is the cause of a JobError", async (runner) => {
+  for (const kind of oddities) {
+    const error = await runner.apply("throwOdd", [kind]).catch((e) => e);
+    assertInstanceOf(error, JobError, kind);
+    assertEquals(error.index, 0, kind);
+    if (kind === "aggregate") {
+      const [one, two] = (error.cause as AggregateError).errors;
+      assertInstanceOf(one, RangeError);
+      assertEquals([one.message, two], ["one", 2]);
+    }
+    if (kind === "properties that cannot be cloned") {
+      assertEquals((error.cause as { code: number }).code, 7);
+    }
+    if (kind === "DOMException") {
+      assertEquals((error.cause as Error).name, "AbortError");
+    }
+  }
+  assertEquals(await runner.apply("double", [1]), 2);
+});
+
+runnerTest("strings are iterable, numbers are not", async (runner) => {
+  assertEquals(await runner.map("same", "abc"), ["a", "b", "c"]);
+  const items = 5 as unknown as number[];
+  await assertRejects(() => runner.map("double", items), TypeError, "'items'");
+  assertThrows(() => runner.imap("double", items), TypeError, "is 5");
+});
+
+runnerTest("close waits for a map, terminate fails it", async (runner) => {
+  let done = false;
+  const map = runner.map("sleep", [20, 20]).then(() => done = true);
+  await runner.close();
+  assert(done);
+  await map;
+  await using other = runner instanceof Pool
+    ? new Pool(service, { size: 1 })
+    : sequential(service);
+  const failed = other.map("sleep", Array(50).fill(20)).catch((e) => e.name);
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  await other.terminate();
+  assertEquals(await failed, "AbortError");
 });
 
 runnerTest("imap throws after the results that came before", async (runner) => {
@@ -575,6 +617,68 @@ poolTest(
     }
   },
 );
+
+poolTest(
+  "Pool: one bad item of many is found, in chunks of any size",
+  async () => {
+    await using pool = new Pool(service, { size: 2 });
+    for (const chunkSize of [undefined, 7, 300_000]) {
+      const items: unknown[] = numbers(200_000);
+      items[150_000] = () => {};
+      const options = { settle: true, chunkSize } as const;
+      const outcomes = await pool.map("same", items, options);
+      const bad = outcomes.flatMap(({ status }, i) =>
+        status === "rejected" ? [i] : []
+      );
+      assertEquals(bad, [150_000]);
+    }
+  },
+);
+
+poolTest(
+  "Pool: a bad result takes no neighbour along, moved or not",
+  async () => {
+    await using pool = new Pool(service, { size: 1 });
+    await pool.map("returnMixed", Array(300).fill(0)); // now chunks are large
+    const items = numbers(100);
+    const outcomes = await pool.map("returnMixed", items, { settle: true });
+    for (const [n, { status }] of outcomes.entries()) {
+      assertEquals(status, n === 4 ? "rejected" : "fulfilled", `${n}`);
+    }
+    const buffers = numbers(9).map((n) =>
+      n === 4 ? () => n : new Uint8Array(n)
+    );
+    const moved = await pool.map("same", buffers, {
+      settle: true,
+      transfer: (item: { buffer?: ArrayBuffer }) =>
+        item.buffer ? [item.buffer] : [],
+    });
+    assertEquals(moved.map(({ status }) => status[0]).join(""), "ffffrffff");
+  },
+);
+
+poolTest("Pool: the input may end the pool", async () => {
+  for (const end of ["terminate", "close"] as const) {
+    const pool = new Pool(service, { size: 2 });
+    let ended: Promise<void> | undefined;
+    const items = function* () {
+      for (let i = 0; i < 20; i++) {
+        if (i === 5) ended = pool[end]();
+        yield i;
+      }
+    };
+    const call = pool.map("double", items()).catch((error) => error.name);
+    const wanted = end === "close" ? doubles(20) : "AbortError";
+    assertEquals(await call, wanted);
+    await ended;
+    const late = {
+      [Symbol.iterator]: () => {
+        throw new Error("the input is not begun");
+      },
+    };
+    await assertRejects(() => pool.map("double", late), DOMException);
+  }
+});
 
 poolTest("Pool: a module that does not start is one clear error", async () => {
   const folder = await Deno.makeTempDir();

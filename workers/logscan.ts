@@ -118,7 +118,6 @@ interface Plan {
  * @example Which of these logs has an alert in it
  * ```ts
  * import { sequential } from "../mod.ts";
-import { causeOf } from "./files.ts";
  * import { scanLogs, service } from "./logscan.ts";
  *
  * const path = await Deno.makeTempFile();
