@@ -1,0 +1,245 @@
+import {
+  assert,
+  assertEquals,
+  assertInstanceOf,
+  assertRejects,
+  assertStringIncludes,
+} from "@std/assert";
+import {
+  JobError,
+  Pool,
+  sequential,
+  WorkerLostError,
+  WorkerStartError,
+} from "../../mod.ts";
+import { jobs, oddities, service } from "../jobs.ts";
+import { doubles, numbers, poolTest, runnerTest } from "../runners.ts";
+
+runnerTest("whatever is thrown is the cause of a JobError", async (runner) => {
+  for (const kind of oddities) {
+    const error = await runner.apply("throwOdd", [kind]).catch((e) => e);
+    assertInstanceOf(error, JobError, kind);
+    assertEquals(error.index, 0, kind);
+    if (kind === "aggregate") {
+      const [one, two] = (error.cause as AggregateError).errors;
+      assertInstanceOf(one, RangeError);
+      assertEquals([one.message, two], ["one", 2]);
+    }
+    if (kind === "properties that cannot be cloned") {
+      assertEquals((error.cause as { code: number }).code, 7);
+    }
+    if (kind === "DOMException") {
+      assertEquals((error.cause as Error).name, "AbortError");
+    }
+  }
+  assertEquals(await runner.apply("double", [1]), 2);
+});
+
+runnerTest(
+  "an input that throws fails the call, and is closed",
+  async (runner) => {
+    let pulled = 0;
+    const bad = {
+      [Symbol.iterator]: () => ({
+        next: () => {
+          if (pulled++ === 50) throw new Error("no more");
+          return { done: false, value: pulled };
+        },
+      }),
+    };
+    for (const method of ["map", "imap", "imapUnordered"] as const) {
+      pulled = 0;
+      await assertRejects(
+        async () => {
+          const call = runner[method]("double", bad as Iterable<number>);
+          if (call instanceof Promise) await call;
+          else for await (const _ of call);
+        },
+        Error,
+        "no more",
+      );
+      assertEquals(pulled, 51);
+    }
+    assertEquals(await runner.apply("double", [1]), 2);
+  },
+);
+
+poolTest("Pool: terminate while the workers start", async () => {
+  const pool = new Pool(service, { size: 4 });
+  const call = pool.map("double", numbers(100)).catch((error) => error.name);
+  await pool.terminate();
+  assertEquals(await call, "AbortError");
+});
+
+for (
+  const job of ["exitOn", "closeOn", "throwLateOn", "rejectLateOn"] as const
+) {
+  poolTest(`Pool: a worker lost by ${job} costs one item`, async () => {
+    await using pool = new Pool(service, { size: 2 });
+    const items = numbers(12).map((n): [number, number] => [n, 7]);
+    const outcomes = await pool.starmap(job, items, { settle: true });
+    for (const [n, outcome] of outcomes.entries()) {
+      if (n !== 7) assertEquals(outcome, { status: "fulfilled", value: n });
+    }
+    const lost = outcomes[7];
+    assert(lost.status === "rejected");
+    assertInstanceOf(lost.reason, WorkerLostError);
+    assertEquals([lost.reason.job, lost.reason.index], [job, 7]);
+    if (job.includes("Late")) assertInstanceOf(lost.reason.cause, RangeError);
+    await assertRejects(() => pool.apply(job, [1, 1]), WorkerLostError);
+    assertEquals(await pool.apply("double", [2]), 4);
+  });
+}
+
+poolTest("Pool: an error after the reply harms nobody", async () => {
+  await using pool = new Pool(service, { size: 1 });
+  for (let i = 0; i < 5; i++) {
+    assertEquals(await pool.apply("throwAfterReply", [i]), i);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  assertEquals(await pool.apply("double", [2]), 4);
+});
+
+poolTest("Pool: every worker may die, and the work is done", async () => {
+  await using pool = new Pool(service, { size: 3 });
+  const items = numbers(300).map((n): [number, number] => [n, n - n % 10]);
+  const outcomes = await pool.starmap("exitOn", items, {
+    settle: true,
+    chunkSize: 1,
+  });
+  for (const [n, outcome] of outcomes.entries()) {
+    assertEquals(outcome.status, n % 10 ? "fulfilled" : "rejected", `${n}`);
+  }
+});
+
+poolTest(
+  "Pool: what cannot be cloned fails alone, again and again",
+  async () => {
+    await using pool = new Pool(service, { size: 2 });
+    for (let i = 0; i < 20; i++) {
+      for (const job of ["returnFunction", "returnDetached"] as const) {
+        const error = await pool.apply(job, []).catch((error) => error);
+        assertInstanceOf(error, JobError);
+        assertEquals((error.cause as Error).name, "DataCloneError");
+      }
+      const items = numbers(9).map((n) => n === 4 ? () => n : n);
+      const outcomes = await pool.map("same", items, { settle: true });
+      assertEquals(
+        outcomes.map(({ status }) => status[0]).join(""),
+        "ffffrffff",
+      );
+      assertEquals(await pool.apply("double", [i]), 2 * i);
+    }
+  },
+);
+
+poolTest(
+  "Pool: one bad item of many is found, in chunks of any size",
+  async () => {
+    await using pool = new Pool(service, { size: 2 });
+    for (const chunkSize of [undefined, 7, 300_000]) {
+      const items: unknown[] = numbers(200_000);
+      items[150_000] = () => {};
+      const options = { settle: true, chunkSize } as const;
+      const outcomes = await pool.map("same", items, options);
+      const bad = outcomes.flatMap(({ status }, i) =>
+        status === "rejected" ? [i] : []
+      );
+      assertEquals(bad, [150_000]);
+    }
+  },
+);
+
+poolTest(
+  "Pool: a bad result takes no neighbour along, moved or not",
+  async () => {
+    await using pool = new Pool(service, { size: 1 });
+    await pool.map("returnMixed", Array(300).fill(0)); // now chunks are large
+    const items = numbers(100);
+    const outcomes = await pool.map("returnMixed", items, { settle: true });
+    for (const [n, { status }] of outcomes.entries()) {
+      assertEquals(status, n === 4 ? "rejected" : "fulfilled", `${n}`);
+    }
+    const buffers = numbers(9).map((n) =>
+      n === 4 ? () => n : new Uint8Array(n)
+    );
+    const moved = await pool.map("same", buffers, {
+      settle: true,
+      transfer: (item: { buffer?: ArrayBuffer }) =>
+        item.buffer ? [item.buffer] : [],
+    });
+    assertEquals(moved.map(({ status }) => status[0]).join(""), "ffffrffff");
+  },
+);
+
+poolTest("Pool: the input may end the pool", async () => {
+  for (const end of ["terminate", "close"] as const) {
+    const pool = new Pool(service, { size: 2 });
+    let ended: Promise<void> | undefined;
+    const items = function* () {
+      for (let i = 0; i < 20; i++) {
+        if (i === 5) ended = pool[end]();
+        yield i;
+      }
+    };
+    const call = pool.map("double", items()).catch((error) => error.name);
+    const wanted = end === "close" ? doubles(20) : "AbortError";
+    assertEquals(await call, wanted);
+    await ended;
+    const late = {
+      [Symbol.iterator]: () => {
+        throw new Error("the input is not begun");
+      },
+    };
+    await assertRejects(() => pool.map("double", late), DOMException);
+  }
+});
+
+poolTest("Pool: a module that does not start is one clear error", async () => {
+  const folder = await Deno.makeTempDir();
+  const modules: Record<string, [content: string, why: string]> = {
+    "syntax.ts": ["const = 1;", "syntax.ts"],
+    "throws.ts": ["throw new RangeError('at load');", "at load"],
+    "imports.ts": ["import './none.ts';", "none.ts"],
+    "silent.ts": ["export {};", "within 300 ms"],
+    "closes.ts": ["self.close();", "within 300 ms"],
+    "hangs.ts": ["await new Promise(() => {});", "within 300 ms"],
+  };
+  for (const [name, [content]] of Object.entries(modules)) {
+    await Deno.writeTextFile(`${folder}/${name}`, content);
+  }
+  for (
+    const [name, [, why]] of [
+      ...Object.entries(modules),
+      ["none.ts", ["", "none.ts"]] as const,
+    ]
+  ) {
+    const url = new URL(`file://${folder}/${name}`);
+    await using pool = new Pool<typeof jobs>(url, {
+      size: 3,
+      startTimeout: 300,
+    });
+    const calls = [
+      pool.map("double", [1, 2, 3]),
+      Array.fromAsync(pool.imap("double", [1, 2, 3])),
+    ];
+    for (const call of calls) {
+      const error = await assertRejects(() => call, WorkerStartError, name);
+      assertStringIncludes((error as Error).message, why);
+    }
+    await assertRejects(() => pool.apply("double", [1]), WorkerStartError);
+  }
+  await Deno.remove(folder, { recursive: true });
+});
+
+poolTest("Pool: setup that fails is a failed start", async () => {
+  await using pool = new Pool(service, { size: 2, init: "bad" });
+  const error = await assertRejects(
+    () => pool.map("double", [1, 2, 3]),
+    WorkerStartError,
+    "cannot set up",
+  );
+  assertStringIncludes((error.cause as Error).stack!, "jobs.ts");
+  const alone = sequential(service, { init: "bad" });
+  await assertRejects(() => alone.apply("double", [1]), Error, "cannot set up");
+});
