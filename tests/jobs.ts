@@ -55,7 +55,12 @@ export const jobs = {
     await new Promise((resolve) => setTimeout(resolve, ms));
     return ms;
   },
-  touch: (path: string) => Deno.writeTextFileSync(path, "", { append: true }),
+  /** Counts in shared memory, slowly, and fails at the first. */
+  countOrFail: (counter: Int32Array<SharedArrayBuffer>, n: number) => {
+    if (n === 0) throw new Error("the first one");
+    Atomics.add(counter, 0, 1);
+    wait(5);
+  },
   fill: (length: number) => {
     const bytes = new Uint8Array(length).fill(7);
     return transfer(bytes, [bytes.buffer]);
