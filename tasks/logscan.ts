@@ -42,7 +42,10 @@ import {
   writeReport,
 } from "./report.ts";
 
-const HELP = `Finds keywords in logs: plain ones of any encoding, and .gz files.
+const HELP = `Finds keywords in logs, plain ones and .gz files.
+
+Keywords are searched as their UTF-8 bytes; in a plain file with a UTF-16
+byte-order mark, in that encoding.
 
 Usage: deno task logscan [FLAG]… [PATH]…
 
@@ -103,9 +106,13 @@ async function scan(printer: Printer): Promise<void> {
     }
   };
   await using pool = new Pool(service, { size: flags.number.workers });
-  for await (const report of scanLogs(pool, paths(), options)) {
+  const parts = flags.is.lines && !flags.is.json;
+  const reports = scanLogs(pool, paths(), { ...options, parts });
+  for await (const report of reports) {
+    await printer.scanned(report, names[0]);
+    if (report.more) continue;
+    names.shift();
     progress.step();
-    await printer.scanned(report, names.shift()!);
   }
   await progress.stop();
   printer.end();
@@ -178,7 +185,7 @@ async function collect(
 /** Prints reports as the flags want them, and keeps the exit status. */
 class Printer {
   readonly flags: Flags;
-  readonly options: Required<ScanOptions>;
+  readonly options: Required<Omit<ScanOptions, "parts">>;
   #found = false;
   #trouble = false;
   #objects = 0;

@@ -259,6 +259,71 @@ Deno.test("scanLogs reads all members of a .gz, and what it can of a bad one", a
   await Deno.remove(dir, { recursive: true });
 });
 
+Deno.test("scanLogs finds all that is before the damage in a .gz", async (t) => {
+  const noise = (length: number) =>
+    Uint8Array.from({ length }, (_, i) => (i * i * 7919 + i) >> 5);
+  const content = Buffer.concat([text(`a\n${KEYWORD}\n`), noise(300_000)]);
+  const whole = gzipSync(content);
+  const flipped = Buffer.from(whole);
+  flipped[whole.length - 7] ^= 255; // in the checksum
+  const cases: Record<string, Uint8Array> = {
+    "truncated": whole.subarray(0, whole.length - 1000),
+    "truncated in the trailer": whole.subarray(0, whole.length - 4),
+    "a wrong checksum": flipped,
+    "garbage after it": Buffer.concat([whole, text("garbage")]),
+    "a damaged second member": Buffer.concat([
+      whole,
+      whole.subarray(0, 9),
+      text("x".repeat(99)),
+    ]),
+  };
+  for (const [name, bytes] of Object.entries(cases)) {
+    await t.step(name, async () => {
+      const path = await Deno.makeTempFile();
+      await Deno.writeFile(path, bytes);
+      for (const mode of ["found", "lines"] as const) {
+        const [report] = await scan([path], { mode });
+        assertEquals(report.hits.map((hit) => hit.line), [2], mode);
+        if (mode === "lines") assert(report.error, "the damage is reported");
+      }
+      await Deno.remove(path);
+    });
+  }
+});
+
+Deno.test("scanLogs gives many hits in parts, and misses none", async (t) => {
+  const lines = Array.from(
+    { length: 120_000 },
+    (_, i) =>
+      i % 3 ? `${KEYWORD} number ${i} ${"x".repeat(i % 50)}` : `line ${i}`,
+  );
+  const plain = text(lines.join("\n"));
+  const wide = Buffer.from(`\ufeff${lines.join("\n")}`, "utf16le");
+  const cases = { plain, gzip: gzipSync(plain, { level: 1 }), wide };
+  const wanted = reference(plain, [KEYWORD]).map((
+    { line, text },
+  ) => [line, text]);
+  for (const [name, bytes] of Object.entries(cases)) {
+    await t.step(name, async () => {
+      const path = await Deno.makeTempFile();
+      await Deno.writeFile(path, bytes);
+      const [whole] = await scan([path], { mode: "lines" });
+      assertEquals(whole.hits.map((hit) => [hit.line, hit.text]), wanted);
+      const parts = await scan([path, path], { mode: "lines", parts: true });
+      assert(parts.length > 4, `${parts.length} parts`);
+      const hits = parts.flatMap((part) => part.hits);
+      assertEquals(hits.map((hit) => [hit.line, hit.text]), [
+        ...wanted,
+        ...wanted,
+      ]);
+      assertEquals(parts.filter((part) => !part.more).length, 2);
+      assertEquals(parts.at(-1)!.count, wanted.length);
+      assertEquals(whole.count, wanted.length);
+      await Deno.remove(path);
+    });
+  }
+});
+
 Deno.test("scanLogs reports what it cannot read and goes on, in order", async () => {
   const dir = await Deno.makeTempDir();
   const good = join(dir, "good.txt");

@@ -1,5 +1,6 @@
 /**
- * Finds keywords in log files, whatever their encoding.
+ * Finds keywords in log files: as bytes, or as text where a file says that it
+ * is UTF-16.
  *
  * {@linkcode scanLogs} goes in three steps, which stand in this order below:
  * *plan* cuts big files into spans, *scan* searches a span in a worker, *merge*
@@ -10,6 +11,7 @@
  */
 
 import { Buffer } from "node:buffer";
+import type { Gunzip } from "node:zlib";
 import { type Items, type Runner, serve, type Service } from "../mod.ts";
 import { causeOf } from "./files.ts";
 
@@ -21,6 +23,10 @@ const SPAN = 32 << 20;
 const LINE_MAX = 64 << 10;
 /** The same where they cannot, as they were decompressed or decoded. */
 const DECODED_LINE_MAX = 32 << 20;
+/** A job gives hits of about so many bytes; for more it is called again. */
+const PART = 8 << 20;
+/** What a hit weighs besides its text, in bytes. */
+const HIT = 200;
 
 /**
  * What is wanted of a file: whether a keyword is in it (it stops at the first
@@ -34,6 +40,11 @@ export interface ScanOptions {
   keywords?: string[];
   /** What is wanted. Default: `"found"`. */
   mode?: Mode;
+  /**
+   * Whether to give the hits of a file in parts, as they are there: several
+   * reports, all but the last with `more`. Else all are held until the end.
+   */
+  parts?: boolean;
 }
 
 /** A line with a keyword in it. */
@@ -69,6 +80,8 @@ export interface Report {
   hits: Hit[];
   /** Why the file, or the rest of it, could not be searched. */
   error?: string;
+  /** With `parts`: the file's next report goes on; the numbers are sums. */
+  more?: true;
 }
 
 /** A part of a file to be searched: the lines that begin in it. */
@@ -86,9 +99,11 @@ export interface Span {
 }
 
 /** What was found in a span; line numbers are counted from its beginning. */
-export interface SpanReport extends Omit<Report, "path" | "found"> {
-  /** How many lines it has; not counted for mode `"count"`. */
+export interface SpanReport extends Omit<Report, "path" | "found" | "more"> {
+  /** How many lines were searched; not counted for mode `"count"`. */
   lines: number;
+  /** Where to go on, in bytes, as the hits are many enough for one answer. */
+  next?: number;
 }
 
 // Plan
@@ -98,6 +113,8 @@ interface Plan {
   report: Report;
   /** How many of its spans have not been merged. */
   left: number;
+  /** Where the spans end. */
+  ends: (number | undefined)[];
   /** How many lines the merged spans have. */
   lines: number;
 }
@@ -133,7 +150,7 @@ export async function* scanLogs(
   paths: Items<string>,
   options: ScanOptions = {},
 ): AsyncGenerator<Report, void, void> {
-  const { keywords = ["unauthorized access"], mode = "found" } = options;
+  const { keywords = ["unauthorized access"], mode = "found", parts } = options;
   for (const keyword of keywords) {
     if (!/^[^\n\r]+$/.test(keyword)) {
       throw new RangeError(
@@ -146,12 +163,27 @@ export async function* scanLogs(
   const spans = planSpans(paths, plans, keywords, mode);
   // Each outcome belongs to the oldest plan that still waits for one.
   for await (
-    const outcome of runner.imap("scanSpan", spans, { settle: true })
+    let outcome of runner.imap("scanSpan", spans, { settle: true })
   ) {
     yield* finished(plans);
-    merge(plans[0], outcome, mode);
+    const [plan] = plans;
+    const end = plan.ends.shift();
+    for (;;) {
+      const start = merge(plan, outcome, mode);
+      if (start === undefined) break;
+      if (parts) yield takePart(plan);
+      const span = { path: plan.report.path, start, end, keywords, mode };
+      outcome = await runner.apply("scanSpan", [span], { settle: true });
+    }
+    if (--plan.left > 0 && parts) yield takePart(plan);
   }
   yield* finished(plans);
+}
+
+function takePart({ report }: Plan): Report {
+  const { hits } = report;
+  report.hits = [];
+  return { ...report, hits, more: true };
 }
 
 function* finished(plans: Plan[]): Generator<Report, void, void> {
@@ -166,11 +198,12 @@ async function* planSpans(
 ): AsyncGenerator<Span, void, void> {
   for await (const path of paths) {
     const report = { path, found: false, count: 0, bytes: 0, hits: [] };
-    const plan: Plan = { report, left: 0, lines: 0 };
+    const plan: Plan = { report, left: 0, ends: [], lines: 0 };
     plans.push(plan);
     try {
       const cuts = await planCuts(path);
       plan.left = cuts.length;
+      plan.ends = cuts.map(({ end }) => end);
       for (const { start, end } of cuts) {
         // Found already: the rest need not be searched.
         if (mode === "found" && plan.report.found) plan.left--;
@@ -220,15 +253,14 @@ export async function scanSpan(span: Span): Promise<SpanReport> {
   using file = Deno.openSync(span.path);
   const block = new Uint8Array(BLOCK);
   const head = block.subarray(0, file.readSync(block.subarray(0, 4)) ?? 0);
-  const gzip = span.start === 0 && isGzip(head);
-  const encoding = gzip || span.start > 0 ? undefined : utf16(head);
+  const gzip = isGzip(head);
+  const encoding = gzip ? undefined : utf16(head);
   // The newline before a later span tells whether a line begins with it.
-  const from = Math.max(0, span.start - 1);
-  file.seekSync(from, Deno.SeekMode.Start);
+  const from = Math.max(0, span.start - (encoding ? 2 : 1));
   const search = new Search(span, from, gzip, encoding);
   try {
-    if (gzip) await searchGzip(search, file, block);
-    else for (const bytes of blocks(file, block)) if (!search.add(bytes)) break;
+    if (gzip) await searchGzip(search, file, block, from);
+    else searchPlain(search, file, block, from);
     search.end();
   } catch (error) {
     search.end();
@@ -237,32 +269,93 @@ export async function scanSpan(span: Span): Promise<SpanReport> {
   return search.report;
 }
 
-function* blocks(file: Deno.FsFile, block: Uint8Array): Generator<Uint8Array> {
-  for (let n; (n = file.readSync(block)) !== null;) yield block.subarray(0, n);
+function searchPlain(
+  search: Search,
+  file: Deno.FsFile,
+  block: Uint8Array,
+  from: number,
+): void {
+  file.seekSync(from, Deno.SeekMode.Start);
+  for (let n; (n = file.readSync(block)) !== null;) {
+    if (!search.add(block.subarray(0, n))) break;
+  }
 }
 
-/** All members of a gzip file (RFC 1952), decompressed in blocks. */
+/**
+ * Searches all members of a gzip file (RFC 1952), decompressed in blocks, from
+ * an offset of what they contain.
+ *
+ * Where a write fails, what it decompressed before the damage is lost. So it is
+ * done again from the start, with smaller and smaller writes at that place,
+ * down to the byte.
+ */
 async function searchGzip(
   search: Search,
   file: Deno.FsFile,
   block: Uint8Array,
+  from: number,
 ): Promise<void> {
   // Loaded on first need: it would double the time that a worker takes to
   // start. (`DecompressionStream` fails at the second member of a file.)
   const { createGunzip } = await import("node:zlib");
-  const { Readable } = await import("node:stream");
-  const gunzip = createGunzip({ chunkSize: BLOCK });
-  const copies = blocks(file, block).map((bytes) => bytes.slice());
-  const source = Readable.from(copies);
-  source.on("error", (error) => gunzip.destroy(error));
-  try {
-    for await (const bytes of source.pipe(gunzip)) {
-      if (!search.add(bytes)) break;
+  let searched = from; // of the output
+  let good = 0; // of the input
+  let cause: unknown;
+  for (let size = BLOCK;; size = Math.max(1, size >> 7)) {
+    const gunzip = createGunzip({ chunkSize: BLOCK });
+    let wanted = true;
+    let position = 0;
+    // Some errors are only to be seen by the stream being closed.
+    const broken = Promise.withResolvers<never>();
+    broken.promise.catch(() => {});
+    gunzip.on("error", broken.reject);
+    gunzip.on(
+      "close",
+      () => broken.reject(new Error("damaged")),
+    );
+    gunzip.on("data", (bytes: Uint8Array) => {
+      const fresh = bytes.subarray(Math.max(0, searched - position));
+      position += bytes.length;
+      if (!wanted || fresh.length === 0) return;
+      wanted = search.add(fresh);
+      searched = position;
+    });
+    file.seekSync(0, Deno.SeekMode.Start);
+    let read = 0;
+    let ending = false;
+    try {
+      while (wanted && !ending) {
+        const most = read < good ? Math.min(BLOCK, good - read) : size;
+        const n = file.readSync(block.subarray(0, most));
+        ending = n === null;
+        const passed = pass(gunzip, block.subarray(0, n ?? 0), ending);
+        await Promise.race([passed, broken.promise]);
+        // What comes before this write; its own errors come with the next.
+        good = Math.max(good, read);
+        read += n ?? 0;
+      }
+      return;
+    } catch (error) {
+      cause ??= error; // of the first time: later ones are less clear
+      // Cut off, it gave all that it has.
+      const { code } = error as { code?: string };
+      if (size === 1 || code === "Z_BUF_ERROR") throw cause;
+    } finally {
+      gunzip.destroy();
     }
-  } finally {
-    source.destroy();
-    gunzip.destroy();
   }
+}
+
+/** Writes bytes to a stream, or ends it; fulfils when all is decompressed. */
+function pass(
+  gunzip: Gunzip,
+  bytes: Uint8Array,
+  ending: boolean,
+): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (ending) gunzip.once("end", resolve).end();
+    else gunzip.write(bytes, (error) => error ? reject(error) : resolve());
+  });
 }
 
 function isGzip(head: Uint8Array): boolean {
@@ -302,6 +395,8 @@ class Search {
   /** Before its first newline a later span has only another one's line. */
   #skipping: boolean;
   #done = false;
+  /** What the hits so far weigh, in bytes. */
+  #weight = 0;
 
   constructor(span: Span, offset: number, gzip: boolean, encoding?: string) {
     this.#span = span;
@@ -385,11 +480,20 @@ class Search {
         this.#span.keywords.filter((_, i) => within(next[i])),
         end - start > this.#lineMax ? undefined : text.slice(start, end),
       );
+      if (this.#weight > PART) return this.#pause(text, counted, end + 1);
       next.forEach((position, i) => {
         if (within(position)) next[i] = text.indexOf(this.#needles[i], end);
       });
     }
     this.#countLines(text, counted, to);
+  }
+
+  /** Ends this answer after a line; another call goes on with the next. */
+  #pause(text: string, counted: number, next: number): void {
+    this.#countLines(text, counted, next);
+    this.#done = true;
+    this.report.next = this.#offset + next * this.#unit;
+    this.report.bytes = this.report.next - this.#span.start;
   }
 
   #countLines(text: string, from: number, to: number): void {
@@ -439,6 +543,7 @@ class Search {
     const line = this.report.lines + 1;
     const shown = text === undefined ? {} : this.#shown(text, offset);
     this.report.hits.push({ line, offset, length, keywords, ...shown });
+    this.#weight += HIT + (text?.length ?? 0);
     if (mode === "found") this.#done = true;
   }
 
@@ -462,14 +567,16 @@ class Search {
 
 // Merge
 
-/** Adds what was found in the next span of a file to its report. */
+/**
+ * Adds what was found in the next span of a file, or in a part of one, to its
+ * report; tells where the span has to be gone on with.
+ */
 function merge(
   plan: Plan,
   outcome: PromiseSettledResult<SpanReport>,
   mode: Mode,
-): void {
+): number | undefined {
   const { report } = plan;
-  plan.left--;
   // Spans that were under way when an earlier one had the first hit.
   if (mode === "found" && report.found) return;
   if (outcome.status === "rejected") {
@@ -482,9 +589,11 @@ function merge(
   report.count += span.count;
   report.found = report.count > 0;
   for (const hit of span.hits) {
-    report.hits.push({ ...hit, line: plan.lines + hit.line });
+    hit.line += plan.lines;
+    report.hits.push(hit);
   }
   plan.lines += span.lines;
+  return span.next;
 }
 
 const jobs = { scanSpan };
