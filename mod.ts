@@ -118,6 +118,8 @@ const STREAM_CHUNK_MAX = 256;
 const STEAL_MS = 2;
 /** Added to a claim counter, it ends the chunk: no item has such a position. */
 const REVOKED = 2 ** 30;
+/** The longest time of a timer, in ms; a longer one would fire at once. */
+const TIMER_MAX = 2 ** 31 - 1;
 /** How long to wait for an ended worker's thread; an endless loop has no end. */
 const END_MS = 500;
 
@@ -548,14 +550,19 @@ function revive(failure: Failure): unknown {
   ) {
     Object.setPrototypeOf(error, known.prototype);
   }
-  const properties = new Map(value as Map<string, unknown>);
-  properties.set("name", name).set("stack", stack);
-  if (cause) properties.set("cause", revive(cause));
-  if (errors) properties.set("errors", errors.map(revive));
-  for (const [key, value] of properties) {
-    const hidden = { value, configurable: true, writable: true };
-    Object.defineProperty(error, key, hidden);
-  }
+  const define = (key: string, value: unknown, enumerable = false) =>
+    Object.defineProperty(error, key, {
+      value,
+      enumerable,
+      configurable: true,
+      writable: true,
+    });
+  define("name", name);
+  define("stack", stack);
+  if (cause) define("cause", revive(cause));
+  if (errors) define("errors", errors.map(revive));
+  const own = value as Map<string, unknown>;
+  for (const [key, value] of own) define(key, value, true);
   return error;
 }
 
@@ -1283,7 +1290,9 @@ export class Pool<J extends Jobs> extends Runner<J> {
     const { size = navigator.hardwareConcurrency, startTimeout, init } =
       options;
     checkCount("make a pool", "size", size);
-    checkCount("make a pool", "startTimeout", startTimeout);
+    checkCount("make a pool", "startTimeout", startTimeout, TIMER_MAX);
+    checkType("make a pool", "onTask", options.onTask, "function");
+    checkType("make a pool", "name", options.name, "string");
     structuredClone(init);
     this.size = size;
     this.#options = options;
@@ -1716,7 +1725,10 @@ function checkJob(jobs: Jobs, job: string): void {
 }
 
 function checkCall(job: string, items: unknown, options: CallOptions): void {
-  checkCount(`run '${job}'`, "chunkSize", options.chunkSize);
+  const what = `run '${job}'`;
+  checkCount(what, "chunkSize", options.chunkSize);
+  checkType(what, "settle", options.settle, "boolean");
+  checkType(what, "transfer", options.transfer, "function");
   const { [Symbol.iterator]: each, [Symbol.asyncIterator]: eachAsync } = Object(
     items,
   );
@@ -1728,11 +1740,31 @@ function checkCall(job: string, items: unknown, options: CallOptions): void {
 }
 
 /** Refuses what is not a whole number from 1, naming option and value. */
-function checkCount(what: string, option: string, value?: number): void {
-  if (value === undefined || Number.isInteger(value) && value > 0) return;
-  const Class = typeof value === "number" ? RangeError : TypeError;
-  throw new Class(
-    `Cannot ${what} as '${option}' must be a positive integer: ` +
+function checkCount(
+  what: string,
+  option: string,
+  value?: number,
+  most = Infinity,
+): void {
+  checkType(what, option, value, "number");
+  if (value === undefined) return;
+  if (Number.isInteger(value) && value > 0 && value <= most) return;
+  const upTo = most === Infinity ? "" : ` up to ${most}`;
+  throw new RangeError(
+    `Cannot ${what} as '${option}' must be a positive integer${upTo}: ` +
+      `current value is ${value}`,
+  );
+}
+
+function checkType(
+  what: string,
+  option: string,
+  value: unknown,
+  type: string,
+): void {
+  if (value === undefined || typeof value === type) return;
+  throw new TypeError(
+    `Cannot ${what} as '${option}' must be a ${type}: ` +
       `current value is ${textOf(value)}`,
   );
 }
@@ -1744,7 +1776,9 @@ function checkCount(what: string, option: string, value?: number): void {
  *
  * It has the same methods as a {@linkcode Pool}, with the same results and
  * errors, so that what a pool brings can be measured against it. Nothing is
- * copied: a job gets the very items, and the caller the very results.
+ * copied: a job gets the very items, and the caller the very results. Nothing
+ * is computed ahead either: `close` does not wait for an `imap` that is being
+ * read, which goes on as it is read.
  *
  * @param service What {@linkcode serve} returned
  * @param options See {@linkcode SequentialOptions}
@@ -1775,13 +1809,16 @@ class Sequential<J extends Jobs> extends Runner<J> {
   readonly #service: Service<J>;
   readonly #options: SequentialOptions;
   readonly #running = new Set<Promise<unknown>>();
+  readonly #terminated = Promise.withResolvers<never>();
   #setUp?: Promise<unknown>;
   #state: "open" | "closed" | "terminated" = "open";
 
   constructor(service: Service<J>, options: SequentialOptions) {
     super();
+    checkType("run sequentially", "onTask", options.onTask, "function");
     this.#service = service;
     this.#options = options;
+    this.#terminated.promise.catch(() => {}); // not an error by itself
   }
 
   override async close(): Promise<void> {
@@ -1789,9 +1826,10 @@ class Sequential<J extends Jobs> extends Runner<J> {
     await Promise.allSettled(this.#running);
   }
 
-  override async terminate(): Promise<void> {
+  override terminate(): Promise<void> {
     this.#state = "terminated";
-    await Promise.allSettled(this.#running);
+    this.#terminated.reject(terminatedError());
+    return Promise.resolve();
   }
 
   protected override async gather(request: CallRequest): Promise<unknown[]> {
@@ -1799,7 +1837,8 @@ class Sequential<J extends Jobs> extends Runner<J> {
     const running = this.#gather(request);
     this.#running.add(running);
     try {
-      return await running;
+      // A job that never answers must not keep its caller after the end.
+      return await Promise.race([running, this.#terminated.promise]);
     } finally {
       this.#running.delete(running);
     }
@@ -1902,11 +1941,11 @@ function isThenable(value: unknown): value is PromiseLike<unknown> {
 
 function closedError(job: string, state: string): DOMException {
   return new DOMException(
-    `Cannot run '${job}' as the pool is ${state}`,
+    `Cannot run '${job}' as the runner is ${state}`,
     "InvalidStateError",
   );
 }
 
 function terminatedError(): DOMException {
-  return new DOMException("The pool was terminated", "AbortError");
+  return new DOMException("The runner was terminated", "AbortError");
 }

@@ -130,6 +130,7 @@ runnerTest("close waits for a map, terminate fails it", async (runner) => {
   let done = false;
   const map = runner.map("sleep", [20, 20]).then(() => done = true);
   await runner.close();
+  await new Promise((resolve) => setTimeout(resolve));
   assert(done);
   await map;
   await using other = runner instanceof Pool
@@ -139,6 +140,8 @@ runnerTest("close waits for a map, terminate fails it", async (runner) => {
   await new Promise((resolve) => setTimeout(resolve, 5));
   await other.terminate();
   assertEquals(await failed, "AbortError");
+  // On this thread nothing stops the timer of a job that is waiting.
+  await new Promise((resolve) => setTimeout(resolve, 40));
 });
 
 runnerTest("imap throws after the results that came before", async (runner) => {
@@ -192,6 +195,18 @@ runnerTest(
       assertStringIncludes(error.message, `${chunkSize}`);
       assertThrows(() => runner.imap("double", [1], { chunkSize }), RangeError);
     }
+    for (
+      const bad of [{ settle: "yes" }, { transfer: 5 }, { chunkSize: "1" }]
+    ) {
+      const options = bad as unknown as { settle: true };
+      const [[name, value]] = Object.entries(bad);
+      const error = await assertRejects(
+        () => runner.map("double", [1], options),
+        TypeError,
+        `'${name}'`,
+      );
+      assertStringIncludes(error.message, `${value}`);
+    }
     const job = "toString" as "double";
     await assertRejects(() => runner.apply(job, [1]), TypeError, "'toString'");
     assertThrows(() => runner.imap(job, [1]), TypeError, "double, add");
@@ -240,8 +255,13 @@ poolTest("Pool: options of a wrong value or type are refused", async () => {
       assertStringIncludes((error as Error).message, `${value}`);
     }
   }
-  const size = "2" as unknown as number;
-  assertThrows(() => new Pool(service, { size }), TypeError, "'size'");
+  for (const bad of [{ size: "2" }, { onTask: 5 }, { name: 5 }]) {
+    const options = bad as unknown as PoolOptions;
+    const [name] = Object.keys(bad);
+    assertThrows(() => new Pool(service, options), TypeError, `'${name}'`);
+  }
+  const startTimeout = 2 ** 31; // more than a timer can wait
+  assertThrows(() => new Pool(service, { startTimeout }), RangeError);
   assertThrows(() => new Pool("not a URL"), TypeError);
   assertThrows(() => new Pool(service, { init: () => {} }), DOMException);
   await Promise.resolve();
