@@ -15,6 +15,8 @@ const TEST = [
   "--allow-net=127.0.0.1",
 ];
 
+if (Deno.args.length > 0) answer(Deno.args[0]);
+
 const modules = ["mod.ts", ...listed("workers")];
 
 const steps: string[][] = [
@@ -26,6 +28,19 @@ const steps: string[][] = [
   [...TEST, "tests"],
   [...TEST, "--doc", ...modules],
 ];
+
+/** Answers `--help`, and refuses all else. */
+function answer(arg: string): never {
+  const isHelp = arg === "--help" || arg === "-h";
+  if (isHelp) {
+    console.log("Usage: deno task ok");
+    console.log("Checks format, lint, types, docs and tests; takes no flags.");
+  } else {
+    const shown = JSON.stringify(arg);
+    console.error(`ok: unexpected argument ${shown} (see --help)`);
+  }
+  Deno.exit(isHelp ? 0 : 2);
+}
 
 function listed(folder: string): string[] {
   const names = [...Deno.readDirSync(folder)].map(({ name }) => name);

@@ -105,6 +105,21 @@ function install(): void {
   }
 }
 
+/** Answers `--help`, and refuses all else. */
+function answer(arg: string): never {
+  const isHelp = arg === "--help" || arg === "-h";
+  if (isHelp) {
+    console.log("Usage: deno task setup");
+    console.log("Stands in for @std where jsr.io cannot be reached.");
+  } else {
+    const shown = JSON.stringify(arg);
+    console.error(`setup: unexpected argument ${shown} (see --help)`);
+  }
+  Deno.exit(isHelp ? 0 : 2);
+}
+
+if (Deno.args.length > 0) answer(Deno.args[0]);
+
 if (!exists(`${VENDOR}/@std`)) {
   const reason = await whyNot();
   if (reason !== undefined) {

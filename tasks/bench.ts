@@ -8,8 +8,11 @@ import { basename } from "@std/path/basename";
 import { join } from "@std/path/join";
 import type { Jobs } from "../mod.ts";
 import { clearTemporary } from "../workers/files.ts";
+import type { GrayJobs } from "../workers/grayscale.ts";
+import type { LogJobs } from "../workers/logscan.ts";
 import {
   commandLine,
+  type Flags,
   flush,
   onInterrupt,
   print,
@@ -51,19 +54,11 @@ async function main(args: string[]): Promise<number> {
     number: { images: 1, logs: 1, lines: 1 },
   });
   if (is.help) return print(HELP), 0;
-  const { images = 12, logs = 24, lines = 500_000 } = number;
-  const most = number.workers ?? navigator.hardwareConcurrency;
-  const out = join(projectFolder, "fixtures", "bench");
-  const gray = join(out, "gray");
-  onInterrupt(() => clearTemporary(gray, true));
-  const say = (text: string) => is.quiet || (print(`${text}\n`), flush());
   const { quiet } = is;
+  const say = (text: string) => quiet || (print(`${text}\n`), flush());
   say("Making the fixtures …");
-  const fixtures = await makeFixtures({ out, images, logs, lines, quiet });
-  const conversions = await grayscaleWork(
-    fixtures.images.map((path) => ({ path, out: join(gray, basename(path)) })),
-  );
-  const scans = await logscanWork(fixtures.logs, { mode: "count" });
+  const { conversions, scans } = await makeWork(number, quiet);
+  const most = number.workers ?? navigator.hardwareConcurrency;
   const parts = [
     "# Benchmark\n",
     "Each row is the median of repeats, sequential and parallel runs in turns",
@@ -90,6 +85,25 @@ async function main(args: string[]): Promise<number> {
   return 0;
 }
 
+/** Makes the fixtures, and of them the work of both kinds. */
+async function makeWork(
+  { images = 12, logs = 24, lines = 500_000 }: Flags["number"],
+  quiet: boolean,
+): Promise<{ conversions: Work<GrayJobs>; scans: Work<LogJobs> }> {
+  const out = join(projectFolder, "fixtures", "bench");
+  const gray = join(out, "gray");
+  onInterrupt(() => clearTemporary(gray, true));
+  const fixtures = await makeFixtures({ out, images, logs, lines, quiet });
+  const orders = fixtures.images.map((path) => ({
+    path,
+    out: join(gray, basename(path)),
+  }));
+  return {
+    conversions: await grayscaleWork(orders),
+    scans: await logscanWork(fixtures.logs, { mode: "count" }),
+  };
+}
+
 async function measure<J extends Jobs>(
   work: Work<J>,
   most: number,
@@ -99,7 +113,7 @@ async function measure<J extends Jobs>(
   const measured: Comparison[] = [];
   for (let workers = 1; workers <= most; workers++) {
     say(`${work.items} ${work.unit}, ${workers} of ${most} workers …`);
-    measured.push(await compare(work, workers, quiet));
+    measured.push(await compare(work, workers, quiet, false));
   }
   return measured;
 }

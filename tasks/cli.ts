@@ -12,6 +12,7 @@ import { isGlob } from "@std/path/is-glob";
 import { join } from "@std/path/join";
 import { relative } from "@std/path/relative";
 import { resolve } from "@std/path/resolve";
+import { JobError } from "../mod.ts";
 import { causeOf } from "../workers/files.ts";
 
 /** A wrong command line; its message is the one line that the user gets. */
@@ -58,26 +59,58 @@ export interface Flags {
 /**
  * Reads a command line.
  *
+ * @param args The words after the task's name
+ * @param spec The flags that the task has
+ * @returns What is given, by the flags' long names
  * @throws {UsageError} If a flag is unknown, or has no value or a wrong one
  */
 export function readFlags(args: string[], spec: Spec): Flags {
   const numbers: Record<string, number> = { workers: 1, ...spec.number };
   const texts = [...spec.text ?? [], ...Object.keys(numbers)];
   const lists = spec.list ?? [];
+  const booleans = ["help", "quiet", ...spec.boolean ?? []];
+  const alias: Record<string, string> = {
+    h: "help",
+    q: "quiet",
+    ...spec.alias,
+  };
   const unknown: string[] = [];
-  const given = parseArgs(args, {
-    boolean: ["help", "quiet", ...spec.boolean ?? []],
+  const words = joinValues(args, alias, [...texts, ...lists], numbers);
+  checkBooleans(words, alias, booleans);
+  const given = parseArgs(words, {
+    boolean: booleans,
     string: [...texts, ...lists, "_"],
     collect: lists,
-    alias: { h: "help", q: "quiet", ...spec.alias },
+    alias,
     unknown: (arg, key) => {
       if (key !== undefined) unknown.push(arg.split("=")[0]);
       return key === undefined;
     },
   }) as Record<string, unknown> & { _: string[] };
+  const flags = newFlags(given, booleans, lists, texts, numbers);
+  // Last: of `-k -x` the second half looks like a flag of its own.
+  if (unknown.length > 0) {
+    throw new UsageError(`unknown flag ${unknown[0]} (see --help)`);
+  }
+  if (!spec.paths && flags.paths.length > 0) {
+    throw new UsageError(
+      `unexpected argument '${flags.paths[0]}' (see --help)`,
+    );
+  }
+  return flags;
+}
+
+/** What was given, checked. */
+function newFlags(
+  given: Record<string, unknown> & { _: string[] },
+  booleans: string[],
+  lists: string[],
+  texts: string[],
+  numbers: Record<string, number>,
+): Flags {
   const paths = given._.map(String);
   const flags: Flags = { is: {}, text: {}, list: {}, number: {}, paths };
-  for (const name of ["help", "quiet", ...spec.boolean ?? []]) {
+  for (const name of booleans) {
     flags.is[name] = given[name] === true;
   }
   for (const name of lists) {
@@ -91,14 +124,66 @@ export function readFlags(args: string[], spec: Spec): Flags {
     if (name in numbers) flags.number[name] = toNumber(name, value, numbers);
     else flags.text[name] = value;
   }
-  // Last: of `--workers -1` the second half looks like a flag of its own.
-  if (unknown.length > 0) {
-    throw new UsageError(`unknown flag ${unknown[0]} (see --help)`);
-  }
-  if (!spec.paths && paths.length > 0) {
-    throw new UsageError(`unexpected argument '${paths[0]}' (see --help)`);
-  }
   return flags;
+}
+
+/**
+ * Joins values to their flags where `parseArgs` would take them for flags:
+ * `-kTEXT`, as grep has it, and `--workers -1`.
+ */
+function joinValues(
+  args: string[],
+  alias: Record<string, string>,
+  valued: string[],
+  numbers: Record<string, number>,
+): string[] {
+  const words: string[] = [];
+  for (let i = 0; i < args.length; i++) {
+    const arg = args[i];
+    if (arg === "--") return [...words, ...args.slice(i)];
+    if (
+      arg.slice(2) in numbers && arg.startsWith("--") &&
+      /^-\d/.test(args[i + 1] ?? "")
+    ) {
+      words.push(`${arg}=${args[++i]}`);
+    } else words.push(...splitShort(arg, alias, valued));
+  }
+  return words;
+}
+
+/** `-qkTEXT` as `-q --keyword=TEXT`; anything else as it is. */
+function splitShort(
+  arg: string,
+  alias: Record<string, string>,
+  valued: string[],
+): string[] {
+  if (!/^-[a-z]./is.test(arg)) return [arg];
+  for (let i = 1; i < arg.length && arg[i] in alias; i++) {
+    const name = alias[arg[i]];
+    if (!valued.includes(name)) continue;
+    const value = arg.slice(i + 1);
+    if (value === "" || value.startsWith("=")) break;
+    const before = i > 1 ? [arg.slice(0, i)] : [];
+    return [...before, `--${name}=${value}`];
+  }
+  return [arg];
+}
+
+/** `parseArgs` would take `--count=maybe` for `--count`. */
+function checkBooleans(
+  words: string[],
+  alias: Record<string, string>,
+  booleans: string[],
+): void {
+  for (const word of words) {
+    if (word === "--") return;
+    const [, key, value] = /^--?([^=]+)=(.*)$/s.exec(word) ?? [];
+    const name = alias[key] ?? key;
+    if (!booleans.includes(name) || /^(true|false)$/.test(value)) continue;
+    throw new UsageError(
+      `--${name} needs no value; it can be true or false, not '${value}'`,
+    );
+  }
 }
 
 function checkText(name: string, value: string): void {
@@ -143,6 +228,10 @@ const cleanUps: (() => unknown)[] = [];
  * What goes wrong is one line and status 2. A reader of stdout that has gone
  * (`| head`) ends the task quietly. The process ends even where a worker does
  * not: `Deno.exit` stops threads that nothing else can stop.
+ *
+ * @param name What the task is called, for its error messages
+ * @param main Does the task; it gets the command line, and gives the status
+ * @returns Never: the process has ended by then
  */
 export async function runTask(
   name: string,
@@ -160,10 +249,14 @@ export async function runTask(
   Deno.exit(status);
 }
 
-/** What was thrown, on one line. */
+/** What was thrown: `cause`, or `path: cause` where the system names a path. */
 function lineOf(error: unknown): string {
-  const message = error instanceof Error ? error.message : String(error);
-  return message.replace(/\s+/g, " ");
+  if (error instanceof UsageError) return error.message; // `warn` escapes it
+  if (error instanceof JobError) return lineOf(error.cause);
+  const message = error instanceof Error ? error.message : "";
+  const path = / \(os error \d+\): \w+ '(.*?)'(?: -> '.*')?$/s.exec(message)
+    ?.[1];
+  return path ? `${path}: ${causeOf(error)}` : causeOf(error);
 }
 
 /**
@@ -204,11 +297,17 @@ async function leave(): Promise<never> {
 
 const encoder = new TextEncoder();
 
+/** Asked once: each time costs as much as a line that is printed. */
+export const stdoutIsTerminal: boolean = Deno.stdout.isTerminal();
+
 let pending = "";
 
 /**
  * Writes to stdout, when there is enough; `runTask` writes the rest. Unlike
  * `console.log` it throws when nobody reads any more.
+ *
+ * @param text What to write, as it is; bytes go out at once
+ * @throws {Deno.errors.BrokenPipe} If nobody reads any more
  */
 export function print(text: string | Uint8Array): void {
   if (typeof text === "string") pending += text;
@@ -228,20 +327,30 @@ export function flush(): void {
 
 function write(bytes: Uint8Array): void {
   if (leaving || bytes.length === 0) return;
-  if (Deno.stdout.isTerminal()) clearBar();
+  if (stdoutIsTerminal) clearBar();
   for (let at = 0; at < bytes.length;) {
     at += Deno.stdout.writeSync(bytes.subarray(at));
   }
 }
 
-/** Writes a line to stderr. */
+/**
+ * Writes a line to stderr. It stays one line whatever is in it.
+ *
+ * @param line What to write; control characters in it are escaped
+ */
 export function warn(line: string): void {
   if (leaving) return;
   clearBar();
-  Deno.stderr.writeSync(encoder.encode(`${line}\n`));
+  Deno.stderr.writeSync(encoder.encode(`${escaped(line)}\n`));
 }
 
-/** So many of them: "1 image", "2 images". */
+/**
+ * So many of them: "1 image", "2 images".
+ *
+ * @param items How many
+ * @param unit What they are, in the plural
+ * @returns The number with the unit, which is in the singular for one
+ */
 export function count(items: number, unit: string): string {
   return `${items} ${items === 1 ? unit.replace(/s$/, "") : unit}`;
 }
@@ -252,9 +361,23 @@ export function shownPath(path: string): string {
   return /^\.\.(?![^/\\])/.test(below) ? path : below;
 }
 
-/** A terminal takes control characters for orders: there they are escaped. */
-export function printable(text: string, to = Deno.stdout): string {
-  if (!to.isTerminal()) return text;
+/**
+ * Escapes control characters where they would do harm: a terminal takes them
+ * for orders, and on stderr a newline would make two lines of a name. Other
+ * programs get from stdout what they are to get, to the byte.
+ *
+ * @param text What is to be written, such as a name
+ * @param to Where it goes; stdout by default
+ * @returns The text, with `\\x0a` for a newline
+ */
+export function printable(
+  text: string,
+  to: { isTerminal(): boolean } = Deno.stdout,
+): string {
+  return to === Deno.stdout && !stdoutIsTerminal ? text : escaped(text);
+}
+
+function escaped(text: string): string {
   return text.replace(
     /(?!\t)\p{Cc}/gu,
     (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}`,

@@ -34,6 +34,7 @@ import {
 } from "./cli.ts";
 import { makeFixtures } from "./fixtures.ts";
 import {
+  AllFailedError,
   compare,
   conclusion,
   render,
@@ -55,11 +56,13 @@ parallel, and what the parallelism brought goes into reports/grayscale.md.
       --force         convert also what has an up-to-date gray image already
       --max-pixels N  refuse larger images (default 268000000)
       --compare       convert all of them sequentially as well, and report
-      --simulate      the original exercise: ten images that take a second each
+      --simulate      the original exercise: ten images that take a second each;
+                      the job itself prints a line for each of them
       --json          an array with an object per image
       --workers N     how many workers convert (default: one per core;
                       10 for --simulate, as sleepers need no core)
-  -q, --quiet         print nothing, not even with --json, but errors
+  -q, --quiet         print nothing, not even with --json, but errors, and the
+                      job's own lines in --simulate
   -h, --help          show this
 
 Exit status: 0 when every image was converted, 1 when some were not, 2 on wrong
@@ -259,19 +262,18 @@ async function compareConversions(
   command: string,
 ): Promise<number> {
   const { flags, orders, names } = batch;
-  if (orders.length === 0) return finish(batch, `${summary(batch)}\n`);
+  const nothing = () =>
+    finish(batch, `${summary(batch)}: nothing to compare\n`);
+  if (orders.length === 0) return nothing();
   clearFolders(orders);
   const work = await grayscaleWork(orders);
   const workers = flags.number.workers ?? navigator.hardwareConcurrency;
-  const comparison = await compare(work, workers, flags.is.quiet);
-  for (const [i, name] of names.entries()) {
-    const failure = work.failures.get(i);
-    if (failure !== undefined) fail(batch, name, failure);
-    else {
-      batch.converted++;
-      batch.objects.push({ path: name, out: shownPath(orders[i].out) });
-    }
-  }
+  const comparison = await compare(work, workers, flags.is.quiet)
+    .catch((error) => {
+      if (!(error instanceof AllFailedError)) throw error;
+    });
+  note(batch, work.failures);
+  if (!comparison) return nothing();
   const status = finish(
     batch,
     `${summary(batch)}\n\n${table(comparison)}\n${conclusion(comparison)}\n`,
@@ -282,6 +284,19 @@ async function compareConversions(
   );
   if (!flags.is.json && !flags.is.quiet) print(`\nReport: ${path}\n`);
   return status;
+}
+
+/** Notes for each order of a batch how it went. */
+function note(batch: Batch, failures: Map<number, string>): void {
+  for (const [i, name] of batch.names.entries()) {
+    const failure = failures.get(i);
+    if (failure !== undefined) fail(batch, name, failure);
+    else {
+      batch.converted++;
+      const out = shownPath(batch.orders[i].out);
+      batch.objects.push({ path: name, out });
+    }
+  }
 }
 
 /** The conversion of a batch, to be compared. */

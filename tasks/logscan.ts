@@ -28,6 +28,7 @@ import {
   projectFolder,
   readFlags,
   runTask,
+  stdoutIsTerminal,
   totalSize,
   UsageError,
   warn,
@@ -223,7 +224,7 @@ class Printer {
       const shown = printable(text.trimEnd());
       print(`${printable(name)}: Found, line ${line}: ${shown}\n`);
     }
-    if (Deno.stdout.isTerminal()) flush();
+    if (stdoutIsTerminal) flush();
   }
 
   #printJson(report: Report): void {
@@ -255,7 +256,7 @@ async function printLine(
 ): Promise<void> {
   print(`${printable(name)}:${hit.line}:`);
   if (hit.text === undefined) await printBytes(report.path, hit);
-  else if (hit.raw === undefined || Deno.stdout.isTerminal()) {
+  else if (hit.raw === undefined || stdoutIsTerminal) {
     print(printable(hit.text));
   } else print(Uint8Array.from(hit.raw, (byte) => byte.charCodeAt(0)));
   print("\n");

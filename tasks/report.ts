@@ -32,12 +32,16 @@ export interface Work<J extends Jobs> {
   run(runner: Runner<J>, times: number): Promise<void>;
   /** What came out, to be compared; it is not timed. */
   answer(): Promise<string> | string;
+  /** Why items failed in the last run, by their index; none if absent. */
+  failures?: Map<number, string>;
 }
 
 /** What was measured. */
 export interface Comparison {
   /** How many items the batch had. */
   items: number;
+  /** How many of them failed. */
+  failed: number;
   /** What an item is, in the plural. */
   unit: string;
   /** How large the batch was, in bytes. */
@@ -46,9 +50,9 @@ export interface Comparison {
   workers: number;
   /** How often each was run, after a warm-up. */
   repeats: number;
-  /** Medians, in milliseconds. */
+  /** How long one thread alone took: the median, in milliseconds. */
   sequential: number;
-  /** Likewise. */
+  /** How long the pool took, its start not included: the median, in ms. */
   parallel: number;
   /** From `new Pool` until a worker began the first item, in milliseconds. */
   startUp: number;
@@ -63,24 +67,30 @@ const REPEATS = { least: 3, most: 25, ms: 2000 };
 /** How long the search for the break-even goes on, in ms. */
 const BREAK_EVEN_MS = 5000;
 
+/** Every item failed, so that there is nothing to compare. */
+export class AllFailedError extends Error {}
+
 /**
  * Measures work sequentially and in a pool: each after a warm-up, in turns.
  *
  * @param work What to measure
  * @param workers How many workers the pool has
  * @param quiet Whether to show no progress
+ * @param wantsBreakEven Whether to look for the break-even, for up to 5 s
  * @returns Medians, and what else belongs to an honest report
+ * @throws {AllFailedError} If every item failed in the first run
  * @throws {Error} If the answers differ
  */
 export async function compare<J extends Jobs>(
   work: Work<J>,
   workers: number,
   quiet = false,
+  wantsBreakEven = true,
 ): Promise<Comparison> {
   const progress = new Progress("runs", quiet);
   progress.expect(2 + 2 * REPEATS.least);
-  let timings: TaskTiming[] = [];
-  const onTask = (timing: TaskTiming) => void timings.push(timing);
+  const bench: Bench = { timings: [] };
+  const onTask = (timing: TaskTiming) => void bench.timings.push(timing);
   await using alone = sequential(work.service, { onTask });
   await using pool = new Pool(work.service, { size: workers, onTask });
   // Before anything is cleared nobody must write any more.
@@ -88,23 +98,56 @@ export async function compare<J extends Jobs>(
   const created = performance.timeOrigin + performance.now();
   await work.run(pool, 1);
   progress.step();
-  const startUp = firstStart(timings) - created;
-  const expected = await work.answer();
-  await work.run(alone, 1);
-  progress.step();
-  const runs: Record<"sequential" | "parallel", Run[]> = {
-    sequential: [],
-    parallel: [],
+  const startUp = firstStart(bench.timings) - created;
+  const { items, unit, bytes, failures } = work;
+  const failed = failures?.size ?? 0;
+  if (items > 0 && failed === items) {
+    await progress.stop();
+    throw new AllFailedError(
+      `Nothing to compare: ${count(items, unit)} failed`,
+    );
+  }
+  const runs = await runInTurns(work, alone, pool, bench, progress);
+  const [one, many] = [median(runs.sequential), median(runs.parallel)];
+  const repeats = runs.parallel.length;
+  const result: Comparison = {
+    ...{ items, failed, unit, bytes, workers, startUp, repeats },
+    sequential: one.ms,
+    parallel: many.ms,
+    timings: [...one.timings, ...many.timings],
   };
+  if (wantsBreakEven) {
+    result.breakEven = await findBreakEven(work, alone, pool, result);
+  }
+  await progress.stop();
+  return result;
+}
+
+/** Where the items of the run that is under way are noted. */
+interface Bench {
+  timings: TaskTiming[];
+}
+
+/** The timed runs of both kinds, after the pool's warm-up. */
+async function runInTurns<J extends Jobs>(
+  work: Work<J>,
+  alone: Runner<J>,
+  pool: Runner<J>,
+  bench: Bench,
+  progress: Progress,
+): Promise<Record<"sequential" | "parallel", Run[]>> {
+  const runs = { sequential: [] as Run[], parallel: [] as Run[] };
+  const expected = await work.answer();
+  await work.run(alone, 1); // its own warm-up
+  progress.step();
   const began = performance.now();
   let repeats = 0;
   do {
-    for (const [kind, runner] of [["sequential", alone], ["parallel", pool]]) {
-      timings = [];
-      const start = performance.now();
-      await work.run(runner as Runner<J>, 1);
-      const ms = performance.now() - start;
-      runs[kind as keyof typeof runs].push({ ms, timings });
+    for (const kind of ["sequential", "parallel"] as const) {
+      bench.timings = [];
+      const runner = kind === "sequential" ? alone : pool;
+      const ms = await timed(() => work.run(runner, 1));
+      runs[kind].push({ ms, timings: bench.timings });
       progress.step();
       if (await work.answer() !== expected) {
         throw new Error("The sequential and the parallel answers differ");
@@ -115,21 +158,7 @@ export async function compare<J extends Jobs>(
     repeats < REPEATS.least ||
     repeats < REPEATS.most && performance.now() - began < REPEATS.ms
   );
-  const [one, many] = [median(runs.sequential), median(runs.parallel)];
-  const result: Comparison = {
-    items: work.items,
-    unit: work.unit,
-    bytes: work.bytes,
-    workers,
-    repeats,
-    sequential: one.ms,
-    parallel: many.ms,
-    startUp,
-    timings: [...one.timings, ...many.timings],
-  };
-  result.breakEven = await findBreakEven(work, alone, pool, result);
-  await progress.stop();
-  return result;
+  return runs;
 }
 
 /** When the first item began; now, if none did. */
@@ -202,6 +231,12 @@ const size = (bytes: number) =>
     ? `${(bytes / 1e6).toFixed(1)} MB`
     : `${(bytes / 1e9).toFixed(1)} GB`;
 
+/** What was to be done, failures apart: "12 images and 7 that failed". */
+function batchOf({ items, failed, unit }: Comparison): string {
+  const done = count(items - failed, unit);
+  return failed > 0 ? `${done} and ${failed} that failed` : done;
+}
+
 /** How many times as fast the pool was. */
 export function speedUp({ sequential, parallel }: Comparison): number {
   return sequential / parallel;
@@ -257,10 +292,10 @@ function grid([head, ...rows]: string[][], left = [0]): string {
 
 /** What follows from the numbers, and only from them. */
 export function conclusion(comparison: Comparison): string {
-  const { items, unit, workers, startUp, sequential, parallel } = comparison;
+  const { workers, startUp, sequential, parallel } = comparison;
   const speed = speedUp(comparison);
   const who = count(workers, "workers");
-  const batch = `${count(items, unit)} (${size(comparison.bytes)})`;
+  const batch = `${batchOf(comparison)} (${size(comparison.bytes)})`;
   const first = speed > 1.1
     ? `${who} did ${batch} ${speed.toFixed(2)} times as fast as one thread ` +
       "alone."
@@ -402,9 +437,9 @@ export function scaling(title: string, measured: Comparison[]): string {
 /** What follows from the rows. */
 export function scalingConclusion(measured: Comparison[]): string {
   const best = measured.toSorted((a, b) => speedUp(b) - speedUp(a))[0];
-  const { items, unit, bytes, workers } = best;
+  const { bytes, workers } = best;
   const speed = speedUp(best);
-  const batch = `${count(items, unit)} (${size(bytes)})`;
+  const batch = `${batchOf(best)} (${size(bytes)})`;
   return speed > 1.1
     ? `The best for ${batch} was a pool of ${count(workers, "workers")}: ` +
       `${speed.toFixed(2)} times as fast as one thread alone.`
@@ -437,14 +472,15 @@ export function render(
   comparison: Comparison,
   labels: string[],
 ): string {
-  const { items, unit, bytes, repeats, timings } = comparison;
+  const { items, bytes, repeats, timings } = comparison;
+  const batch = batchOf(comparison);
   const { sequential, parallel, workers } = comparison;
   const bars = { sequential, [`${workers} in parallel`]: parallel };
   // Big logs are cut into parts: then a bar is not a file.
   const whole = timings.every(({ index }) => index < items);
   return `# ${title}
 
-${count(items, unit)} (${size(bytes)}), sequentially and in parallel. Each was
+${batch} (${size(bytes)}), sequentially and in parallel. Each was
 run ${count(repeats, "times")}, in turns and after a warm-up; the medians count,
 and the answers were the same to the byte.
 
@@ -455,7 +491,7 @@ ${commandBlock(command)}
 ## Result
 
 ${table(comparison)}
-${barChart(count(items, unit), "ms", bars)}
+${barChart(batch, "ms", bars)}
 ## Who worked when
 
 ${timeline(timings, whole ? labels : [])}

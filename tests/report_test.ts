@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import type { TaskTiming } from "../mod.ts";
 import {
+  AllFailedError,
   barChart,
   commandBlock,
   compare,
@@ -19,6 +20,7 @@ import { service } from "../workers/logscan.ts";
 function made(changes: Partial<Comparison> = {}): Comparison {
   return {
     items: 10,
+    failed: 0,
     unit: "images",
     bytes: 2_000_000,
     workers: 2,
@@ -87,6 +89,9 @@ Deno.test("the words are true of the numbers", async (t) => {
       /speed-up +\| +2\.00×/,
     ],
     "hardly any bytes": [{ bytes: 12 }, [/\(12 bytes\)/], /2\.00×/],
+    "some that failed": [{ failed: 3 }, [
+      /^2 workers did 7 images and 3 that failed \(2\.0 MB\) 2\.00 times/,
+    ], /speed-up +\| +2\.00×/],
     "lots of bytes": [{ bytes: 3e9 }, [/\(3\.0 GB\)/], /2\.00×/],
   };
   for (const [name, [changes, said, row]] of Object.entries(cases)) {
@@ -167,6 +172,14 @@ Deno.test("in a report a bar has a file's name only where it is a file", () => {
   assertMatch(report(2), /^ +3 : /m);
 });
 
+Deno.test("a report says how many failed", () => {
+  const report = render("x", "y", made({ failed: 9 }), []);
+  const told = report.match(/1 image and 9 that failed/g);
+  assertEquals(told?.length, 3); // the head, the chart and the conclusion
+  assert(!/fail/.test(render("x", "y", made(), [])));
+  assertMatch(scalingConclusion([made({ failed: 9 })]), /and 9 that failed/);
+});
+
 Deno.test("a command stays one block of markdown", () => {
   assertEquals(
     commandBlock("deno task x '```\n# y'"),
@@ -194,4 +207,24 @@ Deno.test("compare measures work that begins nothing, and tells answers apart", 
     message = (error as Error).message;
   }
   assertEquals(message, "The sequential and the parallel answers differ");
+});
+
+Deno.test("compare counts failures, and seeks a break-even only if asked", async () => {
+  let runs = 0;
+  const failures = new Map([[1, "bad"]]);
+  const work = {
+    ...{ service, items: 2, unit: "logs", bytes: 0, failures },
+    run: async () => {
+      const fast = runs++ % 2 === 0; // the pool's turn
+      await new Promise((resolve) => setTimeout(resolve, fast ? 1 : 30));
+    },
+    answer: () => "same",
+  };
+  const { failed, breakEven } = await compare(work, 2, true, false);
+  assertEquals([failed, breakEven], [1, undefined]);
+  failures.set(0, "bad");
+  runs = 0;
+  const error = await compare(work, 2, true).catch((error) => error);
+  assert(error instanceof AllFailedError);
+  assertEquals([runs, error.message], [1, "Nothing to compare: 2 logs failed"]);
 });

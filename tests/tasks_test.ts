@@ -14,8 +14,8 @@ import { join } from "@std/path/join";
 import { resolve } from "@std/path/resolve";
 import { Buffer } from "node:buffer";
 import { gzipSync } from "node:zlib";
-import { commandLine } from "../tasks/cli.ts";
-import { makeImage } from "../workers/fixtures.ts";
+import { commandLine, printable } from "../tasks/cli.ts";
+import { makeImage, makeLog, randomFrom } from "../workers/fixtures.ts";
 
 const repo = resolve(import.meta.dirname!, "..");
 const tasks: Record<string, { command: string }> =
@@ -184,6 +184,13 @@ Deno.test("a wrong command line is one line that names the flag", async () => {
     ["logscan", ["x", "-k"], "--keyword"],
     ["logscan", ["-k", "", "x"], "--keyword"],
     ["logscan", ["-k", "-x", "x"], "--keyword"],
+    ["logscan", ["--workers", "-1", "x"], "whole number .* not '-1'"],
+    ["logscan", ["--count=maybe", "x"], "--count .* 'maybe'"],
+    ["logscan", ["-q=", "x"], "--quiet .* ''"],
+    ["logscan", ["--x\n\x1b"], String.raw`--x\\x0a\\x1b`],
+    ["fixtures", ["a\nb"], String.raw`'a\\x0ab'`],
+    ["ok", ["x"], '"x"'],
+    ["setup", ["--nope"], '"--nope"'],
     ["logscan", ["-k", "a\nb", "x"], "--keyword"],
     ["logscan", ["--count", "--lines", "x"], "--count"],
     ["logscan", ["-z"], "-z"],
@@ -264,6 +271,25 @@ Deno.test("the tasks have no permission that they do not need", async () => {
   );
 });
 
+Deno.test("ok and setup explain themselves, and do nothing else", async () => {
+  await using home = new Home();
+  for (const task of ["ok", "setup"]) {
+    const { code, stdout, stderr } = await home.run(task, "--help");
+    assertEquals([code, stderr], [0, ""], task);
+    assertMatch(stdout, new RegExp(`^Usage: deno task ${task}\n[^\n]+\n$`));
+  }
+});
+
+Deno.test("a name is on one line wherever that is read as a line", () => {
+  const to = (terminal: boolean) => ({ isTerminal: () => terminal });
+  for (const terminal of [true, false]) {
+    const shown = printable("a\n\tb\x1b[31m é", to(terminal));
+    assertEquals(shown, "a\\x0a\tb\\x1b[31m é");
+  }
+  if (Deno.stdout.isTerminal()) return skipped("stdout that is no terminal");
+  assertEquals(printable("a\nb"), "a\nb");
+});
+
 Deno.test("commandLine can be typed again", async () => {
   const args = ["-k", "a b", "it's", "", "*.txt", "$HOME", "`x`", "a\nb", "é"];
   const line = commandLine("logscan", args);
@@ -327,6 +353,9 @@ Deno.test("logscan names files as the user did, and exits like grep", async (t) 
     ],
     [["-k", "fin", "-k", "noth", "none.txt", "--count"], 0, "none.txt:1\n"],
     [["-k=-1", "none.txt", "--count"], 1, "none.txt:0\n"],
+    [["-knoth", "none.txt", "--count"], 0, "none.txt:1\n"],
+    [["-k-1", "none.txt", "--count=true"], 1, "none.txt:0\n"],
+    [["-qknoth", "none.txt"], 0, ""],
     [["--quiet", "logs"], 0, ""],
     [["-q", "none.txt"], 1, ""],
     [["-q", "--json", "logs"], 0, ""],
@@ -382,6 +411,10 @@ Deno.test("logscan says what it cannot search, on a line each, and goes on", asy
       },
     );
   }
+  await t.step("a name with a newline is on one line", async () => {
+    const { stderr } = await home.run("logscan", "no\nsuch");
+    assertEquals(stderr, "no\\x0asuch: No such file or directory\n");
+  });
   await t.step("--json", async () => {
     const { stdout } = await home.run("logscan", ...args, "--json", "--lines");
     const [bad, found, ...rest] = JSON.parse(stdout);
@@ -723,6 +756,7 @@ Deno.test("grayscale --compare says what the pool brought for one's own images",
     const { code, stdout, stderr } = await home.run("grayscale", ...args);
     assertEquals([code, stderr], [1, "in/c: empty file\n"]);
     assertMatch(stdout, /^2 images converted into gray, 1 failed\n\n\|/);
+    assertStringIncludes(stdout, " 2 images and 1 that failed (");
     checkReport(
       home,
       "grayscale",
@@ -734,6 +768,20 @@ Deno.test("grayscale --compare says what the pool brought for one's own images",
       "  1 2024-01-01 _1.gif :",
     );
   }
+});
+
+Deno.test("grayscale --compare compares nothing where all failed", async () => {
+  await using home = new Home();
+  home.copyProject();
+  await home.write({ "in/a.gif": "", "in/b.gif": "" });
+  for (const path of ["in", "missing"]) {
+    const { code, stdout } = await home.run("grayscale", path, "--compare");
+    const failed = path === "in" ? 2 : 1;
+    const wanted =
+      `0 images converted into gray, ${failed} failed: nothing to compare\n`;
+    assertEquals([code, stdout], [1, wanted]);
+  }
+  assert(!home.list("project").some((name) => name.startsWith("reports")));
 });
 
 /** 1280 and 1920, as they stand in a JPEG's frame header. */
@@ -931,6 +979,45 @@ Deno.test("fixtures are the same for the same seed, and others for another", asy
     stderr: "",
   });
   assertEquals(home.list("d"), ["logs/log_1.txt"]);
+});
+
+Deno.test("a log has the lines that its seed draws, one by one", async () => {
+  await using home = new Home();
+  const path = join(home.path, "a.txt");
+  for (const [seed, lines, alert] of [[1, 1, true], [2, 999, true], [3, 7]]) {
+    const order = { seed: Number(seed), lines: Number(lines), alert: !!alert };
+    const random = randomFrom(order.seed);
+    const log: string[] = Array.from(
+      { length: order.lines },
+      () => random() < 0.01 ? "System error occurred" : "User login successful",
+    );
+    if (alert) {
+      const address = `192.168.0.${1 + Math.floor(254 * random())}`;
+      log[Math.floor(order.lines * random())] =
+        `Alert: unauthorized access detected from IP ${address}`;
+    }
+    makeLog({ path, ...order });
+    assertEquals(Deno.readTextFileSync(path), log.join("\n") + "\n");
+  }
+});
+
+Deno.test("fixtures names what it cannot write, in one line", async (t) => {
+  await using home = new Home();
+  await home.write({ "file": "" });
+  await Deno.mkdir(join(home.path, "a/logs/log_1.txt"), { recursive: true });
+  const log = join(home.path, "a/logs/log_1.txt");
+  const cases: [out: string, lines: string, wanted: string][] = [
+    ["file", "1", `${home.path}/file/logs: Not a directory`],
+    ["a", "1", `Cannot write ${log}: Is a directory`],
+    ["a", "100000000", `Cannot write ${log}: 100000000 lines are over 2 GB`],
+  ];
+  for (const [out, lines, wanted] of cases) {
+    await t.step(wanted.slice(-30), async () => {
+      const args = ["--images=0", "--logs=1", "--lines", lines, "--out", out];
+      const { code, stderr } = await home.run("fixtures", ...args);
+      assertEquals([code, stderr], [2, `fixtures: ${wanted}\n`]);
+    });
+  }
 });
 
 Deno.test("bench reports on both jobs", async () => {

@@ -6,7 +6,7 @@
  */
 
 import { serve, type Service } from "../mod.ts";
-import { writeWhole } from "./files.ts";
+import { causeOf, writeWhole } from "./files.ts";
 import { useCodec } from "./grayscale.ts";
 
 /** An image to be made. */
@@ -58,10 +58,21 @@ export function randomFrom(seed: number): () => number {
 }
 
 /**
- * Makes an image with what photographs have: gradients, edges and noise.
+ * Makes an image with what photographs have: gradients, edges and noise. It
+ * needs `--allow-write` for the folder, and `--allow-read` for the codec.
  *
  * @param order What to make
- * @throws {Error} If the file cannot be written
+ * @throws {Error} If the file cannot be written; it names the path
+ *
+ * @example
+ * ```ts
+ * import { makeImage } from "./fixtures.ts";
+ *
+ * const folder = await Deno.makeTempDir();
+ * const path = `${folder}/a.png`;
+ * await makeImage({ path, seed: 1, width: 40, height: 30 });
+ * await Deno.remove(folder, { recursive: true });
+ * ```
  */
 export async function makeImage(order: ImageOrder): Promise<void> {
   const { path, width, height } = order;
@@ -78,7 +89,7 @@ export async function makeImage(order: ImageOrder): Promise<void> {
     image.settings.setDefine("PNG", "exclude-chunks", "date,tIME");
     image.quality = path.endsWith(".png") ? 25 : 85;
     const target = path.endsWith(".png") ? MagickFormat.Png : MagickFormat.Jpeg;
-    image.write(target, (bytes) => writeWhole(path, bytes));
+    image.write(target, (bytes) => write(path, bytes));
   } finally {
     image.dispose();
   }
@@ -117,24 +128,69 @@ function drawPixels({ seed, width, height }: ImageOrder): Uint8Array {
   return pixels;
 }
 
+const encoder = new TextEncoder();
+const LOGIN = encoder.encode("User login successful\n");
+const ERROR = encoder.encode("System error occurred\n");
+/** Deno writes no more than this at once, in bytes. */
+const LOG_MAX = 2 ** 31 - 1;
+
 /**
- * Makes a log: logins, an error on a line in a hundred, perhaps an alert.
+ * Makes a log: logins, an error on a line in a hundred, perhaps an alert. It
+ * needs `--allow-write` for the folder.
+ *
+ * The log is held in memory until it is written.
  *
  * @param order What to make
- * @throws {Error} If the file cannot be written
+ * @throws {Error} If the log would be over 2 GB, or the file cannot be written;
+ * it names the path
+ *
+ * @example
+ * ```ts
+ * import { makeLog } from "./fixtures.ts";
+ *
+ * const folder = await Deno.makeTempDir();
+ * const path = `${folder}/a.txt`;
+ * makeLog({ path, seed: 1, lines: 1000, alert: true });
+ * await Deno.remove(folder, { recursive: true });
+ * ```
  */
 export function makeLog({ path, seed, lines, alert }: LogOrder): void {
-  const random = randomFrom(seed);
-  const log: string[] = Array.from(
-    { length: lines },
-    () => random() < 0.01 ? "System error occurred" : "User login successful",
-  );
-  if (alert) {
-    const address = `192.168.0.${1 + Math.floor(254 * random())}`;
-    log[Math.floor(lines * random())] =
-      `Alert: unauthorized access detected from IP ${address}`;
+  // Bytes, not strings: V8's strings end at half a gigabyte.
+  const most = lines * Math.max(LOGIN.length, ERROR.length) + 99; // the alert
+  if (most > LOG_MAX) {
+    throw new Error(`Cannot write ${path}: ${lines} lines are over 2 GB`);
   }
-  writeWhole(path, new TextEncoder().encode(log.join("\n") + "\n"));
+  const marks = alert ? alertOf(seed, lines) : undefined;
+  const random = randomFrom(seed);
+  const log = new Uint8Array(most);
+  let size = 0;
+  for (let line = 0; line < lines; line++) {
+    const usual = random() < 0.01 ? ERROR : LOGIN;
+    const bytes = line === marks?.line ? marks.bytes : usual;
+    log.set(bytes, size);
+    size += bytes.length;
+  }
+  write(path, log.subarray(0, size));
+}
+
+/** The alert in a log and its line, drawn after all of the log's lines. */
+function alertOf(
+  seed: number,
+  lines: number,
+): { line: number; bytes: Uint8Array } {
+  const random = randomFrom(seed);
+  for (let line = 0; line < lines; line++) random();
+  const address = `192.168.0.${1 + Math.floor(254 * random())}`;
+  const text = `Alert: unauthorized access detected from IP ${address}\n`;
+  return { line: Math.floor(lines * random()), bytes: encoder.encode(text) };
+}
+
+function write(path: string, bytes: Uint8Array): void {
+  try {
+    writeWhole(path, bytes);
+  } catch (cause) {
+    throw new Error(`Cannot write ${path}: ${causeOf(cause)}`, { cause });
+  }
 }
 
 const jobs = { makeImage, makeLog };
