@@ -103,9 +103,8 @@ export async function compare<J extends Jobs>(
   const failed = failures?.size ?? 0;
   if (items > 0 && failed === items) {
     await progress.stop();
-    throw new AllFailedError(
-      `Nothing to compare: ${count(items, unit)} failed`,
-    );
+    const all = count(items, unit);
+    throw new AllFailedError(`Nothing to compare: ${all} failed`);
   }
   const runs = await runInTurns(work, alone, pool, bench, progress);
   const [one, many] = [median(runs.sequential), median(runs.parallel)];
