@@ -35,6 +35,7 @@ import {
 } from "./cli.ts";
 import { makeFixtures } from "./fixtures.ts";
 import {
+  AllFailedError,
   compare,
   conclusion,
   render,
@@ -126,12 +127,18 @@ async function compareScans(printer: Printer, command: string): Promise<void> {
   if (paths.length === 0) return printer.end();
   const work = await logscanWork(paths, options);
   const workers = flags.number.workers ?? navigator.hardwareConcurrency;
-  const comparison = await compare(work, workers, flags.is.quiet);
+  const comparison = await compare(work, workers, flags.is.quiet).catch(
+    (error) => {
+      if (!(error instanceof AllFailedError)) throw error;
+      warn(`logscan: ${error.message}`);
+    },
+  );
   // Of a batch that was run several times over, the first time is enough.
   for (const [i, name] of names.entries()) {
     await printer.scanned(work.reports[i], name);
   }
   printer.end();
+  if (!comparison) return;
   const silent = flags.is.quiet || flags.is.json;
   if (!silent) print(`\n${table(comparison)}\n${conclusion(comparison)}\n`);
   const path = await writeReport(
@@ -146,8 +153,10 @@ export async function logscanWork(
   paths: string[],
   options: ScanOptions,
 ): Promise<Work<LogJobs> & { reports: Report[] }> {
+  const failures = new Map<number, string>();
   const work: Work<LogJobs> & { reports: Report[] } = {
     reports: [],
+    failures,
     service,
     items: paths.length,
     unit: "logs",
@@ -155,6 +164,12 @@ export async function logscanWork(
     run: async (runner, times) => {
       const many = Array.from({ length: times }, () => paths).flat();
       work.reports = await Array.fromAsync(scanLogs(runner, many, options));
+      failures.clear();
+      for (
+        const [i, { error }] of work.reports.slice(0, paths.length).entries()
+      ) {
+        if (error !== undefined) failures.set(i, error);
+      }
     },
     answer: () => JSON.stringify(work.reports),
   };

@@ -15,23 +15,10 @@ import {
   isTemporary,
   writeWhole,
 } from "../workers/files.ts";
+import { namesIn, withFolder } from "./folders.ts";
 
 const text = (s: string) => new TextEncoder().encode(s);
 const windows = Deno.build.os === "windows";
-
-async function withFolder(
-  use: (folder: string) => void | Promise<void>,
-): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await use(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
-
-const namesIn = (folder: string): string[] =>
-  [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
 
 /** Names that a file system takes, some as long as it takes them. */
 const NAMES = [

@@ -19,6 +19,7 @@ import {
   service,
   useCodec,
 } from "../workers/grayscale.ts";
+import { namesIn, withFolder } from "./folders.ts";
 import {
   animateWebp,
   apngOf,
@@ -120,20 +121,6 @@ function checkMessage(error: Error, clue: string): void {
   assertMatch(error.message, /^[^\n\r\\@`]{8,200}$/, clue);
   assertNotMatch(error.message, /(^|\s|\.\w*)\/|\/\w+\./, clue);
 }
-
-async function withFolder(
-  use: (folder: string) => Promise<void>,
-): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await use(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
-
-const namesIn = (folder: string): string[] =>
-  [...Deno.readDirSync(folder)].map(({ name }) => name).sort();
 
 const concat = (...parts: Uint8Array[]): Uint8Array =>
   new Uint8Array(Buffer.concat(parts));
