@@ -25,9 +25,19 @@
  * console.log(await pool.map("pixels", ["a.jpg", "b.jpg"]));
  * ```
  *
- * Idle workers pull work, so there is no strategy for choosing a worker and no
- * queue to replace. Deno's workers have no heap limit of their own: a job that
- * runs out of memory ends the whole process, so jobs bound what they hold.
+ * What it leaves out, and why:
+ *
+ * - Strategies for choosing a worker: idle workers pull, so the next item goes
+ *   to whoever is free.
+ * - Custom queues: items may come from an async iterable, which can decide what
+ *   comes next as late as it is pulled.
+ * - Heap limits per worker: Deno's workers have none, and running out of heap
+ *   ends the whole process. So jobs bound what they hold.
+ *
+ * It is made for Deno 2.9 or later. Elsewhere: without Web Locks
+ * (`navigator.locks`; Node before 24, Bun) no worker starts, in browsers
+ * `SharedArrayBuffer` wants a cross-origin isolated page, and
+ * {@linkcode PoolOptions.permissions} is ignored.
  *
  * @module
  */
@@ -38,7 +48,7 @@
 // worker has. All else goes over the MessagePort in `start`: a port's round
 // trip takes half as long.
 
-type Message = Hello | Start | Ready | Run | Results | Crashed;
+type Message = Hello | Start | Ready | Run | Results | Crashed | Ping;
 
 /** Worker to pool, once: its module is loaded and it holds its lock. */
 interface Hello {
@@ -53,13 +63,16 @@ interface Start {
   port: MessagePort;
   /** For `setup`. */
   init: unknown;
-  /** For each slot, how many items of the chunk in it have been claimed. */
-  claims: Int32Array<SharedArrayBuffer>;
+  board: Board;
+  /** How many chunks to run side by side. */
+  concurrency: number;
 }
 
 /** Worker to pool, once: `setup` has run. */
 interface Ready {
   type: "ready";
+  /** What time it is in the worker. */
+  at: number;
 }
 
 /** Pool to worker: a chunk of items, to be run one after another. */
@@ -70,8 +83,10 @@ interface Run {
   /** Whether an item is the list of arguments or the only argument. */
   spread: boolean;
   items: unknown[];
-  /** Whether `times` are wanted. */
+  /** Whether anybody wants to know when an item begins and ends. */
   timed: boolean;
+  /** Whether each item is to be reported as soon as it is done. */
+  prompt: boolean;
 }
 
 /** Worker to pool: what has been finished of a chunk since the last message. */
@@ -80,8 +95,8 @@ interface Results {
   slot: number;
   values: unknown[];
   /** Which of the values are failures, by position. */
-  failures: Map<number, Failure>;
-  /** Start and end of every item, in milliseconds since the epoch. */
+  failures?: Map<number, Failure>;
+  /** Start and end of every item, in the worker's time, where it is timed. */
   times: number[];
   /** Milliseconds from the start of the chunk until now. */
   elapsed: number;
@@ -95,12 +110,25 @@ interface Crashed {
   error: Failure;
 }
 
-/** An error on the wire; a structured clone would lose its name and `code`. */
+/** Pool to worker and back: does the thread still come to its messages? */
+interface Ping {
+  type: "ping";
+}
+
+/** Memory shared with a worker. Each chunk that is with it has a slot there. */
+interface Board {
+  /** How many items of the chunk have been claimed. */
+  claims: Int32Array<SharedArrayBuffer>;
+  /** Which item is cancelled, counted from 1. */
+  cancels: Int32Array<SharedArrayBuffer>;
+  /** When the last claimed item began, in the worker's time; if timed. */
+  starts: Float64Array<SharedArrayBuffer>;
+}
+
+/** What was thrown; a structured clone would lose an error's name and `code`. */
 interface Failure {
-  /** Absent where something else than an Error was thrown. */
-  name?: string;
-  message: string;
-  stack?: string;
+  /** Of an Error. */
+  texts?: { name: string; message: string; stack: string };
   /** The error's own other properties, or what was thrown instead of one. */
   value: unknown;
   cause?: Failure;
@@ -114,14 +142,20 @@ const CHUNK_MS = 4;
 const CHUNK_MAX = 4096;
 /** The same where results are consumed one by one; it bounds the look-ahead. */
 const STREAM_CHUNK_MAX = 256;
+/** Results of chunks up to this size are not gathered: they are long, or the first. */
+const PROMPT_MAX = 16;
 /** Idle workers leave a chunk alone that ends sooner than this, in ms. */
 const STEAL_MS = 2;
 /** Added to a claim counter, it ends the chunk: no item has such a position. */
 const REVOKED = 2 ** 30;
+/** How long a cancelled job may take to listen before its thread is given up. */
+const GRACE_MS = 100;
+/** How long a thread that others still use may leave its messages alone. */
+const SILENCE_MS = 5000;
+/** How long an ended worker's thread may take; an endless loop has no end. */
+const END_MS = 500;
 /** The longest time of a timer, in ms; a longer one would fire at once. */
 const TIMER_MAX = 2 ** 31 - 1;
-/** How long to wait for an ended worker's thread; an endless loop has no end. */
-const END_MS = 500;
 
 // Types of the interface
 
@@ -138,7 +172,7 @@ export interface Service<J extends Jobs> {
   readonly setup?: (init: never) => unknown;
 }
 
-/** What happened in a worker when, for {@linkcode PoolOptions.onTask}. */
+/** What happened in a worker when, for {@linkcode SequentialOptions.onTask}. */
 export interface TaskTiming {
   /** Which worker ran the item, counted from 1; 0 is the calling thread. */
   worker: number;
@@ -164,6 +198,21 @@ export interface SequentialOptions {
 export interface PoolOptions extends SequentialOptions {
   /** How many workers there are at most. Default: one per core. */
   size?: number;
+  /**
+   * How many items a worker has under way side by side. For jobs that wait, for
+   * a network say: only one of them computes at a time. Default: 1.
+   */
+  concurrency?: number;
+  /**
+   * After how long without work a worker ends, in milliseconds; the next work
+   * starts one again. Default: never.
+   */
+  idleTimeout?: number;
+  /**
+   * After how many items a worker is replaced by a new one, for jobs that leak.
+   * Default: never.
+   */
+  maxTasksPerWorker?: number;
   /** What the workers are called in debuggers and uncaught errors. */
   name?: string;
   /**
@@ -171,6 +220,13 @@ export interface PoolOptions extends SequentialOptions {
    * every worker before its first job.
    */
   init?: unknown;
+  /**
+   * What the workers may do, at most what the program may. Deno wants the flag
+   * `--unstable-worker-options` for it (or `"unstable": ["worker-options"]` in
+   * deno.json), and without it ends the program, saying so. Their own module
+   * is loaded with the program's permissions. Default: `"inherit"`.
+   */
+  permissions?: Deno.PermissionOptions;
   /**
    * How long a worker may take to load its module, in milliseconds, before it
    * is a {@linkcode WorkerStartError}. Default: 10,000.
@@ -180,6 +236,25 @@ export interface PoolOptions extends SequentialOptions {
 
 /** Options for every method of a {@linkcode Runner}. */
 export interface CallOptions {
+  /**
+   * Rejects the call with the signal's reason, at once, wherever its items are:
+   * those that are not begun never run, those that run see
+   * {@linkcode cancelled}. A worker whose job does not end within a tenth of a
+   * second then is given up and replaced.
+   */
+  signal?: AbortSignal;
+  /**
+   * How long one item may run, in milliseconds, counted from its start in the
+   * worker. Then it is rejected with a "TimeoutError", as if it had been
+   * aborted, also while it blocks its thread. ({@linkcode sequential} cannot
+   * interrupt a job that blocks: it rejects afterwards.)
+   */
+  timeout?: number;
+  /**
+   * How often an item is run again that was lost with its worker or timed out;
+   * a job that threw is not. Default: 0.
+   */
+  retries?: number;
   /**
    * How many items go to a worker in one message. Default: as many as take a
    * few milliseconds, measured while they run.
@@ -193,10 +268,39 @@ export interface CallOptions {
   /**
    * Names what to move to the worker instead of copying it. Gets the item (for
    * `apply` and `starmap` the list of arguments). What was moved is lost with
-   * a worker that dies.
+   * a worker that dies, and so is not tried again.
    */
   // deno-lint-ignore no-explicit-any
   transfer?: (item: any) => Transferable[];
+}
+
+/** What a pool is doing and has done, as {@linkcode Pool.stats} tells it. */
+export interface PoolStats {
+  /** How many workers there are at most. */
+  size: number;
+  /** How many of the workers have something to do. */
+  busy: number;
+  /** Items that wait; those not yet pulled from their input do not count. */
+  queued: number;
+  /** Items whose job gave a result. */
+  done: number;
+  /** Items whose job threw or timed out. */
+  failed: number;
+  /** Workers that ended unasked. */
+  lost: number;
+  /**
+   * Threads that were told to stop and have not come back yet. Where they are
+   * as many as `size` and no worker is left, calls are rejected with a
+   * {@linkcode WorkerStartError}.
+   */
+  stuck: number;
+  /** The workers that there are at present. */
+  workers: {
+    /** The worker's number, counted from 1 in the order of their starts. */
+    worker: number;
+    /** Which part of its time it has been busy, from 0 to 1. */
+    busy: number;
+  }[];
 }
 
 /** What a job gives: its return value, without the promise around it. */
@@ -220,18 +324,21 @@ export type Only<F extends (...args: never[]) => unknown> = F extends
 /** Items for a call, from any kind of iterable. */
 export type Items<T> = Iterable<T> | AsyncIterable<T>;
 
+/** No options. */
+export type None = Record<never, never>;
+
 /** A call as a {@linkcode Runner} gets it. */
 export interface CallRequest {
   /** The job's name. */
   job: string;
   /** What to run it on. */
   items: Items<unknown>;
-  /** Whether an item is the list of arguments or the only argument. */
-  spread: boolean;
-  /** Whether the results are wanted in the order of the items. */
-  ordered: boolean;
+  /** Whether an item is the list of arguments, not the only argument. */
+  spread?: boolean;
+  /** Whether the results are wanted as they come, not in order. */
+  unordered?: boolean;
   /** See {@linkcode CallOptions}. */
-  options: CallOptions;
+  options?: CallOptions;
 }
 
 /**
@@ -254,24 +361,29 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
    * @throws {JobError} If the job throws
    * @throws {WorkerLostError} If its worker ends under it
    * @throws {WorkerStartError} If no worker can be started
-   * @throws {DOMException} If the runner is terminated ("AbortError") or was
-   * closed before ("InvalidStateError")
+   * @throws {DOMException} If it runs too long ("TimeoutError"), or the runner
+   * is terminated ("AbortError") or was closed before ("InvalidStateError");
+   * what an aborted signal has as its reason is thrown as it is
    * @throws {RangeError} If an option is out of range
-   * @throws {TypeError} If there is no such job, or an option has a wrong type
+   * @throws {TypeError} If there is no such job or option, or an option has a
+   * wrong type
+   *
+   * @example No longer than a second, nor than somebody wants
+   * ```ts
+   * import { sequential, serve } from "./mod.ts";
+   *
+   * const runner = sequential(serve(import.meta, { parse: JSON.parse }));
+   * const { signal } = new AbortController();
+   * await runner.apply("parse", ["[1]"], { timeout: 1000, signal });
+   * ```
    */
-  async apply<
-    K extends keyof J & string,
-    const O extends CallOptions = Record<never, never>,
-  >(
+  async apply<K extends keyof J & string, const O extends CallOptions = None>(
     job: K,
     args: Parameters<J[K]>,
     options?: O,
   ): Promise<Outcome<Result<J, K>, O>> {
     const items = [args];
-    const [result] = await this.gather(
-      { job, items, spread: true, ordered: true, options: options ?? {} },
-    );
-    return result as Outcome<Result<J, K>, O>;
+    return (await this.gather({ job, items, spread: true, options }))[0];
   }
 
   /**
@@ -295,18 +407,12 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
    * console.log(outcomes.map((outcome) => outcome.status));
    * ```
    */
-  async map<
-    K extends keyof J & string,
-    const O extends CallOptions = Record<never, never>,
-  >(
+  map<K extends keyof J & string, const O extends CallOptions = None>(
     job: K,
     items: Items<Only<J[K]>>,
     options?: O,
   ): Promise<Outcome<Result<J, K>, O>[]> {
-    const results = await this.gather(
-      { job, items, spread: false, ordered: true, options: options ?? {} },
-    );
-    return results as Outcome<Result<J, K>, O>[];
+    return this.gather({ job, items, options });
   }
 
   /**
@@ -317,18 +423,12 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
    * @param options See {@linkcode CallOptions}
    * @returns One result for each list
    */
-  async starmap<
-    K extends keyof J & string,
-    const O extends CallOptions = Record<never, never>,
-  >(
+  starmap<K extends keyof J & string, const O extends CallOptions = None>(
     job: K,
     items: Items<Parameters<J[K]>>,
     options?: O,
   ): Promise<Outcome<Result<J, K>, O>[]> {
-    const results = await this.gather(
-      { job, items, spread: true, ordered: true, options: options ?? {} },
-    );
-    return results as Outcome<Result<J, K>, O>[];
+    return this.gather({ job, items, spread: true, options });
   }
 
   /**
@@ -338,24 +438,20 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
    * It begins with the first `next()`. A pool pulls no more than two chunks per
    * worker beyond what has been read, so that an endless input runs in constant
    * memory; only `close` lifts that bound. Leaving the loop early closes the
-   * input, and nothing more of it is begun. It throws what `map` throws.
+   * input, and nothing more of it is begun. An error comes at its item's place;
+   * an abort comes at once. It throws what `map` throws.
    *
    * @param job The job's name
    * @param items The arguments, one for each run
    * @param options See {@linkcode CallOptions}
    * @returns The results, one for each item
    */
-  imap<
-    K extends keyof J & string,
-    const O extends CallOptions = Record<never, never>,
-  >(
+  imap<K extends keyof J & string, const O extends CallOptions = None>(
     job: K,
     items: Items<Only<J[K]>>,
     options?: O,
   ): AsyncGenerator<Outcome<Result<J, K>, O>, void, void> {
-    return this.stream(
-      { job, items, spread: false, ordered: true, options: options ?? {} },
-    ) as AsyncGenerator<Outcome<Result<J, K>, O>>;
+    return this.stream({ job, items, options });
   }
 
   /**
@@ -366,17 +462,12 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
    * @param options See {@linkcode CallOptions}
    * @returns The results, one for each item, in no particular order
    */
-  imapUnordered<
-    K extends keyof J & string,
-    const O extends CallOptions = Record<never, never>,
-  >(
+  imapUnordered<K extends keyof J & string, const O extends CallOptions = None>(
     job: K,
     items: Items<Only<J[K]>>,
     options?: O,
   ): AsyncGenerator<Outcome<Result<J, K>, O>, void, void> {
-    return this.stream(
-      { job, items, spread: false, ordered: false, options: options ?? {} },
-    ) as AsyncGenerator<Outcome<Result<J, K>, O>>;
+    return this.stream({ job, items, unordered: true, options });
   }
 
   /**
@@ -394,7 +485,7 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
    * Rejects what is outstanding with an "AbortError", and ends.
    *
    * A thread in an endless loop cannot be stopped by anything but the end of
-   * the process; it is left behind.
+   * the process (`Deno.exit`); it is left behind after half a second.
    *
    * @returns When nothing is left
    */
@@ -410,12 +501,14 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
   }
 
   /** Behind `apply`, `map` and `starmap`: all results, in order. */
-  protected abstract gather(request: CallRequest): Promise<unknown[]>;
+  // deno-lint-ignore no-explicit-any
+  protected abstract gather(request: CallRequest): Promise<any[]>;
 
   /** Behind `imap` and `imapUnordered`: the results, as they are read. */
   protected abstract stream(
     request: CallRequest,
-  ): AsyncGenerator<unknown, void, void>;
+    // deno-lint-ignore no-explicit-any
+  ): AsyncGenerator<any, void, void>;
 }
 
 // Errors
@@ -512,44 +605,39 @@ const CAUSES_MAX = 16;
 /** Puts what was thrown in a form that any port can carry. */
 function describe(thrown: unknown, depth = 0): Failure {
   try {
-    if (!(thrown instanceof Error)) {
-      return { message: textOf(thrown), value: cloneable(thrown) };
-    }
-    const own = Object.entries(thrown).map(([key, value]) =>
-      [key, cloneable(value)] as const
-    );
-    const failure: Failure = {
-      name: textOf(thrown.name),
-      message: textOf(thrown.message),
-      stack: textOf(thrown.stack),
-      value: new Map(own),
+    if (!(thrown instanceof Error)) return { value: cloneable(thrown) };
+    const { name, message, stack, cause, errors, ...own } =
+      thrown as AggregateError;
+    const entries = Object.entries(own);
+    const deeper = (error: unknown) => describe(error, depth + 1);
+    return {
+      texts: {
+        name: textOf(name),
+        message: textOf(message),
+        stack: textOf(stack),
+      },
+      value: new Map(entries.map(([key, value]) => [key, cloneable(value)])),
+      ...depth < CAUSES_MAX && {
+        cause: cause === undefined ? undefined : deeper(cause),
+        errors: Array.isArray(errors) ? errors.map(deeper) : undefined,
+      },
     };
-    if (depth === CAUSES_MAX) return failure;
-    if (thrown.cause !== undefined) {
-      failure.cause = describe(thrown.cause, depth + 1);
-    }
-    if (thrown instanceof AggregateError) {
-      failure.errors = thrown.errors.map((error) => describe(error, depth + 1));
-    }
-    return failure;
   } catch { // a getter or a proxy that throws when it is looked at
-    return { message: "unreadable", value: "what was thrown is unreadable" };
+    return { value: "what was thrown is unreadable" };
   }
 }
 
 /** Makes of that an error of the same class, where this thread has it. */
-function revive(failure: Failure): unknown {
-  const { name, message, stack, value, cause, errors } = failure;
-  if (name === undefined) return value;
-  const error = new Error(message);
-  const known: unknown = Reflect.get(globalThis, name);
+function revive({ texts, value, cause, errors }: Failure): unknown {
+  if (!texts) return value;
+  const known: unknown = Reflect.get(globalThis, texts.name);
   // A DOMException's properties are getters, which want a real one.
-  if (
-    typeof known === "function" && known.prototype instanceof Error &&
-    known !== DOMException
-  ) {
-    Object.setPrototypeOf(error, known.prototype);
-  }
+  const isClass = typeof known === "function" && known !== DOMException &&
+    known.prototype instanceof Error;
+  const error = Object.setPrototypeOf(
+    new Error(texts.message),
+    isClass ? known.prototype : Error.prototype,
+  );
   const define = (key: string, value: unknown, enumerable = false) =>
     Object.defineProperty(error, key, {
       value,
@@ -557,12 +645,13 @@ function revive(failure: Failure): unknown {
       configurable: true,
       writable: true,
     });
-  define("name", name);
-  define("stack", stack);
+  define("name", texts.name);
+  define("stack", texts.stack);
   if (cause) define("cause", revive(cause));
   if (errors) define("errors", errors.map(revive));
-  const own = value as Map<string, unknown>;
-  for (const [key, value] of own) define(key, value, true);
+  for (const [key, own] of value as Map<string, unknown>) {
+    define(key, own, true);
+  }
   return error;
 }
 
@@ -622,6 +711,54 @@ export function transfer<T extends WeakKey>(
 ): T {
   transfers.set(value, buffers);
   return value;
+}
+
+/** Whether the item was cancelled that it belongs to. */
+type Verdict = () => boolean;
+
+interface Contexts {
+  run<T>(verdict: Verdict, code: () => T): T;
+  getStore(): Verdict | undefined;
+}
+
+/** Of the item at hand, where a thread has one at a time. */
+let verdict: Verdict | undefined;
+/** Where it has several, they follow the code through its awaits. */
+let contexts: Contexts | undefined;
+
+/** Runs code that may await, so that `cancelled` knows its item. */
+function within<T>(verdict: Verdict, code: () => T): T {
+  // Not imported, as mod.ts imports nothing, and not before it is needed, as
+  // loading it takes as long as two workers.
+  contexts ??= new (Reflect.get(globalThis, "process")
+    .getBuiltinModule("node:async_hooks").AsyncLocalStorage)() as Contexts;
+  return contexts.run(verdict, code);
+}
+
+/**
+ * Tells a job whether nobody waits for its result any more: its call was
+ * aborted, has failed or was left, or the item timed out.
+ *
+ * It costs tens of nanoseconds and needs no `await`, so long loops can ask it
+ * again and again. A job that ends soon after keeps its worker from being
+ * replaced; what it returns or throws is dropped.
+ *
+ * @returns True once the item is cancelled; false outside of a job
+ *
+ * @example A loop that can be stopped
+ * ```ts
+ * import { cancelled, serve } from "./mod.ts";
+ *
+ * export function collatz(n: number): number {
+ *   let steps = 0;
+ *   for (; n !== 1 && !cancelled(); steps++) n = n % 2 ? 3 * n + 1 : n / 2;
+ *   return steps;
+ * }
+ * export const service = serve(import.meta, { collatz });
+ * ```
+ */
+export function cancelled(): boolean {
+  return (contexts?.getStore() ?? verdict)?.() ?? false;
 }
 
 /**
@@ -702,9 +839,10 @@ function answer(service: Service<Jobs>): void {
 
 function begin(
   scope: WorkerScope,
-  service: Service<Jobs>,
-  { port, init, claims }: Start,
-): void {
+  { jobs, setup }: Service<Jobs>,
+  start: Start,
+) {
+  const { port, init, board, concurrency } = start;
   // What nobody catches ends the worker. Said here, with the stack, since the
   // pool's own error event has none, and would be printed as well.
   const crashed = (event: Event, thrown: unknown) => {
@@ -721,14 +859,24 @@ function begin(
     "unhandledrejection",
     (event) => crashed(event, (event as PromiseRejectionEvent).reason),
   );
-  // One chunk after another, also where jobs are asynchronous.
-  let running = Promise.resolve();
-  port.onmessage = ({ data }: MessageEvent<Run>) => {
-    running = running.then(() => runChunk(service.jobs, port, claims, data));
+  const chunks: Run[] = [];
+  let lanes = concurrency;
+  const work = async () => {
+    if (lanes === 0) return;
+    lanes--;
+    for (let run; (run = chunks.shift());) {
+      await runChunk(jobs, port, board, run, concurrency > 1);
+    }
+    lanes++;
+  };
+  port.onmessage = ({ data }: MessageEvent<Run | Ping>) => {
+    if (data.type === "ping") return post(port, data);
+    chunks.push(data);
+    work();
   };
   const ready = async () => {
-    await service.setup?.(init as never);
-    post(port, { type: "ready" });
+    await setup?.(init as never);
+    post(port, { type: "ready", at: now() });
   };
   ready(); // where it fails, the rejection is an uncaught error, as above
 }
@@ -745,43 +893,45 @@ function post(
 async function runChunk(
   jobs: Jobs,
   port: MessagePort,
-  claims: Int32Array,
-  { slot, job, spread, items, timed }: Run,
+  { claims, cancels, starts }: Board,
+  { slot, job, spread, items, timed, prompt }: Run,
+  besides: boolean,
 ): Promise<void> {
-  const call = jobs[job] as (...args: unknown[]) => unknown;
-  // In small chunks items are long, or the first: each is reported at once.
-  // In large ones the clock costs more than an item: they share a look at it.
-  const patience = items.length > 16 ? CHUNK_MS : 0;
+  const call = (Object.hasOwn(jobs, job) ? jobs[job] : () => {
+    throw unknownJob(jobs, job);
+  }) as (...args: unknown[]) => unknown;
+  // In large chunks the clock costs more than an item: they share a look at it.
   let clockEvery = items.length > 256 ? 16 : 1;
   const began = performance.now();
   let reported = began;
-  const results = (): Results => ({
-    type: "results",
-    slot,
-    values: [],
-    failures: new Map(),
-    times: [],
-    elapsed: 0,
-    last: false,
-  });
+  const results = (): Results => (
+    { type: "results", slot, values: [], times: [], elapsed: 0, last: false }
+  );
   let done = results();
-  // A claim and the pool's revocation are both one atomic addition to the same
-  // counter, so that an item is either run here or returned there, never both.
-  for (let i; (i = Atomics.add(claims, slot, 1)) < items.length;) {
-    if (timed) done.times.push(now());
+  let i = 0;
+  const isCancelled = () => Atomics.load(cancels, slot) === i + 1;
+  const run = () => spread ? call(...items[i] as unknown[]) : call(items[i]);
+  if (!besides) verdict = isCancelled;
+  for (;;) {
+    // Before the claim: the pool may see an item begin too late, not too early.
+    const start = timed ? now() : 0;
+    starts[slot] = start;
+    // A claim and the pool's revocation are both one atomic addition to the same
+    // counter, so an item is either run here or returned there, never both.
+    i = Atomics.add(claims, slot, 1);
+    if (i >= items.length) break;
     try {
-      if (!Object.hasOwn(jobs, job)) throw new TypeError(unknownJob(jobs, job));
-      let value = spread ? call(...items[i] as unknown[]) : call(items[i]);
+      let value = besides ? within(isCancelled, run) : run();
       if (isThenable(value)) value = await value;
       done.values.push(value);
     } catch (thrown) {
-      done.failures.set(done.values.length, describe(thrown));
+      (done.failures ??= new Map()).set(done.values.length, describe(thrown));
       done.values.push(undefined);
     }
-    if (timed) done.times.push(now());
-    if (i % clockEvery !== 0) continue;
+    if (timed) done.times.push(start, now());
+    if (i % clockEvery !== 0 || i + 1 === items.length) continue;
     const at = performance.now();
-    if (at - reported < patience || i + 1 === items.length) continue;
+    if (!prompt && at - reported < CHUNK_MS) continue;
     clockEvery = 1; // they are not so short after all
     done.elapsed = at - began;
     report(port, done);
@@ -793,9 +943,11 @@ async function runChunk(
   report(port, done);
 }
 
-function unknownJob(jobs: Jobs, job: string): string {
+function unknownJob(jobs: Jobs, job: string): TypeError {
   const names = Object.keys(jobs).join(", ");
-  return `Cannot run '${job}' as the service has only: ${names}`;
+  return new TypeError(
+    `Cannot run '${job}' as the service has only: ${names}`,
+  );
 }
 
 /** Sends results; where one cannot be cloned, only that one is a failure. */
@@ -816,11 +968,11 @@ function report(port: MessagePort, done: Results): void {
     }
   }
   values.forEach((value, i) => {
-    const failure = failures.get(i);
+    const failure = failures?.get(i);
     report(port, {
       ...done,
       values: [value],
-      failures: new Map(failure && [[0, failure]]),
+      failures: failure && new Map([[0, failure]]),
       times: times.slice(2 * i, 2 * i + 2),
       last: done.last && i === values.length - 1,
     });
@@ -829,11 +981,15 @@ function report(port: MessagePort, done: Results): void {
 
 // The pool's side
 
-/** One item of a call on its way through the pool. */
+/** One try of an item of a call, on its way through the pool. */
 interface Task {
   call: Call;
   index: number;
   item: unknown;
+  /** How often it was lost or timed out before. */
+  tries: number;
+  /** Its outcome is known, or another try has taken its place. */
+  over: boolean;
 }
 
 /** Items of one job that were sent to a worker together. */
@@ -848,12 +1004,18 @@ interface Chunk {
   revoked: boolean;
   /** Its items were moved to the worker, so they cannot be taken back. */
   moved: boolean;
+  /** It is not shared out again: its size was given, or it was moved. */
+  fixed: boolean;
+  /** The shortest time that one of its items may run, in ms. */
+  timeout: number;
+  /** From when an item is cancelled until it ends, or is given up. */
+  grace?: ReturnType<typeof setTimeout>;
 }
 
 /** What a call needs of its pool. */
 interface Dispatcher {
-  /** How many workers there are at most. */
-  readonly size: number;
+  /** How many items can be under way at once. */
+  readonly lanes: number;
   /** The call has items to hand out, or room for results. */
   offered(call: Call): void;
   /** The call has ended; some of its items may be under way. */
@@ -880,6 +1042,8 @@ abstract class Call {
   protected answered = 0;
   protected exhausted = false;
   ended = false;
+  /** Ended by its signal, or with its pool. */
+  aborted = false;
   /** Halved while an item is looked for that cannot be cloned. */
   chunkLimit = Infinity;
   /** The pool is closing: nothing bounds the look-ahead any more. */
@@ -889,29 +1053,27 @@ abstract class Call {
   #pulling = false;
 
   constructor(pool: Dispatcher, pace: Pace, request: CallRequest) {
+    const { job, items, spread = false, options = {} } = request;
     this.pool = pool;
     this.pace = pace;
-    this.job = request.job;
-    this.spread = request.spread;
-    this.options = request.options;
-    this.#async = isAsync(request.items);
-    this.#iterator = isAsync(request.items)
-      ? request.items[Symbol.asyncIterator]()
-      : request.items[Symbol.iterator]();
+    this.job = job;
+    this.spread = spread;
+    this.options = options;
+    this.#async = isAsync(items);
+    this.#iterator = isAsync(items)
+      ? items[Symbol.asyncIterator]()
+      : items[Symbol.iterator]();
   }
 
   protected abstract readonly chunkMax: number;
   /** How many more items may be pulled now. */
   protected abstract room(): number;
   /** Takes note of a result or an error; they come in any order. */
-  protected abstract noted(
-    index: number,
-    outcome: PromiseSettledResult<unknown>,
-  ): void;
-  /** All results are in. */
-  protected abstract finished(): void;
-  /** The call cannot go on. */
-  protected abstract failed(error: unknown): void;
+  protected abstract noted(index: number, value: unknown, bad: boolean): void;
+  /** The input threw. */
+  protected abstract inputFailed(error: unknown): void;
+  /** All results are in, or the call cannot go on. */
+  protected abstract finished(failure?: { error: unknown }): void;
 
   /** How many items make a chunk at present. */
   get chunkSize(): number {
@@ -922,9 +1084,14 @@ abstract class Call {
     return Math.min(size, this.chunkLimit);
   }
 
-  /** How many items keep all workers busy: two chunks each. */
+  /** How many items keep all workers busy: two chunks for each lane. */
   get capacity(): number {
-    return 2 * this.pool.size * this.chunkSize;
+    return 2 * this.pool.lanes * this.chunkSize;
+  }
+
+  /** How many tasks wait to be handed out. */
+  get queued(): number {
+    return this.waiting.length;
   }
 
   /** How many tasks are with workers. */
@@ -952,8 +1119,10 @@ abstract class Call {
 
   /** Hands out up to `count` tasks; fewer where there are no more now. */
   take(count: number): Task[] {
-    this.prepare(count);
-    return this.waiting.splice(0, count);
+    if (this.prepare(count) > count) return this.waiting.splice(0, count);
+    const tasks = this.waiting;
+    this.waiting = [];
+    return tasks;
   }
 
   /** Takes tasks back that no worker has begun. */
@@ -963,35 +1132,39 @@ abstract class Call {
     this.pool.offered(this);
   }
 
-  /** Takes the outcome of an item; the last one ends the call. */
-  settled(index: number, outcome: PromiseSettledResult<unknown>): void {
-    if (this.ended) return;
-    this.noted(index, outcome);
+  /** Takes a result, or an error where `bad`; the last one ends the call. */
+  settled(task: Task, value: unknown, bad = false): void {
+    if (this.ended || task.over) return;
+    task.over = true;
     this.answered++;
-    if (this.exhausted && this.answered === this.pulled) this.#finish();
+    this.noted(task.index, value, bad);
+    if (this.exhausted && this.answered === this.pulled) this.end();
+  }
+
+  /** Takes the error of a task that may be tried again. */
+  missed(task: Task, error: unknown): void {
+    const { retries = 0, transfer } = this.options;
+    if (task.tries >= retries || transfer) {
+      return this.settled(task, error, true);
+    }
+    if (task.over) return;
+    task.over = true;
+    this.returned([{ ...task, tries: task.tries + 1, over: false }]);
   }
 
   /** Ends the call with an error; what has not begun is never run. */
   fail(error: unknown): void {
-    if (this.ended) return;
-    this.cancel();
-    this.failed(error);
+    this.end({ error });
   }
 
-  /** Ends the call: nothing more is pulled, and the input is told. */
-  cancel(): void {
+  /** Ends the call: all results are in, or nobody wants any more. */
+  end(failure?: { error: unknown }): void {
     if (this.ended) return;
     this.ended = true;
     this.waiting = [];
     this.pool.ended(this);
-    if (!this.exhausted) this.#closeInput();
-  }
-
-  #finish(): void {
-    if (this.ended) return;
-    this.ended = true;
-    this.pool.ended(this);
-    this.finished();
+    this.closeInput();
+    this.finished(failure);
   }
 
   #pull(count: number): void {
@@ -1001,7 +1174,7 @@ abstract class Call {
         this.#arrived((this.#iterator as Iterator<unknown>).next());
       }
     } catch (error) {
-      this.fail(error);
+      this.inputFailed(error);
     }
   }
 
@@ -1012,31 +1185,35 @@ abstract class Call {
         !this.exhausted && !this.ended && this.room() > 0 &&
         this.waiting.length < this.capacity
       ) {
-        const next = await this.#iterator.next();
-        if (this.ended) return;
-        this.#arrived(next);
+        this.#arrived(await this.#iterator.next());
         // A worker that is free takes the first; the rest gathers meanwhile.
         const { length } = this.waiting;
         if (length === 1 || length === this.chunkSize) this.pool.offered(this);
       }
     } catch (error) {
-      this.fail(error);
+      this.inputFailed(error);
     } finally {
       this.#pulling = false;
     }
   }
 
-  #arrived(next: IteratorResult<unknown>): void {
+  #arrived({ done, value }: IteratorResult<unknown>): void {
     if (this.ended) return; // by what the input did meanwhile
-    if (!next.done) {
-      this.waiting.push({ call: this, index: this.pulled++, item: next.value });
-      return;
-    }
-    this.exhausted = true;
-    if (this.answered === this.pulled) this.#finish();
+    if (done) return this.exhaust();
+    const index = this.pulled++;
+    this.waiting.push(
+      { call: this, index, item: value, tries: 0, over: false },
+    );
   }
 
-  #closeInput(): void {
+  /** Pulls nothing more; ends the call if all results are in. */
+  protected exhaust(): void {
+    this.exhausted = true;
+    if (this.answered === this.pulled) this.end();
+  }
+
+  protected closeInput(): void {
+    if (this.exhausted) return;
     this.exhausted = true;
     try {
       // Not awaited: an input that is stuck must not hold up its consumer.
@@ -1062,129 +1239,178 @@ class Batch extends Call {
     return Infinity;
   }
 
-  protected override noted(
-    index: number,
-    outcome: PromiseSettledResult<unknown>,
-  ): void {
-    if (this.options.settle) this.#results[index] = outcome;
-    else if (outcome.status === "fulfilled") {
-      this.#results[index] = outcome.value;
-    } else this.fail(outcome.reason);
+  protected override noted(index: number, value: unknown, bad: boolean): void {
+    if (this.options.settle) this.#results[index] = outcome(value, bad);
+    else if (bad) this.fail(value);
+    else this.#results[index] = value;
   }
 
-  protected override finished(): void {
-    this.#promise.resolve(this.#results);
+  protected override inputFailed(error: unknown): void {
+    this.fail(error);
   }
 
-  protected override failed(error: unknown): void {
-    this.#promise.reject(error);
+  protected override finished(failure?: { error: unknown }): void {
+    if (failure) this.#promise.reject(failure.error);
+    else this.#promise.resolve(this.#results);
   }
 }
 
 /** A call whose results are consumed one by one: `imap`, `imapUnordered`. */
 class Stream extends Call {
   protected override readonly chunkMax = STREAM_CHUNK_MAX;
-  readonly #ordered: boolean;
+  readonly #unordered: boolean;
   /** By index; where the order does not matter, as they came. */
-  readonly #unread = new Map<number, PromiseSettledResult<unknown>>();
+  readonly #unread = new Map<number, { value: unknown; bad: boolean }>();
+  #arrivals = 0;
   #read = 0;
   #failure?: { error: unknown };
   #wake?: () => void;
 
   constructor(pool: Dispatcher, pace: Pace, request: CallRequest) {
     super(pool, pace, request);
-    this.#ordered = request.ordered;
+    this.#unordered = request.unordered ?? false;
   }
 
   protected override room(): number {
     if (this.unbounded) return Infinity;
     // It starts slowly: no further ahead than as much again as has been read.
-    const ahead = Math.min(this.capacity, this.#read + this.pool.size);
+    const ahead = Math.min(this.capacity, this.#read + this.pool.lanes);
     return ahead - (this.pulled - this.#read);
   }
 
-  protected override noted(
-    index: number,
-    outcome: PromiseSettledResult<unknown>,
-  ): void {
-    this.#unread.set(this.#ordered ? index : this.answered, outcome);
+  protected override noted(index: number, value: unknown, bad: boolean): void {
+    const place = this.#unordered ? this.#arrivals++ : index;
+    this.#unread.set(place, { value, bad });
     this.#wake?.();
   }
 
-  protected override finished(): void {
-    this.#wake?.();
-  }
-
-  protected override failed(error: unknown): void {
+  /** The error's place is after the items that came before it. */
+  protected override inputFailed(error: unknown): void {
+    if (this.ended) return;
     this.#failure = { error };
+    this.closeInput();
+    this.exhaust();
+  }
+
+  protected override finished(failure?: { error: unknown }): void {
+    if (failure) {
+      this.#failure = failure;
+      this.#unread.clear();
+    }
     this.#wake?.();
   }
 
-  /** Yields outcomes until the input is used up; leaving early cancels. */
+  /** Yields outcomes until the input is used up; leaving early ends the call. */
   async *read(begin: () => void): AsyncGenerator<unknown, void, void> {
-    const { settle } = this.options;
     begin();
     try {
       for (;;) {
-        const outcome = this.#next();
-        if (outcome === undefined) {
-          // Errors come after the results that were there before them.
-          if (this.#failure) throw this.#failure.error;
+        const result = this.#next();
+        if (result === undefined) {
+          if (this.ended && this.#failure) throw this.#failure.error;
           if (this.ended) return;
           // First, as the input may fail while it is pulled by the offer.
-          const change = this.#change();
+          const { promise, resolve } = Promise.withResolvers<void>();
+          this.#wake = resolve;
           this.pool.offered(this);
-          await change;
-        } else if (settle) yield outcome;
-        else if (outcome.status === "rejected") throw outcome.reason;
-        else yield outcome.value;
+          await promise;
+        } else if (this.options.settle) {
+          yield outcome(result.value, result.bad);
+        } else if (result.bad) throw result.value;
+        else yield result.value;
       }
     } finally {
-      this.cancel();
+      this.end();
     }
   }
 
-  #next(): PromiseSettledResult<unknown> | undefined {
-    const outcome = this.#unread.get(this.#read);
-    if (!outcome) return;
+  #next(): { value: unknown; bad: boolean } | undefined {
+    const result = this.#unread.get(this.#read);
+    if (!result) return;
     this.#unread.delete(this.#read++);
     // Room for a whole chunk is worth a message; less is not.
     if (!this.exhausted && this.room() >= this.chunkSize) {
       this.pool.offered(this);
     }
-    return outcome;
+    return result;
   }
+}
 
-  #change(): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#wake = resolve;
-    return promise;
-  }
+function outcome(value: unknown, bad: boolean): PromiseSettledResult<unknown> {
+  return bad
+    ? { status: "rejected", reason: value }
+    : { status: "fulfilled", value };
 }
 
 /** A worker as the pool sees it, from its start to its end. */
 class Hand {
   readonly id: number;
-  readonly claims = new Int32Array(new SharedArrayBuffer(8));
+  readonly board: Board;
   worker?: Worker;
   port?: MessagePort;
   lock = "";
-  /** Fulfils when the worker holds its lock. */
+  /** Fulfils when the worker holds its lock, or nobody waits for that. */
   readonly greeted = Promise.withResolvers<void>();
   ready = false;
-  /** What is with the worker, in the order sent: one chunk, or one ahead. */
+  /** What is with the worker, in the order sent: one per lane, and one ahead. */
   readonly chunks: Chunk[] = [];
+  /** How many items it was given, less those that were taken back. */
+  given = 0;
   /** Whether it ever began an item. */
   used = false;
+  /** It is given nothing more. */
+  retired = false;
+  /** It was told to stop, and has not come back yet. */
+  stuck = false;
+  /** It was ended, but its thread goes on. */
+  late = false;
   /** The uncaught error that it is ending of. */
   cause: unknown;
-  /** Of its start, and of its end. */
+  /** To be added to the worker's time for the pool's, in ms. */
+  skew = 0;
+  /** When it was sent `start`, in milliseconds since the epoch. */
+  greetedAt = 0;
+  /** When it was ready, when it last became busy, how long it was before. */
+  born = 0;
+  busySince = 0;
+  busy = 0;
+  /** Of its start, its silence, or its end: one after another. */
   timer?: ReturnType<typeof setTimeout>;
-  /** Withdraws the requests for its lock; pending, they hold up the process. */
+  /** Until an item may be timed out. */
+  watchdog?: ReturnType<typeof setTimeout>;
+  /** Until it has been idle for too long. */
+  idle?: ReturnType<typeof setTimeout>;
+  /** Withdraws the request for its lock; pending, it holds up the process. */
   readonly watch = new AbortController();
+  /** Fulfils when its lock is free: with true unless that was withdrawn. */
+  gone: Promise<boolean> = Promise.resolve(false);
+  /** Fulfils when nothing of it is left, or nobody waits for that. */
+  ended?: Promise<void>;
 
-  constructor(id: number) {
+  constructor(id: number, slots: number) {
     this.id = id;
+    const shared = new SharedArrayBuffer(16 * slots);
+    this.board = {
+      starts: new Float64Array(shared, 0, slots),
+      claims: new Int32Array(shared, 8 * slots, slots),
+      cancels: new Int32Array(shared, 12 * slots, slots),
+    };
+  }
+
+  get freeSlot(): number {
+    let slot = 0;
+    while (this.chunks.some((chunk) => chunk.slot === slot)) slot++;
+    return slot;
+  }
+
+  /** How many items of a chunk the worker has claimed, or one more at its end. */
+  claimed({ slot }: Chunk): number {
+    return Atomics.load(this.board.claims, slot) % REVOKED;
+  }
+
+  /** How many items of a chunk the worker has not claimed yet. */
+  unclaimed(chunk: Chunk): number {
+    return Math.max(0, chunk.tasks.length - this.claimed(chunk));
   }
 
   /**
@@ -1194,34 +1420,29 @@ class Hand {
   revoke(chunk: Chunk): Task[] {
     if (chunk.revoked) return [];
     chunk.revoked = true;
-    const claimed = Atomics.add(this.claims, chunk.slot, REVOKED);
-    return chunk.tasks.splice(claimed);
+    const claimed = Atomics.add(this.board.claims, chunk.slot, REVOKED);
+    const tasks = chunk.tasks.splice(claimed);
+    this.given -= tasks.length;
+    return tasks;
   }
 
-  /** How many items of a chunk the worker has not claimed yet. */
-  unclaimed(chunk: Chunk): number {
-    const claimed = Atomics.load(this.claims, chunk.slot);
-    return Math.max(0, chunk.tasks.length - claimed);
-  }
-
-  /** Ends the worker; fulfils when its thread is gone, or will not go. */
+  /** Ends the worker; fulfils when its thread is gone, or nobody waits. */
   async end(): Promise<void> {
-    clearTimeout(this.timer);
-    const late = Promise.withResolvers<void>();
-    const timer = setTimeout(late.resolve, END_MS);
+    for (const { grace } of this.chunks) clearTimeout(grace);
+    for (const timer of [this.timer, this.watchdog, this.idle]) {
+      clearTimeout(timer);
+    }
     // One that is just starting would take its lock after it was ended.
-    await Promise.race([this.greeted.promise, late.promise]);
+    await this.greeted.promise;
     this.worker?.terminate();
     this.port?.close();
-    if (this.lock) await Promise.race([this.released(), late.promise]);
-    clearTimeout(timer);
-    this.watch.abort();
+    await this.gone;
   }
 
-  /** Tells when the worker has let go of its lock: true unless withdrawn. */
-  released(): Promise<boolean> {
-    const { signal } = this.watch;
-    return locks.request(this.lock, { signal }, () => true).catch(() => false);
+  /** Waits no more for the thread. */
+  forget(): void {
+    this.greeted.resolve();
+    this.watch.abort();
   }
 }
 
@@ -1230,10 +1451,13 @@ class Hand {
  *
  * Workers are started when there is work for them, up to `size`. A worker that
  * dies takes the item that it was running with it, as a
- * {@linkcode WorkerLostError} (and what it had finished but not yet reported);
- * what it had not begun goes to others, and the next worker to be needed is a
- * new one. A pool that is neither closed nor terminated keeps the program
- * alive: use `await using`, which terminates it.
+ * {@linkcode WorkerLostError} (and what it had finished but not yet reported,
+ * no more than 4 ms of short items); what it had not begun goes to others, and
+ * the next worker to be needed is a new one. Neither a job that exits, nor one
+ * that never returns, nor a module that does not load holds up a pool.
+ *
+ * A pool that is neither closed nor terminated keeps the program alive: use
+ * `await using`, which terminates it.
  *
  * @typeParam J The jobs of the service; with a bare URL it goes in by hand
  *
@@ -1252,13 +1476,19 @@ export class Pool<J extends Jobs> extends Runner<J> {
   readonly #url: string;
   readonly #jobs?: Jobs;
   readonly #options: PoolOptions;
+  readonly #concurrency: number;
   readonly #dispatcher: Dispatcher;
   readonly #hands = new Set<Hand>();
+  /** Workers that are no longer of the pool, but not quite gone. */
+  readonly #leaving = new Set<Hand>();
   readonly #paces = new Map<string, Pace>();
   /** All calls that have not ended. */
   readonly #calls = new Set<Call>();
   /** Those of them that may have tasks to hand out, next one first. */
   readonly #offers = new Set<Call>();
+  /** One listener a signal: ten thousand on one took a third of a second. */
+  readonly #signals = new Map<AbortSignal, Set<Call>>();
+  readonly #counts = { done: 0, failed: 0, lost: 0 };
   #state: "open" | "closing" | "closed" = "open";
   /** Of a pool that takes no more calls: the last one has ended. */
   readonly #drained = Promise.withResolvers<void>();
@@ -1269,8 +1499,6 @@ export class Pool<J extends Jobs> extends Runner<J> {
   /** Workers that did not start; they are not tried again for ever. */
   #failedStarts = 0;
   #stealTimer?: ReturnType<typeof setTimeout>;
-  /** Workers that are no longer of the pool, but not quite gone. */
-  readonly #ending = new Set<Promise<void>>();
 
   /**
    * Makes a pool; its workers start with the first calls.
@@ -1279,7 +1507,7 @@ export class Pool<J extends Jobs> extends Runner<J> {
    * @param options See {@linkcode PoolOptions}
    * @throws {RangeError} If an option is out of range
    * @throws {TypeError} If `service` is neither a service nor an absolute URL,
-   * or an option is of the wrong type
+   * or an option is unknown or of the wrong type
    * @throws {DOMException} If `init` cannot be cloned ("DataCloneError")
    */
   constructor(service: Service<J> | URL | string, options: PoolOptions = {}) {
@@ -1287,19 +1515,55 @@ export class Pool<J extends Jobs> extends Runner<J> {
     const given = typeof service === "object" && "jobs" in service;
     this.#url = new URL(given ? service.url : service).href;
     if (given) this.#jobs = service.jobs;
-    const { size = navigator.hardwareConcurrency, startTimeout, init } =
-      options;
-    checkCount("make a pool", "size", size);
-    checkCount("make a pool", "startTimeout", startTimeout, TIMER_MAX);
-    checkType("make a pool", "onTask", options.onTask, "function");
-    checkType("make a pool", "name", options.name, "string");
-    structuredClone(init);
+    check("make a pool", options, POOL_OPTIONS);
+    structuredClone(options.init);
+    const { size = navigator.hardwareConcurrency, concurrency = 1 } = options;
     this.size = size;
+    this.#concurrency = concurrency;
     this.#options = options;
     this.#dispatcher = {
-      size,
+      lanes: size * concurrency,
       offered: (call) => this.#offered(call),
       ended: (call) => this.#ended(call),
+    };
+  }
+
+  /**
+   * Tells what the pool is doing and has done.
+   *
+   * @returns A snapshot; it does not change later
+   *
+   * @example How busy the workers are
+   * ```ts
+   * import { Pool } from "./mod.ts";
+   * import { service } from "./workers/logscan.ts";
+   *
+   * await using pool = new Pool(service);
+   * const { busy, queued, workers } = pool.stats();
+   * console.log(busy, queued, workers.map(({ busy }) => busy));
+   * ```
+   */
+  stats(): PoolStats {
+    const hands = [...this.#hands];
+    const now = performance.now();
+    let queued = 0;
+    for (const call of this.#calls) queued += call.queued;
+    for (const hand of hands) {
+      for (const chunk of hand.chunks) queued += hand.unclaimed(chunk);
+    }
+    return {
+      size: this.size,
+      busy: hands.filter((hand) => hand.chunks.length > 0).length,
+      queued,
+      ...this.#counts,
+      stuck: this.#stuck().length,
+      workers: hands.filter((hand) => hand.ready).map((hand) => {
+        const since = hand.chunks.length > 0 ? now - hand.busySince : 0;
+        return {
+          worker: hand.id,
+          busy: Math.min(1, (hand.busy + since) / (now - hand.born || 1)),
+        };
+      }),
     };
   }
 
@@ -1326,7 +1590,8 @@ export class Pool<J extends Jobs> extends Runner<J> {
   // Submitted
 
   /** Puts a call into the pool that gathers its results. */
-  protected override async gather(request: CallRequest): Promise<unknown[]> {
+  // deno-lint-ignore no-explicit-any
+  protected override async gather(request: CallRequest): Promise<any[]> {
     this.#check(request);
     const pace = this.#pace(request.job);
     const call = new Batch(this.#dispatcher, pace, request);
@@ -1337,23 +1602,26 @@ export class Pool<J extends Jobs> extends Runner<J> {
   /** Puts a call into the pool that is read one by one. */
   protected override stream(
     request: CallRequest,
-  ): AsyncGenerator<unknown, void, void> {
+    // deno-lint-ignore no-explicit-any
+  ): AsyncGenerator<any, void, void> {
     this.#check(request);
     const pace = this.#pace(request.job);
     const call = new Stream(this.#dispatcher, pace, request);
     return call.read(() => this.#submitted(call));
   }
 
-  #check({ job, items, options }: CallRequest): void {
-    if (this.#jobs) checkJob(this.#jobs, job);
-    checkCall(job, items, options);
-    if (this.#state !== "open") throw closedError(job, this.#state);
+  #check(request: CallRequest): void {
+    checkCall(request, this.#jobs);
+    if (this.#state !== "open") throw closedError(request.job, this.#state);
   }
 
   #submitted(call: Call): void {
+    const { signal } = call.options;
     this.#calls.add(call);
+    if (signal) this.#listen(call, signal);
     // It may have been closed since the call was made, or by its input.
     if (this.#state !== "open") call.fail(closedError(call.job, this.#state));
+    else if (signal?.aborted) call.fail(signal.reason);
     else this.#offered(call);
   }
 
@@ -1389,19 +1657,31 @@ export class Pool<J extends Jobs> extends Runner<J> {
     }
   }
 
+  /** Idle workers first, then new ones, then what can be sent ahead. */
   #handOut(): void {
-    for (const hand of this.#hands) {
-      if (hand.ready && hand.chunks.length === 0) this.#feed(hand);
-    }
-    this.#hire();
-    for (const hand of this.#hands) {
-      if (hand.ready && hand.chunks.length === 1) this.#feed(hand);
+    for (let full = 0; full <= this.#concurrency; full++) {
+      for (const hand of this.#hands) {
+        if (this.#offers.size === 0) break;
+        if (hand.ready && hand.chunks.length === full) this.#feed(hand);
+      }
+      if (full === 0) this.#hire();
     }
     if (this.#offers.size === 0) this.#balance();
   }
 
   /** Starts workers for the tasks that find none, up to the pool's size. */
   #hire(): void {
+    if (this.#offers.size === 0) return;
+    const stuck = this.#stuck();
+    // Threads that may run for ever bound the new ones, or the pool would grow.
+    if (stuck.length >= this.size) {
+      if (this.#hands.size === 0 && stuck.every(({ late }) => late)) {
+        const why =
+          `${stuck.length} cancelled jobs do not give back its threads`;
+        this.#giveUp(new Error(why));
+      }
+      return;
+    }
     let starting = 0;
     for (const hand of this.#hands) if (!hand.ready) starting++;
     while (
@@ -1411,6 +1691,11 @@ export class Pool<J extends Jobs> extends Runner<J> {
       this.#start();
       starting++;
     }
+  }
+
+  #stuck(): Hand[] {
+    const hands = [...this.#hands, ...this.#leaving];
+    return hands.filter(({ stuck }) => stuck);
   }
 
   /** Counts waiting tasks, no further than `enough`. */
@@ -1424,7 +1709,10 @@ export class Pool<J extends Jobs> extends Runner<J> {
   }
 
   #feed(hand: Hand): void {
-    const tasks = this.#nextTasks(hand.chunks.length > 0);
+    const { maxTasksPerWorker = Infinity } = this.#options;
+    const most = hand.retired ? 0 : maxTasksPerWorker - hand.given;
+    const ahead = hand.chunks.length === this.#concurrency;
+    const tasks = most > 0 ? this.#nextTasks(most, ahead) : [];
     if (tasks.length > 0) this.#send(hand, tasks);
   }
 
@@ -1433,37 +1721,57 @@ export class Pool<J extends Jobs> extends Runner<J> {
    * share a message. Ahead of need only what is so short that a hand-over
    * would show: a long item must not wait behind a busy worker.
    */
-  #nextTasks(ahead: boolean): Task[] {
+  #nextTasks(most: number, ahead: boolean): Task[] {
     const tasks: Task[] = [];
     for (const call of this.#offers) {
-      const { chunkSize } = call;
-      const isShort = chunkSize * call.pace.perItem <= 2 * CHUNK_MS;
-      if (ahead && !(isShort && call.fills(chunkSize))) continue;
+      const size = Math.min(call.chunkSize, most);
+      const isShort = size * call.pace.perItem <= 2 * CHUNK_MS;
+      if (ahead && !(isShort && call.fills(size))) continue;
       if (tasks.length > 0 && !canShare(tasks[0].call, call)) break;
-      const taken = call.take(chunkSize - tasks.length);
+      const taken = call.take(size - tasks.length);
       for (const task of taken) tasks.push(task);
       // To the back; what has nothing now will offer again.
       this.#offers.delete(call);
       if (call.hasMore) this.#offers.add(call);
-      if (tasks.length >= chunkSize) break;
+      if (tasks.length >= size) break;
     }
     return tasks;
   }
 
   #send(hand: Hand, tasks: Task[]): void {
-    const { call: { job, spread, options: { transfer } } } = tasks[0];
-    const slot = hand.chunks[0]?.slot === 0 ? 1 : 0;
+    const { board, freeSlot: slot } = hand;
+    const { call: { job, spread, options: { transfer, chunkSize } } } =
+      tasks[0];
     const items = tasks.map((task) => task.item);
-    const timed = this.#options.onTask !== undefined;
+    let timeout = Infinity;
+    let prompt = items.length <= PROMPT_MAX;
+    for (const { call: { options } } of tasks) {
+      // What is done must not wait for what may have to be given up.
+      if (options.timeout || options.signal) prompt = true;
+      if (options.timeout) timeout = Math.min(timeout, options.timeout);
+    }
+    const timed = timeout < Infinity || this.#options.onTask !== undefined;
     const sent = performance.now();
-    Atomics.store(hand.claims, slot, 0);
+    Atomics.store(board.claims, slot, 0);
+    Atomics.store(board.cancels, slot, 0);
     try {
       const moved = transfer ? items.flatMap(transfer) : [];
-      post(hand.port!, { type: "run", slot, job, spread, items, timed }, moved);
+      const message: Run = {
+        type: "run",
+        slot,
+        job,
+        spread,
+        items,
+        timed,
+        prompt,
+      };
+      post(hand.port!, message, moved);
     } catch (error) {
       this.#dispatchAgain = true; // for the worker is free still
       return this.#notSent(tasks, error);
     }
+    if (hand.chunks.length === 0) hand.busySince = sent;
+    hand.given += tasks.length;
     hand.chunks.push({
       tasks,
       slot,
@@ -1472,7 +1780,11 @@ export class Pool<J extends Jobs> extends Runner<J> {
       sending: performance.now() - sent,
       revoked: false,
       moved: transfer !== undefined,
+      fixed: transfer !== undefined || chunkSize !== undefined,
+      timeout,
     });
+    clearTimeout(hand.idle);
+    if (timeout < Infinity) this.#watch(hand);
   }
 
   /** An item could not be cloned: alone, it fails; else it is looked for. */
@@ -1480,9 +1792,9 @@ export class Pool<J extends Jobs> extends Runner<J> {
     const limit = tasks.length > 1 ? tasks.length >> 1 : Infinity;
     for (const { call } of tasks) call.chunkLimit = limit;
     if (tasks.length > 1) return this.#returned(tasks);
-    const [{ call, index }] = tasks;
-    const reason = new JobError(call.job, index, error);
-    call.settled(index, { status: "rejected", reason });
+    const [{ call }] = tasks;
+    this.#counts.failed++;
+    call.settled(tasks[0], new JobError(call.job, tasks[0].index, error), true);
   }
 
   #returned(tasks: Task[]): void {
@@ -1497,61 +1809,53 @@ export class Pool<J extends Jobs> extends Runner<J> {
    */
   #balance(): void {
     clearTimeout(this.#stealTimer);
-    const idle = this.#hands.values().find((hand) =>
-      hand.ready && hand.chunks.length === 0
-    );
-    if (!idle) return;
+    const isIdle = (hand: Hand) => hand.ready && hand.chunks.length === 0;
+    if (!this.#hands.values().some(isIdle)) return;
     let most = 0;
     let from: { hand: Hand; chunk: Chunk } | undefined;
     for (const hand of this.#hands) {
       for (const chunk of hand.chunks) {
-        if (chunk.revoked || chunk.moved || hand.unclaimed(chunk) <= most) {
-          continue;
-        }
-        most = hand.unclaimed(chunk);
+        const count = hand.unclaimed(chunk);
+        if (count <= most || chunk.revoked || chunk.fixed) continue;
+        most = count;
         from = { hand, chunk };
       }
     }
     if (!from) return;
-    const { perItem } = from.chunk.tasks[0].call.pace;
-    const wait = from.chunk.sent + 2 * CHUNK_MS - performance.now();
-    if (most * perItem < STEAL_MS && wait > 0) {
+    const { chunk, hand } = from;
+    const { pace } = chunk.tasks[0].call;
+    const wait = chunk.sent + 2 * CHUNK_MS - performance.now();
+    if (most * pace.perItem < STEAL_MS && wait > 0) {
       this.#stealTimer = setTimeout(() => this.#dispatch(), wait);
       return;
     }
-    this.#steal(idle, from.hand, from.chunk);
-  }
-
-  #steal(idle: Hand, hand: Hand, chunk: Chunk): void {
-    const tasks = hand.revoke(chunk);
-    if (tasks.length === 0) return; // claimed since they were counted
-    this.#send(idle, tasks.splice(0, Math.ceil(tasks.length / 2)));
-    this.#returned(tasks);
+    pace.chunkSize = Math.ceil(most / 2);
+    this.#returned(hand.revoke(chunk));
   }
 
   // Started
 
   #start(): void {
-    const hand = new Hand(++this.#started);
+    const hand = new Hand(++this.#started, this.#concurrency + 1);
     this.#hands.add(hand);
-    const { name = "manyhands", startTimeout = 10_000 } = this.#options;
+    const { name = "manyhands", startTimeout = 10_000, permissions } =
+      this.#options;
     hand.timer = setTimeout(() => {
       const late = `it did not serve within ${startTimeout} ms`;
       this.#notStarted(hand, new Error(late));
     }, startTimeout);
     try {
-      hand.worker = new Worker(this.#url, {
+      const options: WorkerOptions & { deno?: unknown } = {
         type: "module",
         name: `${name} ${hand.id}`,
-      });
+        ...permissions !== undefined && { deno: { permissions } },
+      };
+      hand.worker = new Worker(this.#url, options);
     } catch (error) {
       return this.#notStarted(hand, error);
     }
     hand.worker.onmessage = ({ data }) => {
-      if (data?.type !== "manyhands:hello") return; // the module's own
-      hand.lock = data.lock;
-      hand.greeted.resolve();
-      if (this.#hands.has(hand)) this.#greeted(hand);
+      if (data?.type === "manyhands:hello") this.#greeted(hand, data);
     };
     hand.worker.onerror = (event) => {
       event.preventDefault(); // or it ends the program
@@ -1560,41 +1864,58 @@ export class Pool<J extends Jobs> extends Runner<J> {
     };
   }
 
-  #greeted(hand: Hand): void {
+  #greeted(hand: Hand, { lock }: Hello): void {
+    const { signal } = hand.watch;
+    hand.lock = lock;
+    hand.gone = locks.request(lock, { signal }, () => true).catch(() => false);
+    hand.greeted.resolve();
+    if (!this.#hands.has(hand)) return;
+    // A worker that ends by itself fires no event, but its lock is released.
+    // What it sent before that is there then, but perhaps not delivered: one
+    // in ten exits right after a reply lost it without this turn of the loop.
+    hand.gone.then((gone) => {
+      if (!gone || !this.#hands.has(hand)) return;
+      clearTimeout(hand.timer);
+      hand.timer = setTimeout(() => this.#died(hand));
+    });
     const { port1, port2 } = new MessageChannel();
     hand.port = port1;
+    hand.greetedAt = now();
     port1.onmessage = ({ data }) => this.#received(hand, data);
+    const { board } = hand;
+    const { init } = this.#options;
+    const concurrency = this.#concurrency;
     const start: Start = {
       type: "manyhands:start",
       port: port2,
-      init: this.#options.init,
-      claims: hand.claims,
+      init,
+      board,
+      concurrency,
     };
     hand.worker!.postMessage(start, [port2]);
   }
 
-  #received(hand: Hand, message: Ready | Results | Crashed): void {
+  #received(hand: Hand, message: Ready | Results | Crashed | Ping): void {
     if (!this.#hands.has(hand)) return;
     if (message.type === "results") this.#replied(hand, message);
-    else if (message.type === "ready") this.#ready(hand);
+    else if (message.type === "ready") this.#ready(hand, message);
+    else if (message.type === "ping") clearTimeout(hand.timer);
     else {
       hand.cause = revive(message.error);
       if (!hand.ready) this.#notStarted(hand, hand.cause);
     }
   }
 
-  #ready(hand: Hand): void {
+  #ready(hand: Hand, { at }: Ready): void {
     clearTimeout(hand.timer);
     hand.ready = true;
     this.#failedStarts = 0;
-    // A worker that ends by itself fires no event, but its lock is released.
-    // What it sent before that is there then, but perhaps not delivered: one
-    // in ten exits right after a reply lost it without this turn of the loop.
-    hand.released().then((gone) => {
-      if (!gone || !this.#hands.has(hand)) return;
-      hand.timer = setTimeout(() => this.#lost(hand));
-    });
+    // Both clocks count from the same epoch, unless the machine slept or its
+    // time was set since the program began: `at` was between these two times.
+    hand.skew = Math.max(hand.greetedAt - at, Math.min(now() - at, 0));
+    hand.born = performance.now();
     this.#dispatch();
+    this.#rest(hand);
   }
 
   #notStarted(hand: Hand, cause: unknown): void {
@@ -1605,7 +1926,10 @@ export class Pool<J extends Jobs> extends Runner<J> {
   /** The others go on without it; where there are none, nothing can. */
   #failedStart(cause: unknown): void {
     this.#failedStarts++;
-    if (this.#hands.size > 0) return;
+    if (this.#hands.size === 0) this.#giveUp(cause);
+  }
+
+  #giveUp(cause: unknown): void {
     this.#failedStarts = 0;
     const error = new WorkerStartError(this.#url, cause);
     for (const call of this.#calls) call.fail(error);
@@ -1614,49 +1938,178 @@ export class Pool<J extends Jobs> extends Runner<J> {
   // Replied
 
   #replied(hand: Hand, results: Results): void {
-    const { slot, values, failures, times, last } = results;
-    const chunk = hand.chunks.find((chunk) => chunk.slot === slot)!;
-    const tasks = chunk.tasks.slice(
-      chunk.answered,
-      chunk.answered + values.length,
-    );
+    const chunk = hand.chunks.find(({ slot }) => slot === results.slot)!;
+    const { values, failures, last } = results;
+    const from = chunk.answered;
     chunk.answered += values.length;
     hand.used = true;
     this.#failedStarts = 0;
-    if (last) hand.chunks.splice(hand.chunks.indexOf(chunk), 1);
-    if (tasks.length > 0) measure(tasks[0].call.pace, chunk, results);
-    tasks.forEach(({ call, index }, i) => {
-      const failure = failures.get(i);
+    if (values.length > 0) measure(chunk, results);
+    if (last) this.#freed(hand, chunk);
+    this.#counts.done += values.length - (failures?.size ?? 0);
+    this.#counts.failed += failures?.size ?? 0;
+    for (let i = 0; i < values.length; i++) {
+      const task = chunk.tasks[from + i];
+      const failure = failures?.get(i);
       if (failure) {
-        const reason = new JobError(call.job, index, revive(failure));
-        call.settled(index, { status: "rejected", reason });
-      } else call.settled(index, { status: "fulfilled", value: values[i] });
-    });
+        const { call, index } = task;
+        const error = new JobError(call.job, index, revive(failure));
+        call.settled(task, error, true);
+      } else task.call.settled(task, values[i]);
+    }
     this.#dispatch();
+    this.#rest(hand);
+    this.#tell(hand, chunk.tasks.slice(from, chunk.answered), results);
+  }
+
+  /** A lane of the worker is free; so is the worker, where it is to end. */
+  #freed(hand: Hand, chunk: Chunk): void {
+    hand.chunks.splice(hand.chunks.indexOf(chunk), 1);
+    clearTimeout(chunk.grace);
+    hand.stuck = hand.chunks.some(({ grace }) => grace !== undefined);
+    if (hand.chunks.length === 0) {
+      hand.busy += performance.now() - hand.busySince;
+      const { maxTasksPerWorker = Infinity } = this.#options;
+      hand.retired ||= hand.given >= maxTasksPerWorker;
+    }
+    if (hand.retired && !hand.chunks.some(isWanted)) this.#remove(hand);
+  }
+
+  /** Lets a worker that found nothing to do end after a while. */
+  #rest(hand: Hand): void {
+    const { idleTimeout } = this.#options;
+    clearTimeout(hand.idle);
+    if (idleTimeout === undefined || hand.chunks.length > 0) return;
+    if (this.#hands.has(hand)) {
+      hand.idle = setTimeout(() => this.#remove(hand), idleTimeout);
+    }
+  }
+
+  #tell({ id, skew }: Hand, tasks: Task[], { times }: Results): void {
     const { onTask } = this.#options;
     if (!onTask) return;
     tasks.forEach(({ call: { job }, index }, i) => {
-      const [start, end] = [times[2 * i], times[2 * i + 1]];
-      onTask({ worker: hand.id, job, index, start, end });
+      const [start, end] = [times[2 * i] + skew, times[2 * i + 1] + skew];
+      onTask({ worker: id, job, index, start, end });
     });
+  }
+
+  // Timed out, aborted
+
+  /** Looks after the items that may run only so long, until there are none. */
+  #watch(hand: Hand): void {
+    clearTimeout(hand.watchdog);
+    let next = Infinity;
+    for (const chunk of [...hand.chunks]) {
+      const position = hand.claimed(chunk);
+      const task = chunk.tasks[position - 1];
+      const timeout = task && !task.over && task.call.options.timeout;
+      // One that has no limit is followed by others that may.
+      let left = chunk.timeout;
+      if (timeout) {
+        const start = hand.board.starts[chunk.slot] + hand.skew;
+        left = start + timeout - now();
+        if (left <= 0) {
+          this.#timedOut(hand, chunk, position, timeout);
+          continue;
+        }
+      }
+      next = Math.min(next, left);
+    }
+    if (next === Infinity) return;
+    hand.watchdog = setTimeout(() => this.#watch(hand), Math.ceil(next));
+  }
+
+  #timedOut(hand: Hand, chunk: Chunk, position: number, ms: number): void {
+    const task = chunk.tasks[position - 1];
+    const { call, index } = task;
+    this.#stop(hand, chunk, position);
+    this.#counts.failed++;
+    call.missed(task, timeoutError(call.job, index, ms));
+  }
+
+  readonly #aborted = ({ target }: Event): void => {
+    const { reason } = target as AbortSignal;
+    for (const call of this.#signals.get(target as AbortSignal)!) {
+      call.aborted = true;
+      call.fail(reason);
+    }
+  };
+
+  #listen(call: Call, signal: AbortSignal): void {
+    const calls = this.#signals.get(signal) ?? new Set();
+    if (calls.size === 0) signal.addEventListener("abort", this.#aborted);
+    this.#signals.set(signal, calls.add(call));
+  }
+
+  #unlisten(call: Call, signal: AbortSignal): void {
+    const calls = this.#signals.get(signal);
+    if (!calls?.delete(call) || calls.size > 0) return;
+    this.#signals.delete(signal);
+    signal.removeEventListener("abort", this.#aborted);
+  }
+
+  /** Cancels the item at a position of a chunk, and waits for its end. */
+  #stop(hand: Hand, chunk: Chunk, position: number): void {
+    hand.stuck = true;
+    chunk.grace ??= setTimeout(() => this.#overdue(hand, chunk), GRACE_MS);
+    this.#cancel(hand, chunk, position);
+  }
+
+  /** Tells the job that it is not wanted, and takes back what is behind it. */
+  #cancel(hand: Hand, chunk: Chunk, position: number): void {
+    Atomics.store(hand.board.cancels, chunk.slot, position);
+    this.#returned(hand.revoke(chunk));
+  }
+
+  /**
+   * An item was cancelled and has not ended. Alone in its worker it ends with
+   * it; what is beside it may end first, while the thread comes to its messages.
+   */
+  #overdue(hand: Hand, chunk: Chunk): void {
+    // It may have ended in the moment when it was cancelled, and another begun.
+    const position = hand.claimed(chunk);
+    if (position !== Atomics.load(hand.board.cancels, chunk.slot)) return;
+    hand.retired = true;
+    this.#takeBack(hand);
+    if (!hand.chunks.some(isWanted)) return this.#lost(hand);
+    post(hand.port!, { type: "ping" });
+    clearTimeout(hand.timer);
+    hand.timer = setTimeout(() => {
+      hand.cause = new Error("a job beside it blocks the thread");
+      this.#lost(hand);
+    }, SILENCE_MS);
   }
 
   // Died
 
+  #died(hand: Hand): void {
+    this.#counts.lost++;
+    this.#lost(hand);
+  }
+
   #lost(hand: Hand): void {
     if (!this.#remove(hand)) return;
-    for (const chunk of hand.chunks) {
-      const back = chunk.moved ? [] : hand.revoke(chunk);
-      if (chunk.tasks.length > chunk.answered) hand.used = true;
-      for (const { call, index } of chunk.tasks.slice(chunk.answered)) {
-        const reason = new WorkerLostError(call.job, index, hand.cause);
-        call.settled(index, { status: "rejected", reason });
-      }
-      this.#returned(back);
-    }
     // One that ends before it begins anything would be replaced for ever.
-    if (hand.used) this.#dispatch();
-    else this.#failedStart(hand.cause ?? new Error("it ended before any job"));
+    const begun = hand.chunks.some((chunk) => hand.claimed(chunk) > 0);
+    if (!begun && !hand.used) {
+      this.#failedStart(hand.cause ?? new Error("it ended before any job"));
+    }
+    this.#takeBack(hand);
+    for (const chunk of hand.chunks) {
+      for (const task of chunk.tasks.slice(chunk.answered)) {
+        const { call, index } = task;
+        call.missed(task, new WorkerLostError(call.job, index, hand.cause));
+      }
+    }
+    this.#dispatch();
+  }
+
+  /** Takes back all that a worker has not begun. */
+  #takeBack(hand: Hand): void {
+    for (const chunk of hand.chunks) {
+      if (!chunk.moved) this.#returned(hand.revoke(chunk));
+    }
   }
 
   // Ended
@@ -1664,6 +2117,7 @@ export class Pool<J extends Jobs> extends Runner<J> {
   #ended(call: Call): void {
     this.#calls.delete(call);
     this.#offers.delete(call);
+    if (call.options.signal) this.#unlisten(call, call.options.signal);
     if (call.underWay > 0) this.#withdraw(call);
     if (this.#state !== "open" && this.#calls.size === 0) {
       this.#drained.resolve();
@@ -1674,9 +2128,12 @@ export class Pool<J extends Jobs> extends Runner<J> {
   #withdraw(call: Call): void {
     for (const hand of this.#hands) {
       for (const chunk of hand.chunks) {
-        if (chunk.tasks.some((task) => task.call === call)) {
-          this.#returned(hand.revoke(chunk));
-        }
+        if (!chunk.tasks.some((task) => task.call === call)) continue;
+        const position = hand.claimed(chunk);
+        const task = chunk.tasks[position - 1];
+        if (task?.call !== call) this.#returned(hand.revoke(chunk));
+        else if (call.aborted) this.#stop(hand, chunk, position);
+        else this.#cancel(hand, chunk, position);
       }
     }
   }
@@ -1689,24 +2146,45 @@ export class Pool<J extends Jobs> extends Runner<J> {
     this.#state = "closed";
     clearTimeout(this.#stealTimer);
     for (const hand of this.#hands) this.#remove(hand);
-    await Promise.all(this.#ending);
+    const leaving = [...this.#leaving];
+    const timer = setTimeout(() => {
+      for (const hand of leaving) hand.forget();
+    }, END_MS);
+    for (const hand of leaving) if (hand.late) hand.forget();
+    await Promise.all(leaving.map(({ ended }) => ended));
+    clearTimeout(timer);
   }
 
   /** Takes a worker out of the pool; false if it was out already. */
   #remove(hand: Hand): boolean {
     if (!this.#hands.delete(hand)) return false;
-    const ending = hand.end().then(() => void this.#ending.delete(ending));
-    this.#ending.add(ending);
+    this.#leaving.add(hand);
+    const timer = setTimeout(() => {
+      hand.late = true;
+      this.#dispatch();
+    }, END_MS);
+    hand.ended = hand.end().then(() => {
+      clearTimeout(timer);
+      this.#leaving.delete(hand);
+      this.#dispatch();
+    });
     return true;
   }
 }
 
 /** Fits the next chunks of a job to how long this one takes. */
-function measure(pace: Pace, chunk: Chunk, { elapsed }: Results): void {
-  pace.perItem = elapsed / chunk.answered + chunk.sending / chunk.tasks.length;
+function measure(chunk: Chunk, { elapsed }: Results): void {
+  const { tasks, answered, sending } = chunk;
+  const { pace } = tasks[0].call;
+  pace.perItem = elapsed / answered + sending / tasks.length;
   // Step by step, as the first items may be the short ones.
   const size = Math.min(CHUNK_MS / pace.perItem, 4 * pace.chunkSize);
   pace.chunkSize = Math.max(1, Math.min(CHUNK_MAX, Math.floor(size)));
+}
+
+/** Whether somebody waits for what is still to come of a chunk. */
+function isWanted({ tasks, answered }: Chunk): boolean {
+  return tasks.slice(answered).some(({ over, call }) => !over && !call.ended);
 }
 
 /** Whether single items of two calls can go in one message. */
@@ -1720,15 +2198,77 @@ function isAsync(items: Items<unknown>): items is AsyncIterable<unknown> {
   return (items as AsyncIterable<unknown>)[Symbol.asyncIterator] !== undefined;
 }
 
-function checkJob(jobs: Jobs, job: string): void {
-  if (!Object.hasOwn(jobs, job)) throw new TypeError(unknownJob(jobs, job));
+// Checks
+
+/** What an option must be: of a type, or a whole number from … to …. */
+type Rule = string | [least: number, most: number];
+
+const COUNT: Rule = [1, Infinity];
+const MILLISECONDS: Rule = [1, TIMER_MAX];
+const SEQUENTIAL_OPTIONS: Record<string, Rule> = {
+  init: "value",
+  onTask: "function",
+};
+const POOL_OPTIONS: Record<string, Rule> = {
+  ...SEQUENTIAL_OPTIONS,
+  size: COUNT,
+  concurrency: COUNT,
+  idleTimeout: MILLISECONDS,
+  maxTasksPerWorker: COUNT,
+  name: "string",
+  permissions: "value",
+  startTimeout: MILLISECONDS,
+};
+const CALL_OPTIONS: Record<string, Rule> = {
+  signal: "AbortSignal",
+  timeout: MILLISECONDS,
+  retries: [0, Infinity],
+  chunkSize: COUNT,
+  settle: "boolean",
+  transfer: "function",
+};
+
+/** Refuses options that are unknown or wrong, naming option and value. */
+function check(
+  what: string,
+  options: object,
+  rules: Record<string, Rule>,
+): void {
+  for (const [option, value] of Object.entries(options)) {
+    if (!Object.hasOwn(rules, option)) {
+      const known = Object.keys(rules).join(", ");
+      throw new TypeError(
+        `Cannot ${what} as '${option}' is not an option: there are ${known}`,
+      );
+    }
+    const rule = rules[option];
+    if (value === undefined || rule === "value" || fits(value, rule)) continue;
+    const number = typeof value === "number" && typeof rule !== "string";
+    const must = typeof rule === "string"
+      ? `of type ${rule}`
+      : `a whole number from ${rule[0]}` +
+        (rule[1] < Infinity ? ` to ${rule[1]}` : "");
+    throw new (number ? RangeError : TypeError)(
+      `Cannot ${what} as '${option}' must be ${must}: ` +
+        `current value is ${textOf(value)}`,
+    );
+  }
 }
 
-function checkCall(job: string, items: unknown, options: CallOptions): void {
-  const what = `run '${job}'`;
-  checkCount(what, "chunkSize", options.chunkSize);
-  checkType(what, "settle", options.settle, "boolean");
-  checkType(what, "transfer", options.transfer, "function");
+function fits(value: unknown, rule: Rule): boolean {
+  if (rule === "AbortSignal") return value instanceof AbortSignal;
+  const type = typeof value;
+  if (typeof rule === "string") return type === rule;
+  return Number.isInteger(value) && rule[0] <= (value as number) &&
+    (value as number) <= rule[1];
+}
+
+function checkCall(
+  { job, items, options = {} }: CallRequest,
+  jobs?: Jobs,
+): void {
+  if (jobs && !Object.hasOwn(jobs, job)) throw unknownJob(jobs, job);
+  check(`run '${job}'`, options, CALL_OPTIONS);
   const { [Symbol.iterator]: each, [Symbol.asyncIterator]: eachAsync } = Object(
     items,
   );
@@ -1736,36 +2276,6 @@ function checkCall(job: string, items: unknown, options: CallOptions): void {
   throw new TypeError(
     `Cannot run '${job}' as 'items' must be iterable: ` +
       `current value is ${textOf(items)}`,
-  );
-}
-
-/** Refuses what is not a whole number from 1, naming option and value. */
-function checkCount(
-  what: string,
-  option: string,
-  value?: number,
-  most = Infinity,
-): void {
-  checkType(what, option, value, "number");
-  if (value === undefined) return;
-  if (Number.isInteger(value) && value > 0 && value <= most) return;
-  const upTo = most === Infinity ? "" : ` up to ${most}`;
-  throw new RangeError(
-    `Cannot ${what} as '${option}' must be a positive integer${upTo}: ` +
-      `current value is ${value}`,
-  );
-}
-
-function checkType(
-  what: string,
-  option: string,
-  value: unknown,
-  type: string,
-): void {
-  if (value === undefined || typeof value === type) return;
-  throw new TypeError(
-    `Cannot ${what} as '${option}' must be a ${type}: ` +
-      `current value is ${textOf(value)}`,
   );
 }
 
@@ -1778,11 +2288,14 @@ function checkType(
  * errors, so that what a pool brings can be measured against it. Nothing is
  * copied: a job gets the very items, and the caller the very results. Nothing
  * is computed ahead either: `close` does not wait for an `imap` that is being
- * read, which goes on as it is read.
+ * read, which goes on as it is read. A job that blocks cannot be interrupted;
+ * aborted or timed out, it is asked by {@linkcode cancelled} and otherwise
+ * rejected at its end.
  *
  * @param service What {@linkcode serve} returned
  * @param options See {@linkcode SequentialOptions}
  * @returns A runner without workers
+ * @throws {TypeError} If an option is unknown or of the wrong type
  *
  * @example The same code, with and without workers
  * ```ts
@@ -1809,36 +2322,36 @@ class Sequential<J extends Jobs> extends Runner<J> {
   readonly #service: Service<J>;
   readonly #options: SequentialOptions;
   readonly #running = new Set<Promise<unknown>>();
-  readonly #terminated = Promise.withResolvers<never>();
+  readonly #terminated = new AbortController();
   #setUp?: Promise<unknown>;
-  #state: "open" | "closed" | "terminated" = "open";
+  #closed = false;
 
   constructor(service: Service<J>, options: SequentialOptions) {
     super();
-    checkType("run sequentially", "onTask", options.onTask, "function");
+    check("run sequentially", options, SEQUENTIAL_OPTIONS);
     this.#service = service;
     this.#options = options;
-    this.#terminated.promise.catch(() => {}); // not an error by itself
   }
 
   override async close(): Promise<void> {
-    if (this.#state === "open") this.#state = "closed";
+    this.#closed = true;
     await Promise.allSettled(this.#running);
   }
 
   override terminate(): Promise<void> {
-    this.#state = "terminated";
-    this.#terminated.reject(terminatedError());
+    this.#closed = true;
+    this.#terminated.abort(terminatedError());
     return Promise.resolve();
   }
 
-  protected override async gather(request: CallRequest): Promise<unknown[]> {
-    this.#check(request);
-    const running = this.#gather(request);
+  // deno-lint-ignore no-explicit-any
+  protected override async gather(request: CallRequest): Promise<any[]> {
+    const signals = this.#check(request);
+    // A job that never answers must not keep its caller after the end.
+    const running = abortable(() => this.#gather(request), signals);
     this.#running.add(running);
     try {
-      // A job that never answers must not keep its caller after the end.
-      return await Promise.race([running, this.#terminated.promise]);
+      return await running;
     } finally {
       this.#running.delete(running);
     }
@@ -1864,13 +2377,27 @@ class Sequential<J extends Jobs> extends Runner<J> {
 
   protected override stream(
     request: CallRequest,
-  ): AsyncGenerator<unknown, void, void> {
+    // deno-lint-ignore no-explicit-any
+  ): AsyncGenerator<any, void, void> {
     this.#check(request);
     return this.#read(request);
   }
 
   async *#read(request: CallRequest): AsyncGenerator<unknown, void, void> {
-    this.#check(request); // it may have been closed meanwhile
+    const signals = this.#check(request); // it may have been closed meanwhile
+    const results = this.#each(request);
+    try {
+      for (;;) {
+        const next = await abortable(() => results.next(), signals);
+        if (next.done) return;
+        yield next.value;
+      }
+    } finally {
+      results.return().catch(() => {}); // not awaited: it may be stuck
+    }
+  }
+
+  async *#each(request: CallRequest): AsyncGenerator<unknown, void, void> {
     await this.#ready();
     const { items } = request;
     let index = 0;
@@ -1883,10 +2410,16 @@ class Sequential<J extends Jobs> extends Runner<J> {
     }
   }
 
-  #check({ job, items, options }: CallRequest): void {
-    checkJob(this.#service.jobs, job);
-    checkCall(job, items, options);
-    if (this.#state !== "open") throw closedError(job, "closed");
+  #check(request: CallRequest): AbortSignal[] {
+    checkCall(request, this.#service.jobs);
+    if (this.#closed) throw closedError(request.job, "closed");
+    return this.#signals(request);
+  }
+
+  /** What may end a call before its time. */
+  #signals({ options }: CallRequest): AbortSignal[] {
+    const { signal } = this.#terminated;
+    return options?.signal ? [signal, options.signal] : [signal];
   }
 
   async #ready(): Promise<void> {
@@ -1897,35 +2430,64 @@ class Sequential<J extends Jobs> extends Runner<J> {
 
   /** Runs one item; gives a promise only where the job did. */
   #run(
-    { job, spread, options: { settle } }: CallRequest,
+    request: CallRequest,
     item: unknown,
     index: number,
+    tries = 0,
   ): unknown {
-    if (this.#state === "terminated") throw terminatedError();
+    const { job, spread, options = {} } = request;
+    const { settle, timeout = Infinity, retries = 0 } = options;
+    const signals = this.#signals(request);
+    for (const signal of signals) signal.throwIfAborted();
     const call = this.#service.jobs[job] as (...args: unknown[]) => unknown;
+    const run = () => spread ? call(...item as unknown[]) : call(item);
     const start = now();
-    const ended = () =>
+    let timedOut = false;
+    const isLate = () => timedOut ||= now() - start > timeout;
+    const isCancelled = () => isLate() || signals.some((s) => s.aborted);
+    const ended = (value: unknown, bad = false): unknown => {
       this.#options.onTask?.({ worker: 0, job, index, start, end: now() });
-    const fulfilled = (value: unknown) => {
-      ended();
-      return settle ? { status: "fulfilled", value } : value;
-    };
-    const rejected = (thrown: unknown) => {
-      ended();
-      const reason = new JobError(job, index, thrown);
-      if (settle) return { status: "rejected", reason };
-      throw reason;
+      if (isLate() && tries < retries) {
+        return this.#run(request, item, index, tries + 1);
+      }
+      if (isLate()) [value, bad] = [timeoutError(job, index, timeout), true];
+      else if (bad) value = new JobError(job, index, value);
+      if (settle) return outcome(value, bad);
+      if (bad) throw value;
+      return value;
     };
     let value: unknown;
     try {
-      value = spread ? call(...item as unknown[]) : call(item);
-      if (isThenable(value)) {
-        return Promise.resolve(value).then(fulfilled, rejected);
-      }
+      const alone = timeout === Infinity && !options.signal;
+      value = alone ? run() : within(isCancelled, run);
     } catch (thrown) {
-      return rejected(thrown);
+      return ended(thrown, true);
     }
-    return fulfilled(value);
+    if (!isThenable(value)) return ended(value);
+    const result = Promise.resolve(value);
+    const limit = new AbortController();
+    const timer = timeout === Infinity ? undefined : setTimeout(() => {
+      limit.abort(timedOut = true);
+    }, timeout);
+    return abortable(() => result, [limit.signal])
+      .finally(() => clearTimeout(timer))
+      .then((value) => ended(value), (thrown) => ended(thrown, true));
+  }
+}
+
+/** Does some work, but rejects as soon as one of the signals is aborted. */
+async function abortable<T>(
+  work: () => Promise<T>,
+  signals: AbortSignal[],
+): Promise<T> {
+  for (const signal of signals) signal.throwIfAborted();
+  const { promise, reject } = Promise.withResolvers<never>();
+  const abort = ({ target }: Event) => reject((target as AbortSignal).reason);
+  for (const signal of signals) signal.addEventListener("abort", abort);
+  try {
+    return await Promise.race([work(), promise]);
+  } finally {
+    for (const signal of signals) signal.removeEventListener("abort", abort);
   }
 }
 
@@ -1937,6 +2499,13 @@ function now(): number {
 function isThenable(value: unknown): value is PromiseLike<unknown> {
   return value instanceof Object && "then" in value &&
     typeof value.then === "function";
+}
+
+function timeoutError(job: string, index: number, ms: number): DOMException {
+  return new DOMException(
+    `Job '${job}' ran longer than ${ms} ms on item ${index}`,
+    "TimeoutError",
+  );
 }
 
 function closedError(job: string, state: string): DOMException {
