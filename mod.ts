@@ -154,6 +154,8 @@ const GRACE_MS = 100;
 const SILENCE_MS = 5000;
 /** How long an ended worker's thread may take; an endless loop has no end. */
 const END_MS = 500;
+/** So many workers in a row may end before they begin anything. */
+const UNUSED_MAX = 10;
 /** The longest time of a timer, in ms; a longer one would fire at once. */
 const TIMER_MAX = 2 ** 31 - 1;
 
@@ -1498,6 +1500,8 @@ export class Pool<J extends Jobs> extends Runner<J> {
   #started = 0;
   /** Workers that did not start; they are not tried again for ever. */
   #failedStarts = 0;
+  /** Workers in a row that ended before they began an item. */
+  #unused = 0;
   #stealTimer?: ReturnType<typeof setTimeout>;
 
   /**
@@ -1930,7 +1934,7 @@ export class Pool<J extends Jobs> extends Runner<J> {
   }
 
   #giveUp(cause: unknown): void {
-    this.#failedStarts = 0;
+    this.#failedStarts = this.#unused = 0;
     const error = new WorkerStartError(this.#url, cause);
     for (const call of this.#calls) call.fail(error);
   }
@@ -1943,7 +1947,7 @@ export class Pool<J extends Jobs> extends Runner<J> {
     const from = chunk.answered;
     chunk.answered += values.length;
     hand.used = true;
-    this.#failedStarts = 0;
+    this.#unused = 0;
     if (values.length > 0) measure(chunk, results);
     if (last) this.#freed(hand, chunk);
     this.#counts.done += values.length - (failures?.size ?? 0);
@@ -2090,10 +2094,10 @@ export class Pool<J extends Jobs> extends Runner<J> {
 
   #lost(hand: Hand): void {
     if (!this.#remove(hand)) return;
-    // One that ends before it begins anything would be replaced for ever.
+    // Those that end before they begin anything would be replaced for ever.
     const begun = hand.chunks.some((chunk) => hand.claimed(chunk) > 0);
-    if (!begun && !hand.used) {
-      this.#failedStart(hand.cause ?? new Error("it ended before any job"));
+    if (!begun && !hand.used && ++this.#unused > UNUSED_MAX) {
+      this.#giveUp(hand.cause ?? new Error("it ended before any job"));
     }
     this.#takeBack(hand);
     for (const chunk of hand.chunks) {

@@ -1,5 +1,5 @@
 /** Jobs that do all that jobs may do, good and bad. */
-import { Pool, serve, transfer } from "../mod.ts";
+import { cancelled, Pool, serve, transfer } from "../mod.ts";
 
 let greeting = "not set up";
 
@@ -116,6 +116,55 @@ export const jobs = {
     });
     return n;
   },
+  /** Blocks the thread for ever. */
+  spin: (_?: number) => {
+    for (;;);
+  },
+  spinAt: (n: number, fatal: number) => {
+    while (n === fatal);
+    return n;
+  },
+  /** Blocks the thread, but listens. */
+  poll: (n: number) => {
+    while (!cancelled()) wait(1);
+    return n;
+  },
+  pollAt: (n: number, at: number) => {
+    while (n === at && !cancelled()) wait(1);
+    return n;
+  },
+  pollAsync: async (heard: Int32Array<SharedArrayBuffer>) => {
+    while (!cancelled()) await new Promise((done) => setTimeout(done, 1));
+    Atomics.add(heard, 0, 1);
+  },
+  never: (_?: number) => new Promise<void>(() => {}),
+  /** Blocks for ever at its first try only. */
+  spinOnce: (tries: Int32Array<SharedArrayBuffer>) => {
+    const first = Atomics.add(tries, 0, 1) === 0;
+    while (first && !cancelled()) wait(1);
+    return Atomics.load(tries, 0);
+  },
+  /** Exits now and then, as long as there are kills left. */
+  fragile: (n: number, kills: Int32Array<SharedArrayBuffer>) => {
+    if (Math.random() < 0.02 && Atomics.sub(kills, 0, 1) > 0) Deno.exit(1);
+    return n;
+  },
+  /** Notes how many are under way at once. */
+  crowd: async (counts: Int32Array<SharedArrayBuffer>, ms: number) => {
+    const now = Atomics.add(counts, 0, 1) + 1;
+    if (now > Atomics.load(counts, 1)) Atomics.store(counts, 1, now);
+    await new Promise((resolve) => setTimeout(resolve, ms));
+    Atomics.sub(counts, 0, 1);
+    return ms;
+  },
+  isCancelled: async (ms: number) => {
+    await new Promise((resolve) => setTimeout(resolve, ms));
+    return cancelled();
+  },
+  mayRead: async (_?: number) => {
+    const { state } = await Deno.permissions.query({ name: "read" });
+    return state;
+  },
   poolInside: async (n: number): Promise<number[]> => {
     await using pool = new Pool<typeof jobs>(import.meta.url, { size: 2 });
     return await pool.map("double", [n, n + 1]);
@@ -123,8 +172,12 @@ export const jobs = {
 };
 
 export const service = serve(import.meta, jobs, {
-  setup: (init: string | undefined) => {
+  setup: (init: string | Int32Array<SharedArrayBuffer> | undefined) => {
     if (init === "bad") throw new Error("cannot set up");
-    greeting = init ?? "hello";
+    if (init === "exit") Deno.exit(1);
+    if (typeof init !== "object") greeting = init ?? "hello";
+    else if (Atomics.sub(init, 0, 1) > 0) { // killed at some time
+      setTimeout(() => self.close(), 30 * Math.random());
+    }
   },
 });

@@ -16,7 +16,14 @@ import {
   type TaskTiming,
 } from "../mod.ts";
 import { jobs, service } from "./jobs.ts";
-import { doubles, numbers, poolTest, runnerTest } from "./runners.ts";
+import {
+  doubles,
+  numbers,
+  poolTest,
+  runAlone,
+  runnerTest,
+  shared,
+} from "./runners.ts";
 
 async function* slowly<T>(items: Iterable<T>): AsyncGenerator<T> {
   for (const item of items) {
@@ -186,14 +193,18 @@ runnerTest("a consumer that leaves early closes the input", async (runner) => {
 runnerTest(
   "bad options are refused, naming option and value",
   async (runner) => {
-    for (const chunkSize of [0, -1, 1.5, NaN, Infinity]) {
-      const error = await assertRejects(
-        () => runner.map("double", [1], { chunkSize }),
-        RangeError,
-      );
-      assertStringIncludes(error.message, `'chunkSize' must be`);
-      assertStringIncludes(error.message, `${chunkSize}`);
-      assertThrows(() => runner.imap("double", [1], { chunkSize }), RangeError);
+    for (const value of [0, -1, 1.5, NaN, Infinity]) {
+      for (const option of ["chunkSize", "timeout", "retries"]) {
+        if (option === "retries" && value === 0) continue;
+        const options = { [option]: value };
+        const error = await assertRejects(
+          () => runner.map("double", [1], options),
+          RangeError,
+        );
+        assertStringIncludes(error.message, `'${option}' must be`);
+        assertStringIncludes(error.message, `${value}`);
+        assertThrows(() => runner.imap("double", [1], options), RangeError);
+      }
     }
     for (
       const bad of [{ settle: "yes" }, { transfer: 5 }, { chunkSize: "1" }]
@@ -248,7 +259,15 @@ poolTest("Pool and sequential agree on generated calls", async () => {
 
 poolTest("Pool: options of a wrong value or type are refused", async () => {
   for (const value of [0, -1, 1.5, NaN, Infinity]) {
-    for (const option of ["size", "startTimeout"]) {
+    for (
+      const option of [
+        "size",
+        "startTimeout",
+        "concurrency",
+        "idleTimeout",
+        "maxTasksPerWorker",
+      ]
+    ) {
       const options = { [option]: value } as PoolOptions;
       const error = assertThrows(() => new Pool(service, options), RangeError);
       assertStringIncludes((error as Error).message, `'${option}'`);
@@ -355,8 +374,6 @@ poolTest(
 Deno.test("Pool: a million items pass through a small heap", async () => {
   // 200 bytes and more each: held, they would break the limit many times.
   const script = `
-    import { Pool } from ${JSON.stringify(import.meta.resolve("../mod.ts"))};
-    import { service } from ${JSON.stringify(import.meta.resolve("./jobs.ts"))};
     await using pool = new Pool(service, { size: 2 });
     const items = function* () {
       for (let i = 0; i < 1_000_000; i++) yield "x".repeat(200) + i;
@@ -365,17 +382,8 @@ Deno.test("Pool: a million items pass through a small heap", async () => {
     for await (const _ of pool.imap("same", items())) count++;
     console.log(count);
   `;
-  const { stdout } = await new Deno.Command(Deno.execPath(), {
-    args: [
-      "run",
-      "--no-check",
-      "--allow-read",
-      "--v8-flags=--max-old-space-size=48",
-      `data:application/typescript,${encodeURIComponent(script)}`,
-    ],
-    stderr: "inherit",
-  }).output();
-  assertEquals(new TextDecoder().decode(stdout), "1000000\n");
+  const flags = ["--v8-flags=--max-old-space-size=48"];
+  assertEquals(await runAlone(script, flags), "1000000\n");
 });
 
 poolTest("Pool: close waits for what is outstanding", async () => {
@@ -496,4 +504,112 @@ poolTest("Pool: two pools on one module, and pools inside jobs", async () => {
     one.map("poolInside", [1, 2]),
   ]);
   assertEquals(results, [doubles(500), doubles(500), [[2, 4], [4, 6]]]);
+});
+
+poolTest("Pool: runs as many at once in a worker as it may", async () => {
+  for (const concurrency of [undefined, 1, 7]) {
+    await using pool = new Pool(service, { size: 1, concurrency });
+    const counts = shared(0, 0);
+    const items = numbers(40).map((
+      n,
+    ): [typeof counts, number] => [counts, n % 5]);
+    const results = await pool.starmap("crowd", items);
+    assertEquals(results, items.map(([, ms]) => ms));
+    assertEquals([...counts], [0, concurrency ?? 1]);
+    assertEquals(await pool.map("double", numbers(30_000)), doubles(30_000));
+  }
+});
+
+poolTest("Pool: spare workers end after a while, and come back", async () => {
+  await using pool = new Pool(service, { size: 2, idleTimeout: 30 });
+  assertEquals(pool.stats().workers, []);
+  await pool.map("block", [20, 20, 20, 20]);
+  assertEquals(pool.stats().workers.length, 2);
+  await pool.apply("sleep", [200]); // one stays, as long as it works
+  assertEquals(pool.stats().workers.length, 1);
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  assertEquals(pool.stats().workers, []);
+  assertEquals(await pool.map("double", numbers(9)), doubles(9));
+  assertEquals(pool.stats().lost, 0);
+});
+
+poolTest("Pool: workers are replaced after so many items", async () => {
+  for (const concurrency of [1, 3]) {
+    await using pool = new Pool(service, {
+      size: 2,
+      maxTasksPerWorker: 7,
+      concurrency,
+    });
+    const names = await pool.starmap("worker", Array(100).fill([]));
+    const counts = Map.groupBy(names, (name) => name);
+    for (const [name, { length }] of counts) {
+      assert(length <= 7, `${name}: ${length}`);
+    }
+    assert(counts.size >= 15, `${counts.size}`);
+    assertEquals(pool.stats().lost, 0);
+  }
+});
+
+poolTest("Pool: stats tell what was done, and what is", async () => {
+  await using pool = new Pool(service, { size: 2 });
+  assertEquals(pool.stats(), {
+    size: 2,
+    busy: 0,
+    queued: 0,
+    done: 0,
+    failed: 0,
+    lost: 0,
+    stuck: 0,
+    workers: [],
+  });
+  await pool.map("fail", [1, -1, -1, 2], { settle: true });
+  await pool.apply("exitOn", [1, 1]).catch(() => {});
+  await assertRejects(() => pool.apply("same", [() => {}]), JobError);
+  const call = pool.map("block", Array(10).fill(40));
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  const { busy, done, failed, lost, queued, workers } = pool.stats();
+  assertEquals([busy, failed, lost], [2, 3, 1]);
+  assert(done >= 2 && queued <= 8, `${done} ${queued}`);
+  await call;
+  assertEquals(pool.stats().done, 12);
+  for (const { worker, busy } of workers) {
+    assert(worker >= 1 && busy > 0 && busy <= 1, `${worker} ${busy}`);
+  }
+});
+
+Deno.test("Pool: workers have the permissions that they are given", async () => {
+  const script = `
+    await using pool = new Pool(service, { size: 1, permissions: "none" });
+    console.log(await pool.apply("mayRead", []));
+    await using free = new Pool(service, { size: 1 });
+    console.log(await free.apply("mayRead", []));
+    await using more = new Pool(service, { size: 1, permissions: { net: true } });
+    console.log((await more.apply("mayRead", []).catch((error) => error)).message);
+  `;
+  const output = await runAlone(script, ["--unstable-worker-options"]);
+  const [none, inherited, more] = output.split("\n");
+  assertEquals([none, inherited], ["prompt", "granted"]);
+  assertStringIncludes(more, "escalate parent thread permissions");
+  // Deno's own words: there is no way to ask for the flag.
+  assertStringIncludes(await runAlone(script), "--unstable-worker-options");
+});
+
+runnerTest("options that do not exist are refused", async (runner) => {
+  for (const options of [{ tiemout: 5 }, { toString: 1 }]) {
+    const [name] = Object.keys(options);
+    const wrong = options as Record<never, never>;
+    await assertRejects(
+      () => runner.map("double", [1], wrong),
+      TypeError,
+      `'${name}'`,
+    );
+  }
+  for (const signal of [null, 1, {}, new AbortController()]) {
+    const wrong = { signal } as unknown as { signal: AbortSignal };
+    await assertRejects(
+      () => runner.map("double", [1], wrong),
+      TypeError,
+      "'signal'",
+    );
+  }
 });

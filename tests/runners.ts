@@ -1,6 +1,6 @@
 /** What the tests of the pool share. */
 import { assertEquals } from "@std/assert";
-import { Pool, type Runner, sequential } from "../mod.ts";
+import * as manyhands from "../mod.ts";
 import { type jobs, service } from "./jobs.ts";
 
 /** Whole numbers from 0. */
@@ -10,6 +10,43 @@ export const numbers = (count: number): number[] =>
 /** Twice these numbers. */
 export const doubles = (count: number): number[] =>
   numbers(count).map((n) => 2 * n);
+
+/** Memory that all threads share, with a number in it. */
+export function shared(...values: number[]): Int32Array<SharedArrayBuffer> {
+  const memory = new Int32Array(new SharedArrayBuffer(4 * values.length));
+  memory.set(values);
+  return memory;
+}
+
+/**
+ * Runs a script with a pool in a process of its own: what a test would leave
+ * behind ends with it. `Pool`, `service` and all else of mod.ts are there.
+ */
+export async function runAlone(
+  script: string,
+  flags: string[] = [],
+): Promise<string> {
+  const names = Object.keys(manyhands).join(", ");
+  const module = import.meta.resolve("../mod.ts");
+  const jobs = import.meta.resolve("./jobs.ts");
+  const code = `
+    import { ${names} } from ${JSON.stringify(module)};
+    import { service } from ${JSON.stringify(jobs)};
+    ${script}
+  `;
+  const { stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: [
+      "run",
+      "--no-check",
+      "--no-prompt",
+      "--allow-read",
+      ...flags,
+      `data:application/typescript,${encodeURIComponent(code)}`,
+    ],
+    env: { NO_COLOR: "1" },
+  }).output();
+  return new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
+}
 
 /** A test after which no worker may hold its lock, and nobody wait for one. */
 export function poolTest(name: string, test: () => Promise<void>): void {
@@ -27,14 +64,14 @@ export function poolTest(name: string, test: () => Promise<void>): void {
 /** The same test on a pool and on the calling thread. */
 export function runnerTest(
   name: string,
-  test: (runner: Runner<typeof jobs>) => Promise<void>,
+  test: (runner: manyhands.Runner<typeof jobs>) => Promise<void>,
 ): void {
   poolTest(`Pool: ${name}`, async () => {
-    await using pool = new Pool(service, { size: 3 });
+    await using pool = new manyhands.Pool(service, { size: 3 });
     await test(pool);
   });
   poolTest(`sequential: ${name}`, async () => {
-    await using runner = sequential(service);
+    await using runner = manyhands.sequential(service);
     await test(runner);
   });
 }

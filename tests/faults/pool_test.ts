@@ -14,7 +14,7 @@ import {
   WorkerStartError,
 } from "../../mod.ts";
 import { jobs, oddities, service } from "../jobs.ts";
-import { doubles, numbers, poolTest, runnerTest } from "../runners.ts";
+import { doubles, numbers, poolTest, runnerTest, shared } from "../runners.ts";
 
 runnerTest("whatever is thrown is the cause of a JobError", async (runner) => {
   for (const kind of oddities) {
@@ -40,26 +40,32 @@ runnerTest(
   "an input that throws fails the call, and is closed",
   async (runner) => {
     let pulled = 0;
+    let returned = 0;
     const bad = {
       [Symbol.iterator]: () => ({
         next: () => {
           if (pulled++ === 50) throw new Error("no more");
           return { done: false, value: pulled };
         },
+        return: () => ({ done: true, value: returned++ }),
       }),
     };
     for (const method of ["map", "imap", "imapUnordered"] as const) {
-      pulled = 0;
+      pulled = returned = 0;
+      let read = 0;
       await assertRejects(
         async () => {
           const call = runner[method]("double", bad as Iterable<number>);
           if (call instanceof Promise) await call;
-          else for await (const _ of call);
+          else for await (const _ of call) read++;
         },
         Error,
         "no more",
       );
       assertEquals(pulled, 51);
+      if (runner instanceof Pool) assertEquals(returned, 1);
+      // What came before the error is given before it.
+      if (method !== "map") assertEquals(read, 50);
     }
     assertEquals(await runner.apply("double", [1]), 2);
   },
@@ -257,3 +263,76 @@ poolTest("Pool: setup that fails is a failed start", async () => {
   const alone = sequential(service, { init: "bad" });
   await assertRejects(() => alone.apply("double", [1]), Error, "cannot set up");
 });
+
+poolTest(
+  "Pool: a consumer that leaves early leaves nothing behind",
+  async () => {
+    await using pool = new Pool(service, { size: 2 });
+    for (const method of ["imap", "imapUnordered"] as const) {
+      let closed = 0;
+      const endless = function* () {
+        try {
+          for (let n = 0;; n++) yield n;
+        } finally {
+          closed++;
+        }
+      };
+      for await (const n of pool[method]("sleep", endless())) {
+        if (n === 3) {
+          break;
+        }
+      }
+      assertEquals(closed, 1);
+      assertEquals(await pool.map("double", numbers(9)), doubles(9));
+      while (pool.stats().busy > 0) {
+        await new Promise((done) => setTimeout(done));
+      }
+      assertEquals(pool.stats().queued, 0);
+    }
+  },
+);
+
+poolTest(
+  "Pool: an input that does not let itself be closed holds up nobody",
+  async () => {
+    await using pool = new Pool(service, { size: 2 });
+    const inputs: AsyncIterable<number>[] = [
+      () => new Promise<never>(() => {}),
+      () => Promise.reject(new Error("stays")),
+      () => {
+        throw new Error("stays");
+      },
+    ].map((close) => ({
+      [Symbol.asyncIterator]: () => ({
+        next: () => Promise.resolve({ done: false, value: 1 }),
+        return: close,
+      }),
+    }));
+    for (const input of inputs) {
+      for await (const n of pool.imap("double", input)) {
+        assertEquals(n, 2);
+        break;
+      }
+    }
+  },
+);
+
+poolTest("Pool: 64 workers on a few cores", async () => {
+  await using pool = new Pool(service, { size: 64 });
+  const results = await pool.map("sleep", Array(200).fill(20));
+  assertEquals(results.length, 200);
+  assertEquals(pool.stats().workers.length, 64);
+  assertEquals(await pool.map("double", numbers(50_000)), doubles(50_000));
+});
+
+poolTest(
+  "Pool: a worker that ends at its start is tried again, but not for ever",
+  async () => {
+    await using pool = new Pool(service, { size: 2, init: "exit" });
+    const error = await assertRejects(
+      () => pool.map("double", [1, 2, 3]),
+      WorkerStartError,
+    );
+    assertStringIncludes((error as Error).message, "ended before any job");
+  },
+);
