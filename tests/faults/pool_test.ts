@@ -14,7 +14,7 @@ import {
   WorkerStartError,
 } from "../../mod.ts";
 import { jobs, oddities, service } from "../jobs.ts";
-import { doubles, numbers, poolTest, runnerTest, shared } from "../runners.ts";
+import { doubles, numbers, poolTest, runnerTest } from "../runners.ts";
 
 runnerTest("whatever is thrown is the cause of a JobError", async (runner) => {
   for (const kind of oddities) {
