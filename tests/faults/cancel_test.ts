@@ -253,6 +253,21 @@ poolTest("Pool: a caller that blocks is not the job's fault", async () => {
   await Promise.resolve();
   Atomics.wait(shared(0), 0, 0, 300);
   assertEquals(await call, doubles(100));
+  // Nor are its neighbours', when one of them is given up meanwhile.
+  const items = numbers(9).map((n): [number, number] => [n, 5]);
+  const outcomes = pool.starmap("pollAt", items, { timeout: 50, settle: true });
+  await pause(60);
+  Atomics.wait(shared(0), 0, 0, 300);
+  assertEquals(
+    (await outcomes).map(({ status }) => status[0]).join(""),
+    "fffffrfff",
+  );
+  // Nor the start of a worker.
+  await using slow = new Pool(service, { size: 1, startTimeout: 200 });
+  const first = slow.apply("double", [1]);
+  await Promise.resolve();
+  Atomics.wait(shared(0), 0, 0, 500);
+  assertEquals(await first, 2);
 });
 
 runnerTest("a timeout is tried again, an error is not", async (runner) => {
