@@ -155,7 +155,7 @@ const SILENCE_MS = 5000;
 /** How long an ended worker's thread may take; an endless loop has no end. */
 const END_MS = 500;
 /** So many workers in a row may end before they begin anything. */
-const UNUSED_MAX = 10;
+const UNUSED_MAX = 100;
 /** The longest time of a timer, in ms; a longer one would fire at once. */
 const TIMER_MAX = 2 ** 31 - 1;
 
@@ -2103,7 +2103,8 @@ export class Pool<J extends Jobs> extends Runner<J> {
     if (!this.#remove(hand)) return;
     // Those that end before they begin anything would be replaced for ever.
     const begun = hand.chunks.some((chunk) => hand.claimed(chunk) > 0);
-    if (!begun && !hand.used && ++this.#unused > UNUSED_MAX) {
+    this.#unused = begun || hand.used ? 0 : this.#unused + 1;
+    if (this.#unused > UNUSED_MAX) {
       this.#giveUp(hand.cause ?? new Error("it ended before any job"));
     }
     this.#takeBack(hand);
