@@ -155,7 +155,9 @@ const SILENCE_MS = 5000;
 /** How long an ended worker's thread may take; an endless loop has no end. */
 const END_MS = 500;
 /** So many workers in a row may end before they begin anything. */
-const UNUSED_MAX = 100;
+const UNUSED_MAX = 30;
+/** After how long such a thread is not expected any more: calls are rejected. */
+const LATE_MS = 2000;
 /** The longest time of a timer, in ms; a longer one would fire at once. */
 const TIMER_MAX = 2 ** 31 - 1;
 
@@ -202,7 +204,8 @@ export interface PoolOptions extends SequentialOptions {
   size?: number;
   /**
    * How many items a worker has under way side by side. For jobs that wait, for
-   * a network say: only one of them computes at a time. Default: 1.
+   * a network say: only one of them computes at a time, and one that computes
+   * for 5 s beside one that was cancelled counts as hanging. Default: 1.
    */
   concurrency?: number;
   /**
@@ -230,8 +233,8 @@ export interface PoolOptions extends SequentialOptions {
    */
   permissions?: Deno.PermissionOptions;
   /**
-   * How long a worker may take to load its module, in milliseconds, before it
-   * is a {@linkcode WorkerStartError}. Default: 10,000.
+   * How long a worker may take to load its module and set it up, in
+   * milliseconds, before it is a {@linkcode WorkerStartError}. Default: 10,000.
    */
   startTimeout?: number;
 }
@@ -286,14 +289,15 @@ export interface PoolStats {
   queued: number;
   /** Items whose job gave a result. */
   done: number;
-  /** Items whose job threw or timed out. */
+  /** Items whose job threw or timed out; what is lost with workers is neither. */
   failed: number;
   /** Workers that ended unasked. */
   lost: number;
   /**
-   * Threads that were told to stop and have not come back yet. Where they are
-   * as many as `size` and no worker is left, calls are rejected with a
-   * {@linkcode WorkerStartError}.
+   * Threads that were told to stop, or did not serve in time, and have not come
+   * back yet. Where they are as many as `size`, no more workers are started;
+   * where no worker is left, and none of them comes back within 2 s, calls are
+   * rejected with a {@linkcode WorkerStartError}.
    */
   stuck: number;
   /** The workers that there are at present. */
@@ -368,7 +372,7 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
    * what an aborted signal has as its reason is thrown as it is
    * @throws {RangeError} If an option is out of range
    * @throws {TypeError} If there is no such job or option, or an option has a
-   * wrong type
+   * wrong type (with a bare URL only the workers know the jobs: a `JobError`)
    *
    * @example No longer than a second, nor than somebody wants
    * ```ts
@@ -437,8 +441,8 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
    * Runs a job on items pulled as they are needed and yields the results in
    * order.
    *
-   * It begins with the first `next()`. A pool pulls no more than two chunks per
-   * worker beyond what has been read, so that an endless input runs in constant
+   * It begins with the first `next()`. A pool pulls no more than two chunks for
+   * each lane of a worker beyond what has been read, so that an endless input runs in constant
    * memory; only `close` lifts that bound. Leaving the loop early closes the
    * input, and nothing more of it is begun. An error comes at its item's place;
    * an abort comes at once. It throws what `map` throws.
@@ -877,6 +881,7 @@ function begin(
     work();
   };
   const ready = async () => {
+    if (concurrency > 1) within(() => false, () => {}); // loads what it needs
     await setup?.(init as never);
     post(port, { type: "ready", at: now() });
   };
@@ -997,17 +1002,14 @@ interface Task {
 /** Items of one job that were sent to a worker together. */
 interface Chunk {
   tasks: Task[];
+  /** What all of their calls have in common is the same in the first. */
+  call: Call;
   slot: number;
   /** How many results have arrived; they come in order. */
   answered: number;
   /** When it was sent, and how long that took, in ms. */
   sent: number;
   sending: number;
-  revoked: boolean;
-  /** Its items were moved to the worker, so they cannot be taken back. */
-  moved: boolean;
-  /** It is not shared out again: its size was given, or it was moved. */
-  fixed: boolean;
   /** The shortest time that one of its items may run, in ms. */
   timeout: number;
   /** From when an item is cancelled until it ends, or is given up. */
@@ -1042,9 +1044,9 @@ abstract class Call {
   protected waiting: Task[] = [];
   protected pulled = 0;
   protected answered = 0;
-  protected exhausted = false;
+  exhausted = false;
   ended = false;
-  /** Ended by its signal, or with its pool. */
+  /** Its signal was aborted while it was open. */
   aborted = false;
   /** Halved while an item is looked for that cannot be cloned. */
   chunkLimit = Infinity;
@@ -1053,6 +1055,8 @@ abstract class Call {
   readonly #iterator: Iterator<unknown> | AsyncIterator<unknown>;
   readonly #async: boolean;
   #pulling = false;
+  /** The input was told that it is not wanted any more, or has ended. */
+  #closed = false;
 
   constructor(pool: Dispatcher, pace: Pace, request: CallRequest) {
     const { job, items, spread = false, options = {} } = request;
@@ -1107,11 +1111,6 @@ abstract class Call {
     return !this.#async && !this.exhausted && !this.ended && this.room() > 0;
   }
 
-  /** Whether it has so many tasks, or will never have. */
-  fills(count: number): boolean {
-    return this.prepare(count) >= count || this.exhausted;
-  }
-
   /** Has up to `count` tasks wait, as far as there are any now. */
   prepare(count: number): number {
     if (!this.#async) this.#pull(count);
@@ -1143,15 +1142,18 @@ abstract class Call {
     if (this.exhausted && this.answered === this.pulled) this.end();
   }
 
-  /** Takes the error of a task that may be tried again. */
-  missed(task: Task, error: unknown): void {
+  /** Takes the error of a task; tells whether that is final. */
+  missed(task: Task, error: unknown): boolean {
     const { retries = 0, transfer } = this.options;
     if (task.tries >= retries || transfer) {
-      return this.settled(task, error, true);
+      this.settled(task, error, true);
+      return true;
     }
-    if (task.over) return;
-    task.over = true;
-    this.returned([{ ...task, tries: task.tries + 1, over: false }]);
+    if (!task.over) {
+      task.over = true;
+      this.returned([{ ...task, tries: task.tries + 1, over: false }]);
+    }
+    return false;
   }
 
   /** Ends the call with an error; what has not begun is never run. */
@@ -1170,6 +1172,8 @@ abstract class Call {
   }
 
   #pull(count: number): void {
+    if (this.#pulling) return;
+    this.#pulling = true;
     const room = Math.min(count - this.waiting.length, this.room());
     try {
       for (let i = 0; i < room && !this.exhausted && !this.ended; i++) {
@@ -1178,6 +1182,9 @@ abstract class Call {
     } catch (error) {
       this.inputFailed(error);
     }
+    this.#pulling = false;
+    // What the input did may have ended the call: it could not be closed then.
+    if (this.ended) this.closeInput();
   }
 
   async #pullAsync(): Promise<void> {
@@ -1200,6 +1207,7 @@ abstract class Call {
   }
 
   #arrived({ done, value }: IteratorResult<unknown>): void {
+    if (done) this.#closed = true;
     if (this.ended) return; // by what the input did meanwhile
     if (done) return this.exhaust();
     const index = this.pulled++;
@@ -1215,8 +1223,9 @@ abstract class Call {
   }
 
   protected closeInput(): void {
-    if (this.exhausted) return;
     this.exhausted = true;
+    if (this.#closed || (this.#pulling && !this.#async)) return;
+    this.#closed = true;
     try {
       // Not awaited: an input that is stuck must not hold up its consumer.
       Promise.resolve(this.#iterator.return?.()).catch(() => {});
@@ -1229,11 +1238,7 @@ abstract class Call {
 /** A call that gathers all results: `apply`, `map`, `starmap`. */
 class Batch extends Call {
   readonly #results: unknown[] = [];
-  readonly #promise = Promise.withResolvers<unknown[]>();
-
-  get results(): Promise<unknown[]> {
-    return this.#promise.promise;
-  }
+  readonly promise = Promise.withResolvers<unknown[]>();
 
   protected override readonly chunkMax = CHUNK_MAX;
 
@@ -1252,8 +1257,8 @@ class Batch extends Call {
   }
 
   protected override finished(failure?: { error: unknown }): void {
-    if (failure) this.#promise.reject(failure.error);
-    else this.#promise.resolve(this.#results);
+    if (failure) this.promise.reject(failure.error);
+    else this.promise.resolve(this.#results);
   }
 }
 
@@ -1350,7 +1355,6 @@ class Hand {
   readonly board: Board;
   worker?: Worker;
   port?: MessagePort;
-  lock = "";
   /** Fulfils when the worker holds its lock, or nobody waits for that. */
   readonly greeted = Promise.withResolvers<void>();
   ready = false;
@@ -1358,8 +1362,6 @@ class Hand {
   readonly chunks: Chunk[] = [];
   /** How many items it was given, less those that were taken back. */
   given = 0;
-  /** Whether it ever began an item. */
-  used = false;
   /** It is given nothing more. */
   retired = false;
   /** It was told to stop, and has not come back yet. */
@@ -1376,8 +1378,10 @@ class Hand {
   born = 0;
   busySince = 0;
   busy = 0;
-  /** Of its start, its silence, or its end: one after another. */
+  /** Of its start, or its silence. */
   timer?: ReturnType<typeof setTimeout>;
+  /** It has ended by itself; until what it sent before has arrived. */
+  death?: ReturnType<typeof setTimeout>;
   /** Until an item may be timed out. */
   watchdog?: ReturnType<typeof setTimeout>;
   /** Until it has been idle for too long. */
@@ -1419,21 +1423,19 @@ class Hand {
    * Takes back what the worker has not claimed of a chunk. From here on it
    * cannot claim any more of it.
    */
-  revoke(chunk: Chunk): Task[] {
-    if (chunk.revoked) return [];
-    chunk.revoked = true;
-    const claimed = Atomics.add(this.board.claims, chunk.slot, REVOKED);
-    const tasks = chunk.tasks.splice(claimed);
-    this.given -= tasks.length;
-    return tasks;
+  revoke({ slot, tasks }: Chunk): Task[] {
+    const { claims } = this.board;
+    if (Atomics.load(claims, slot) >= REVOKED) return [];
+    const back = tasks.splice(Atomics.add(claims, slot, REVOKED));
+    this.given -= back.length;
+    return back;
   }
 
   /** Ends the worker; fulfils when its thread is gone, or nobody waits. */
   async end(): Promise<void> {
     for (const { grace } of this.chunks) clearTimeout(grace);
-    for (const timer of [this.timer, this.watchdog, this.idle]) {
-      clearTimeout(timer);
-    }
+    const { timer, death, watchdog, idle } = this;
+    for (const each of [timer, death, watchdog, idle]) clearTimeout(each);
     // One that is just starting would take its lock after it was ended.
     await this.greeted.promise;
     this.worker?.terminate();
@@ -1454,9 +1456,10 @@ class Hand {
  * Workers are started when there is work for them, up to `size`. A worker that
  * dies takes the item that it was running with it, as a
  * {@linkcode WorkerLostError} (and what it had finished but not yet reported,
- * no more than 4 ms of short items); what it had not begun goes to others, and
- * the next worker to be needed is a new one. Neither a job that exits, nor one
- * that never returns, nor a module that does not load holds up a pool.
+ * at most some 4 ms of short items); what it had not begun goes to others, and
+ * the next worker to be needed is a new one. Neither a job that exits nor a
+ * module that does not load holds up a pool. A job that never returns does,
+ * unless its call has a `timeout`, or a `signal` that is aborted.
  *
  * A pool that is neither closed nor terminated keeps the program alive: use
  * `await using`, which terminates it.
@@ -1600,7 +1603,7 @@ export class Pool<J extends Jobs> extends Runner<J> {
     const pace = this.#pace(request.job);
     const call = new Batch(this.#dispatcher, pace, request);
     this.#submitted(call);
-    return await call.results;
+    return await call.promise.promise;
   }
 
   /** Puts a call into the pool that is read one by one. */
@@ -1680,9 +1683,8 @@ export class Pool<J extends Jobs> extends Runner<J> {
     // Threads that may run for ever bound the new ones, or the pool would grow.
     if (stuck.length >= this.size) {
       if (this.#hands.size === 0 && stuck.every(({ late }) => late)) {
-        const why =
-          `${stuck.length} cancelled jobs do not give back its threads`;
-        this.#giveUp(new Error(why));
+        const why = `${stuck.length} jobs were cancelled and do not end`;
+        this.#giveUp(stuck[0].cause ?? new Error(why));
       }
       return;
     }
@@ -1729,8 +1731,12 @@ export class Pool<J extends Jobs> extends Runner<J> {
     const tasks: Task[] = [];
     for (const call of this.#offers) {
       const size = Math.min(call.chunkSize, most);
-      const isShort = size * call.pace.perItem <= 2 * CHUNK_MS;
-      if (ahead && !(isShort && call.fills(size))) continue;
+      if (ahead) {
+        // What was moved cannot be taken back, should it wait for long.
+        const isShort = size * call.pace.perItem <= 2 * CHUNK_MS;
+        if (!isShort || call.options.transfer) continue;
+        if (call.prepare(size) < size && !call.exhausted) continue;
+      }
       if (tasks.length > 0 && !canShare(tasks[0].call, call)) break;
       const taken = call.take(size - tasks.length);
       for (const task of taken) tasks.push(task);
@@ -1744,8 +1750,8 @@ export class Pool<J extends Jobs> extends Runner<J> {
 
   #send(hand: Hand, tasks: Task[]): void {
     const { board, freeSlot: slot } = hand;
-    const { call: { job, spread, options: { transfer, chunkSize } } } =
-      tasks[0];
+    const { call } = tasks[0];
+    const { job, spread, options: { transfer } } = call;
     const items = tasks.map((task) => task.item);
     let timeout = Infinity;
     let prompt = items.length <= PROMPT_MAX;
@@ -1759,7 +1765,7 @@ export class Pool<J extends Jobs> extends Runner<J> {
     Atomics.store(board.claims, slot, 0);
     Atomics.store(board.cancels, slot, 0);
     try {
-      const moved = transfer ? items.flatMap(transfer) : [];
+      const moved = transfer ? items.flatMap((item) => transfer(item)) : [];
       const message: Run = {
         type: "run",
         slot,
@@ -1778,13 +1784,11 @@ export class Pool<J extends Jobs> extends Runner<J> {
     hand.given += tasks.length;
     hand.chunks.push({
       tasks,
+      call,
       slot,
       answered: 0,
       sent,
       sending: performance.now() - sent,
-      revoked: false,
-      moved: transfer !== undefined,
-      fixed: transfer !== undefined || chunkSize !== undefined,
       timeout,
     });
     clearTimeout(hand.idle);
@@ -1820,14 +1824,15 @@ export class Pool<J extends Jobs> extends Runner<J> {
     for (const hand of this.#hands) {
       for (const chunk of hand.chunks) {
         const count = hand.unclaimed(chunk);
-        if (count <= most || chunk.revoked || chunk.fixed) continue;
+        const { transfer, chunkSize } = chunk.call.options;
+        if (count <= most || transfer || chunkSize) continue;
         most = count;
         from = { hand, chunk };
       }
     }
     if (!from) return;
     const { chunk, hand } = from;
-    const { pace } = chunk.tasks[0].call;
+    const { pace } = chunk.call;
     const wait = chunk.sent + 2 * CHUNK_MS - performance.now();
     if (most * pace.perItem < STEAL_MS && wait > 0) {
       this.#stealTimer = setTimeout(() => this.#dispatch(), wait);
@@ -1853,15 +1858,14 @@ export class Pool<J extends Jobs> extends Runner<J> {
       };
       hand.worker = new Worker(this.#url, options);
     } catch (error) {
-      return this.#notStarted(hand, error);
+      return this.#failed(hand, error);
     }
     hand.worker.onmessage = ({ data }) => {
       if (data?.type === "manyhands:hello") this.#greeted(hand, data);
     };
     hand.worker.onerror = (event) => {
       event.preventDefault(); // or it ends the program
-      hand.cause ??= new Error(event.message);
-      if (!hand.ready) this.#notStarted(hand, hand.cause);
+      this.#failed(hand, hand.cause ?? new Error(event.message));
     };
   }
 
@@ -1872,27 +1876,20 @@ export class Pool<J extends Jobs> extends Runner<J> {
       if (performance.now() > due + GRACE_MS) {
         return this.#expect(hand, startTimeout);
       }
-      const late = `it did not serve within ${startTimeout} ms`;
-      this.#notStarted(hand, new Error(late));
+      hand.cause = new Error(`it did not serve within ${startTimeout} ms`);
+      hand.stuck = true; // until it greets after all
+      this.#notStarted(hand);
     }, startTimeout);
   }
 
   #greeted(hand: Hand, { lock }: Hello): void {
     const { signal } = hand.watch;
-    hand.lock = lock;
     hand.gone = locks.request(lock, { signal }, () => true).catch(() => false);
     hand.greeted.resolve();
     if (!this.#hands.has(hand)) return;
     // A worker that ends by itself fires no event, but its lock is released.
-    // What it sent before that is there then, but perhaps not delivered: one
-    // in ten exits right after a reply lost it without this turn of the loop.
     hand.gone.then((gone) => {
-      if (!gone || !this.#hands.has(hand)) return;
-      clearTimeout(hand.timer);
-      hand.timer = setTimeout(() => {
-        this.#counts.lost++;
-        this.#lost(hand);
-      });
+      if (gone && this.#hands.has(hand)) this.#died(hand);
     });
     const { port1, port2 } = new MessageChannel();
     hand.port = port1;
@@ -1916,10 +1913,8 @@ export class Pool<J extends Jobs> extends Runner<J> {
     if (message.type === "results") this.#replied(hand, message);
     else if (message.type === "ready") this.#ready(hand, message);
     else if (message.type === "ping") clearTimeout(hand.timer);
-    else {
-      hand.cause = revive(message.error);
-      if (!hand.ready) this.#notStarted(hand, hand.cause);
-    }
+    else this.#failed(hand, revive(message.error));
+    if (hand.death && this.#hands.has(hand)) this.#died(hand);
   }
 
   #ready(hand: Hand, { at }: Ready): void {
@@ -1934,12 +1929,19 @@ export class Pool<J extends Jobs> extends Runner<J> {
     this.#rest(hand);
   }
 
-  /** The others go on without it; where there are none, nothing can. */
-  #notStarted(hand: Hand, cause: unknown): void {
+  /** Something in the worker threw where nobody could catch it. */
+  #failed(hand: Hand, cause: unknown): void {
+    hand.cause = cause;
+    if (hand.ready) return; // it is ending, and its lock will tell
     hand.greeted.resolve(); // it is not waited for
+    this.#notStarted(hand);
+  }
+
+  /** The others go on without it; where there are none, nothing can. */
+  #notStarted(hand: Hand): void {
     if (!this.#remove(hand)) return;
     this.#failedStarts++;
-    if (this.#hands.size === 0) this.#giveUp(cause);
+    if (this.#hands.size === 0) this.#giveUp(hand.cause);
   }
 
   #giveUp(cause: unknown): void {
@@ -1955,15 +1957,14 @@ export class Pool<J extends Jobs> extends Runner<J> {
     const { values, failures, last } = results;
     const from = chunk.answered;
     chunk.answered += values.length;
-    hand.used = true;
     this.#unused = 0;
     if (values.length > 0) measure(chunk, results);
     if (last) this.#freed(hand, chunk);
-    this.#counts.done += values.length - (failures?.size ?? 0);
-    this.#counts.failed += failures?.size ?? 0;
     for (let i = 0; i < values.length; i++) {
       const task = chunk.tasks[from + i];
+      if (task.over) continue; // it was timed out before
       const failure = failures?.get(i);
+      this.#counts[failure ? "failed" : "done"]++;
       if (failure) {
         const { call, index } = task;
         const error = new JobError(call.job, index, revive(failure));
@@ -2022,23 +2023,26 @@ export class Pool<J extends Jobs> extends Runner<J> {
       if (timeout) {
         const start = hand.board.starts[chunk.slot] + hand.skew;
         left = start + timeout - now();
-        if (left <= 0) {
-          this.#timedOut(hand, chunk, position, timeout);
-          continue;
-        }
+        if (left <= 0 && this.#timedOut(hand, chunk, position)) continue;
       }
-      next = Math.min(next, left);
+      next = Math.min(next, Math.max(left, 1));
     }
     if (next === Infinity) return;
     hand.watchdog = setTimeout(() => this.#watch(hand), Math.ceil(next));
   }
 
-  #timedOut(hand: Hand, chunk: Chunk, position: number, ms: number): void {
+  /** Cancels an item, unless it has ended in this moment. */
+  #timedOut(hand: Hand, chunk: Chunk, position: number): boolean {
     const task = chunk.tasks[position - 1];
     const { call, index } = task;
-    this.#stop(hand, chunk, position);
-    this.#counts.failed++;
-    call.missed(task, timeoutError(call.job, index, ms));
+    const back = hand.revoke(chunk);
+    const isRunning = hand.claimed(chunk) === position;
+    if (isRunning) {
+      this.#stop(hand, chunk, position);
+      if (call.missed(task, timeoutError(call, index))) this.#counts.failed++;
+    }
+    this.#returned(back);
+    return isRunning;
   }
 
   readonly #aborted = ({ target }: Event): void => {
@@ -2062,30 +2066,22 @@ export class Pool<J extends Jobs> extends Runner<J> {
     signal.removeEventListener("abort", this.#aborted);
   }
 
-  /** Cancels the item at a position of a chunk, and waits for its end. */
+  /** Tells the job at a position of a revoked chunk to end, and waits for it. */
   #stop(hand: Hand, chunk: Chunk, position: number): void {
+    Atomics.store(hand.board.cancels, chunk.slot, position);
     hand.stuck = true;
     // What was sent while this thread was blocked comes before the last turn.
     chunk.grace ??= setTimeout(() => {
-      chunk.grace = setTimeout(() => this.#overdue(hand, chunk));
+      chunk.grace = setTimeout(() => this.#overdue(hand));
     }, GRACE_MS);
-    this.#cancel(hand, chunk, position);
-  }
-
-  /** Tells the job that it is not wanted, and takes back what is behind it. */
-  #cancel(hand: Hand, chunk: Chunk, position: number): void {
-    Atomics.store(hand.board.cancels, chunk.slot, position);
-    this.#returned(hand.revoke(chunk));
   }
 
   /**
    * An item was cancelled and has not ended. Alone in its worker it ends with
    * it; what is beside it may end first, while the thread comes to its messages.
    */
-  #overdue(hand: Hand, chunk: Chunk): void {
-    // It may have ended in the moment when it was cancelled, and another begun.
-    const position = hand.claimed(chunk);
-    if (position !== Atomics.load(hand.board.cancels, chunk.slot)) return;
+  #overdue(hand: Hand): void {
+    if (hand.death) return;
     hand.retired = true;
     this.#takeBack(hand);
     if (!hand.chunks.some(isWanted)) return this.#lost(hand);
@@ -2099,14 +2095,26 @@ export class Pool<J extends Jobs> extends Runner<J> {
 
   // Died
 
+  /**
+   * It has ended. What it sent before may take several turns of the loop to
+   * arrive: it is lost after the first one without a message.
+   */
+  #died(hand: Hand): void {
+    clearTimeout(hand.death);
+    hand.death = setTimeout(() => {
+      this.#counts.lost++;
+      this.#lost(hand);
+    });
+  }
+
   #lost(hand: Hand): void {
+    const { cause = new Error("it ended before any job") } = hand;
+    if (!hand.ready) return this.#failed(hand, cause);
     if (!this.#remove(hand)) return;
     // Those that end before they begin anything would be replaced for ever.
     const begun = hand.chunks.some((chunk) => hand.claimed(chunk) > 0);
-    this.#unused = begun || hand.used ? 0 : this.#unused + 1;
-    if (this.#unused > UNUSED_MAX) {
-      this.#giveUp(hand.cause ?? new Error("it ended before any job"));
-    }
+    this.#unused = begun ? 0 : this.#unused + 1;
+    if (this.#unused > UNUSED_MAX) this.#giveUp(cause);
     this.#takeBack(hand);
     for (const chunk of hand.chunks) {
       for (const task of chunk.tasks.slice(chunk.answered)) {
@@ -2120,7 +2128,7 @@ export class Pool<J extends Jobs> extends Runner<J> {
   /** Takes back all that a worker has not begun. */
   #takeBack(hand: Hand): void {
     for (const chunk of hand.chunks) {
-      if (!chunk.moved) this.#returned(hand.revoke(chunk));
+      if (!chunk.call.options.transfer) this.#returned(hand.revoke(chunk));
     }
   }
 
@@ -2141,11 +2149,14 @@ export class Pool<J extends Jobs> extends Runner<J> {
     for (const hand of this.#hands) {
       for (const chunk of hand.chunks) {
         if (!chunk.tasks.some((task) => task.call === call)) continue;
+        // First, so that the item that is running then is the last one.
+        const back = hand.revoke(chunk);
         const position = hand.claimed(chunk);
-        const task = chunk.tasks[position - 1];
-        if (task?.call !== call) this.#returned(hand.revoke(chunk));
-        else if (call.aborted) this.#stop(hand, chunk, position);
-        else this.#cancel(hand, chunk, position);
+        if (chunk.tasks[position - 1]?.call === call) {
+          if (call.aborted) this.#stop(hand, chunk, position);
+          else Atomics.store(hand.board.cancels, chunk.slot, position);
+        }
+        this.#returned(back);
       }
     }
   }
@@ -2159,10 +2170,10 @@ export class Pool<J extends Jobs> extends Runner<J> {
     clearTimeout(this.#stealTimer);
     for (const hand of this.#hands) this.#remove(hand);
     const leaving = [...this.#leaving];
+    for (const hand of leaving) if (hand.late) hand.forget();
     const timer = setTimeout(() => {
       for (const hand of leaving) hand.forget();
     }, END_MS);
-    for (const hand of leaving) if (hand.late) hand.forget();
     await Promise.all(leaving.map(({ ended }) => ended));
     clearTimeout(timer);
   }
@@ -2174,7 +2185,7 @@ export class Pool<J extends Jobs> extends Runner<J> {
     const timer = setTimeout(() => {
       hand.late = true;
       this.#dispatch();
-    }, END_MS);
+    }, LATE_MS);
     hand.ended = hand.end().then(() => {
       clearTimeout(timer);
       this.#leaving.delete(hand);
@@ -2186,8 +2197,7 @@ export class Pool<J extends Jobs> extends Runner<J> {
 
 /** Fits the next chunks of a job to how long this one takes. */
 function measure(chunk: Chunk, { elapsed }: Results): void {
-  const { tasks, answered, sending } = chunk;
-  const { pace } = tasks[0].call;
+  const { call: { pace }, tasks, answered, sending } = chunk;
   pace.perItem = elapsed / answered + sending / tasks.length;
   // Step by step, as the first items may be the short ones.
   const size = Math.min(CHUNK_MS / pace.perItem, 4 * pace.chunkSize);
@@ -2294,7 +2304,7 @@ function checkCall(
 // The calling thread's side
 
 /**
- * Runs the jobs of a service one after another on the calling thread.
+ * Runs the jobs of a service on the calling thread, each call's one by one.
  *
  * It has the same methods as a {@linkcode Pool}, with the same results and
  * errors, so that what a pool brings can be measured against it. Nothing is
@@ -2358,9 +2368,8 @@ class Sequential<J extends Jobs> extends Runner<J> {
 
   // deno-lint-ignore no-explicit-any
   protected override async gather(request: CallRequest): Promise<any[]> {
-    const signals = this.#check(request);
-    // A job that never answers must not keep its caller after the end.
-    const running = abortable(() => this.#gather(request), signals);
+    this.#check(request);
+    const running = this.#gather(request);
     this.#running.add(running);
     try {
       return await running;
@@ -2370,11 +2379,12 @@ class Sequential<J extends Jobs> extends Runner<J> {
   }
 
   async #gather(request: CallRequest): Promise<unknown[]> {
-    await this.#ready();
+    const signals = this.#signals(request);
+    await abortable(() => this.#ready(), signals);
     const results: unknown[] = [];
     const { items } = request;
     if (isAsync(items)) {
-      for await (const item of items) {
+      for await (const item of pulled(items, signals)) {
         results.push(await this.#run(request, item, results.length));
       }
       return results;
@@ -2392,29 +2402,17 @@ class Sequential<J extends Jobs> extends Runner<J> {
     // deno-lint-ignore no-explicit-any
   ): AsyncGenerator<any, void, void> {
     this.#check(request);
-    return this.#read(request);
-  }
-
-  async *#read(request: CallRequest): AsyncGenerator<unknown, void, void> {
-    const signals = this.#check(request); // it may have been closed meanwhile
-    const results = this.#each(request);
-    try {
-      for (;;) {
-        const next = await abortable(() => results.next(), signals);
-        if (next.done) return;
-        yield next.value;
-      }
-    } finally {
-      results.return().catch(() => {}); // not awaited: it may be stuck
-    }
+    return this.#each(request);
   }
 
   async *#each(request: CallRequest): AsyncGenerator<unknown, void, void> {
-    await this.#ready();
+    this.#check(request); // it may have been closed meanwhile
+    const signals = this.#signals(request);
+    await abortable(() => this.#ready(), signals);
     const { items } = request;
     let index = 0;
     if (isAsync(items)) {
-      for await (const item of items) {
+      for await (const item of pulled(items, signals)) {
         yield await this.#run(request, item, index++);
       }
     } else {
@@ -2422,10 +2420,9 @@ class Sequential<J extends Jobs> extends Runner<J> {
     }
   }
 
-  #check(request: CallRequest): AbortSignal[] {
+  #check(request: CallRequest): void {
     checkCall(request, this.#service.jobs);
     if (this.#closed) throw closedError(request.job, "closed");
-    return this.#signals(request);
   }
 
   /** What may end a call before its time. */
@@ -2459,31 +2456,56 @@ class Sequential<J extends Jobs> extends Runner<J> {
     const isCancelled = () => isLate() || signals.some((s) => s.aborted);
     const ended = (value: unknown, bad = false): unknown => {
       this.#options.onTask?.({ worker: 0, job, index, start, end: now() });
+      for (const signal of signals) signal.throwIfAborted();
       if (isLate() && tries < retries) {
         return this.#run(request, item, index, tries + 1);
       }
-      if (isLate()) [value, bad] = [timeoutError(job, index, timeout), true];
+      if (isLate()) [value, bad] = [timeoutError(request, index), true];
       else if (bad) value = new JobError(job, index, value);
       if (settle) return outcome(value, bad);
       if (bad) throw value;
       return value;
     };
     let value: unknown;
+    let result: Promise<unknown> | undefined;
     try {
       const alone = timeout === Infinity && !options.signal;
       value = alone ? run() : within(isCancelled, run);
+      if (isThenable(value)) result = Promise.resolve(value);
     } catch (thrown) {
       return ended(thrown, true);
     }
-    if (!isThenable(value)) return ended(value);
-    const result = Promise.resolve(value);
+    if (!result) return ended(value);
     const limit = new AbortController();
     const timer = timeout === Infinity ? undefined : setTimeout(() => {
       limit.abort(timedOut = true);
     }, timeout);
-    return abortable(() => result, [limit.signal])
+    return abortable(() => result, [...signals, limit.signal])
       .finally(() => clearTimeout(timer))
       .then((value) => ended(value), (thrown) => ended(thrown, true));
+  }
+}
+
+/** Pulls an input; an abort ends the wait for the next item, and closes it. */
+async function* pulled(
+  items: AsyncIterable<unknown>,
+  signals: AbortSignal[],
+): AsyncGenerator<unknown, void, void> {
+  const iterator = items[Symbol.asyncIterator]();
+  let open = true;
+  try {
+    for (;;) {
+      const next = await abortable(
+        async () => await iterator.next(),
+        signals,
+      );
+      open = !next.done;
+      if (next.done) return;
+      yield next.value;
+    }
+  } finally {
+    // Not awaited: an input that is stuck must not hold up its consumer.
+    if (open) (async () => await iterator.return?.())().catch(() => {});
   }
 }
 
@@ -2513,9 +2535,12 @@ function isThenable(value: unknown): value is PromiseLike<unknown> {
     typeof value.then === "function";
 }
 
-function timeoutError(job: string, index: number, ms: number): DOMException {
+function timeoutError(
+  { job, options }: Pick<CallRequest, "job" | "options">,
+  index: number,
+): DOMException {
   return new DOMException(
-    `Job '${job}' ran longer than ${ms} ms on item ${index}`,
+    `Job '${job}' ran longer than ${options?.timeout} ms on item ${index}`,
     "TimeoutError",
   );
 }

@@ -149,6 +149,10 @@ export const jobs = {
     if (Math.random() < 0.02 && Atomics.sub(kills, 0, 1) > 0) Deno.exit(1);
     return n;
   },
+  exitAfter: async (ms: number) => {
+    await new Promise((resolve) => setTimeout(resolve, ms));
+    Deno.exit(1);
+  },
   /** Notes how many are under way at once. */
   crowd: async (counts: Int32Array<SharedArrayBuffer>, ms: number) => {
     const now = Atomics.add(counts, 0, 1) + 1;

@@ -386,7 +386,7 @@ Deno.test("Pool: as many stuck threads as workers, and it gives up", async () =>
   assertEquals(
     output,
     "stop TimeoutError\n" +
-      "WorkerStartError 2 cancelled jobs do not give back its threads\n" +
+      "WorkerStartError 2 jobs were cancelled and do not end\n" +
       "WorkerStartError\n" +
       '{"size":2,"busy":0,"queued":0,"done":0,"failed":1,"lost":0,"stuck":2,"workers":[]}\n',
   );
@@ -431,4 +431,112 @@ poolTest("Pool: close and terminate end calls that hang", async () => {
   assertInstanceOf(await lost, WorkerLostError);
   await other.terminate();
   assertEquals(await hangs, "AbortError");
+});
+
+poolTest("Pool: what was timed out and came back is counted once", async () => {
+  await using pool = new Pool(service, { size: 1 });
+  const items = numbers(9).map((n): [number, number] => [n, 5]);
+  const options = { timeout: 50, settle: true, retries: 2 } as const;
+  await pool.starmap("pollAt", items, options);
+  await pool.apply("spinOnce", [shared(0)], { timeout: 50, retries: 1 });
+  const { done, failed, lost, stuck } = pool.stats();
+  assertEquals([done, failed, lost, stuck], [9, 1, 0, 0]);
+});
+
+poolTest(
+  "Pool: what was moved does not wait behind a thread that hangs",
+  async () => {
+    await using pool = new Pool(service, { size: 2 });
+    await pool.map("same", numbers(50)); // now it is known to be short
+    const transfer = (bytes: Uint8Array<ArrayBuffer>) => [bytes.buffer];
+    const [bad, ...good] = await Promise.allSettled([
+      pool.apply("never", [1], { timeout: 50 }),
+      ...numbers(8).map((n) =>
+        pool.map("same", [new Uint8Array(n)], { transfer })
+      ),
+    ]);
+    assertEquals(bad.status, "rejected");
+    assertEquals(good.map(({ status }) => status), Array(8).fill("fulfilled"));
+  },
+);
+
+poolTest(
+  "Pool: a death is not overlooked beside a job that hangs",
+  async () => {
+    await using pool = new Pool(service, { size: 1, concurrency: 4 });
+    await pool.apply("double", [1]);
+    const calls = Promise.allSettled([
+      pool.apply("never", [1], { timeout: 20 }),
+      pool.apply("exitAfter", [160]),
+      pool.apply("sleep", [5000]),
+    ]);
+    await pause(125); // by now the thread was asked whether it lives
+    Atomics.wait(shared(0), 0, 0, 200);
+    const names = (await calls).map((outcome) =>
+      outcome.status === "rejected" && outcome.reason.name
+    );
+    assertEquals(names, ["TimeoutError", "WorkerLostError", "WorkerLostError"]);
+  },
+);
+
+runnerTest("an input is closed, whatever aborts its call", async (runner) => {
+  const controllers = numbers(4).map(() => new AbortController());
+  let closed = 0;
+  const input = async function* (abortAt: number, controller: AbortController) {
+    try {
+      for (let n = 0;; n++) {
+        if (n === abortAt) controller.abort("enough");
+        yield n;
+      }
+    } finally {
+      closed++;
+    }
+  };
+  const inSync = function* (abortAt: number, controller: AbortController) {
+    try {
+      for (let n = 0;; n++) {
+        if (n === abortAt) controller.abort("enough");
+        yield n;
+      }
+    } finally {
+      closed++;
+    }
+  };
+  const [one, two, three, four] = controllers;
+  const calls = [
+    () => runner.map("double", input(7, one), { signal: one.signal }),
+    () => runner.map("double", inSync(7, two), { signal: two.signal }),
+    () =>
+      Array.fromAsync(
+        runner.imap("double", inSync(7, three), { signal: three.signal }),
+      ),
+    () => {
+      setTimeout(() => four.abort("enough"), 30);
+      return runner.map("never", input(1e9, four), { signal: four.signal });
+    },
+  ];
+  for (const call of calls) {
+    assertEquals(await call().catch((reason) => reason), "enough");
+  }
+  await pause(1);
+  assertEquals(closed, 4);
+});
+
+Deno.test("Pool: a module that blocks at its top level does not gather threads", async () => {
+  const module = `data:application/typescript,${
+    encodeURIComponent("for (;;);")
+  }`;
+  const output = await runAlone(`
+    const pool = new Pool(${
+    JSON.stringify(module)
+  }, { size: 2, startTimeout: 200 });
+    for (let i = 0; i < 5; i++) {
+      const error = await pool.apply("double", [i]).catch((error) => error);
+      console.log(error.name, error.cause.message, pool.stats().stuck <= 2);
+    }
+    await pool.close();
+    Deno.exit();
+  `);
+  const line = "WorkerStartError it did not serve within 200 ms true\n";
+  assertEquals(output, line.repeat(5));
 });

@@ -14,7 +14,7 @@ import {
   WorkerStartError,
 } from "../../mod.ts";
 import { jobs, oddities, service } from "../jobs.ts";
-import { doubles, numbers, poolTest, runnerTest } from "../runners.ts";
+import { doubles, numbers, poolTest, runnerTest, shared } from "../runners.ts";
 
 runnerTest("whatever is thrown is the cause of a JobError", async (runner) => {
   for (const kind of oddities) {
@@ -334,5 +334,26 @@ poolTest(
       WorkerStartError,
     );
     assertStringIncludes((error as Error).message, "ended before any job");
+  },
+);
+
+poolTest(
+  "Pool: what was reported before a death is not lost with it",
+  async () => {
+    await using pool = new Pool(service, { size: 1 });
+    await pool.apply("double", [1]);
+    for (let round = 0; round < 5; round++) {
+      const items = numbers(201).map((n): [number, number] => [n, 200]);
+      const options = {
+        settle: true,
+        chunkSize: 201,
+        timeout: 60_000,
+      } as const;
+      const call = pool.starmap("exitOn", items, options);
+      await Promise.resolve();
+      Atomics.wait(shared(0), 0, 0, 20);
+      const lost = (await call).filter(({ status }) => status === "rejected");
+      assertEquals(lost.length, 1);
+    }
   },
 );
