@@ -61,6 +61,10 @@ export const jobs = {
     Atomics.add(counter, 0, 1);
     wait(5);
   },
+  countAndFail: (counter: Int32Array<SharedArrayBuffer>) => {
+    Atomics.add(counter, 0, 1);
+    throw new Error("counted");
+  },
   fill: (length: number) => {
     const bytes = new Uint8Array(length).fill(7);
     return transfer(bytes, [bytes.buffer]);

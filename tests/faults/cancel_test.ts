@@ -243,7 +243,8 @@ runnerTest("a timeout is an item's own", async (runner) => {
 runnerTest("a timeout counts only what an item runs", async (runner) => {
   // Behind one another in the queue they wait much longer than they may run.
   const items = Array(20).fill(30);
-  assertEquals(await runner.map("block", items, { timeout: 400 }), items);
+  const options = { timeout: 400, chunkSize: 20 };
+  assertEquals(await runner.map("block", items, options), items);
 });
 
 poolTest("Pool: a caller that blocks is not the job's fault", async () => {
@@ -278,9 +279,10 @@ runnerTest("a timeout is tried again, an error is not", async (runner) => {
   );
   const counter = shared(0);
   await assertRejects(
-    () => runner.apply("countOrFail", [counter, 0], { retries: 5 }),
+    () => runner.apply("countAndFail", [counter], { retries: 5 }),
     JobError,
   );
+  assertEquals(counter[0], 1);
   const again = shared(0);
   const error = await runner.apply("pollAsync", [again], {
     timeout: 10,
@@ -339,15 +341,16 @@ poolTest(
     await using pool = new Pool(service, { size: 1, concurrency: 3 });
     for (const runner of [pool, sequential(service)]) {
       const controller = new AbortController();
+      const heard = shared(0);
+      const options = { signal: controller.signal };
       const calls = [
-        runner.apply("isCancelled", [60], { signal: controller.signal }).catch((
-          reason,
-        ) => reason),
-        runner.apply("isCancelled", [60]),
-        runner.apply("isCancelled", [60], { timeout: 5000 }),
+        runner.apply("pollAsync", [heard], options).catch((reason) => reason),
+        runner.apply("isCancelled", [80]),
+        runner.apply("isCancelled", [80], { timeout: 5000 }),
       ];
       setTimeout(() => controller.abort("one"), 10);
       assertEquals(await Promise.all(calls), ["one", false, false]);
+      assertEquals(heard[0], 1);
     }
   },
 );
