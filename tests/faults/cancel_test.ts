@@ -343,12 +343,13 @@ poolTest(
       const controller = new AbortController();
       const heard = shared(0);
       const options = { signal: controller.signal };
+      assertEquals(await runner.apply("double", [1]), 2); // it has started
       const calls = [
         runner.apply("pollAsync", [heard], options).catch((reason) => reason),
         runner.apply("isCancelled", [80]),
         runner.apply("isCancelled", [80], { timeout: 5000 }),
       ];
-      setTimeout(() => controller.abort("one"), 10);
+      setTimeout(() => controller.abort("one"), 30);
       assertEquals(await Promise.all(calls), ["one", false, false]);
       assertEquals(heard[0], 1);
     }
@@ -377,6 +378,7 @@ Deno.test("Pool: as many stuck threads as workers, and it gives up", async () =>
     const controller = new AbortController();
     const aborted = pool.apply("spin", [1], { signal: controller.signal }).catch((e) => e);
     const timedOut = pool.apply("spin", [1], { timeout: 80 }).catch((e) => e.name);
+    while (pool.stats().busy < 2) await new Promise((resolve) => setTimeout(resolve, 1));
     setTimeout(() => controller.abort("stop"), 80);
     console.log(await aborted, await timedOut);
     const error = await pool.map("double", [1, 2, 3]).catch((e) => e);
