@@ -1,6 +1,7 @@
 /**
- * The gate, `deno task ok`: format, lint, types, docs and tests. It goes through
- * all of them and ends with one line, `N passed, N failed`.
+ * The gate, `deno task ok`: format, lint, types, docs, the built kernels and
+ * tests. It goes through all of them and ends with one line, `N passed, N
+ * failed`.
  */
 
 /** What the tests need: they run the tasks, a server on loopback, and tools. */
@@ -14,6 +15,8 @@ const TEST = [
   "--allow-run",
   "--allow-net=127.0.0.1",
 ];
+
+const KERNELS = "workers/kernels.wasm";
 
 if (Deno.args.length > 0) answer(Deno.args[0]);
 
@@ -72,7 +75,19 @@ async function run(args: string[]): Promise<[passed: number, failed: number]> {
   return [passed, success ? failed : Math.max(1, failed)];
 }
 
-let [passed, failed] = [0, 0];
+/** Builds the kernels anew: what is committed must be of what is committed. */
+async function rebuild(): Promise<[passed: number, failed: number]> {
+  const before = Deno.readFileSync(KERNELS);
+  const [, failed] = await run(["task", "build"]);
+  const after = Deno.readFileSync(KERNELS);
+  const same = before.length === after.length &&
+    before.every((byte, i) => byte === after[i]);
+  if (same && !failed) return [1, 0];
+  console.log(`FAILED: ${KERNELS} is not what \`deno task build\` makes`);
+  return [0, 1];
+}
+
+let [passed, failed] = await rebuild();
 for (const step of steps) {
   const [good, bad] = await run(step);
   if (bad > 0) console.log(`FAILED: deno ${step.join(" ")}`);

@@ -1,0 +1,10 @@
+/**
+ * Everything that is in workers/kernels.wasm: one module, one memory, an entry
+ * file per job. Nothing stays in the memory from one call to the next: whoever
+ * calls lays it out from `base()` on, grows it as needed, and has done with it
+ * before the next `await`.
+ */
+
+export { base, count, last, next, search } from "./logscan";
+
+// The hot loops of another job go into a file of their own, and here.

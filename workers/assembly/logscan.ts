@@ -1,0 +1,228 @@
+/**
+ * Finds needles and newlines. All positions are addresses in the memory.
+ *
+ * Loads go in steps of up to 64 bytes, so 80 bytes after `end` have to be
+ * memory; what is there does not matter.
+ */
+
+/** A byte string to look for; laid out by `compile` in ../logscan.ts. */
+@unmanaged
+class Needle {
+  length: u32;
+  /** Where in it the two rarest bytes are, or (twice) the fingerprint. */
+  first: u32;
+  second: u32;
+  /** Set when it is found. */
+  seen: u32;
+  /**
+   * Its bytes, and the bits that do not matter in each (0x20 in a letter, where
+   * case is ignored; they are set in the byte). Padded to 16 with all bits.
+   */
+  bytes: usize;
+  blind: usize;
+}
+
+/** Several needles, and how to find them. */
+@unmanaged
+class Table {
+  /** How many needles there are. */
+  count: u32;
+  needles: usize;
+  /** Of several: for each of 8 buckets its first needle, then the end. */
+  buckets: usize;
+  /** Of several: 3 × 2 × 16 bytes, see `searchMany`; then 16 of scratch. */
+  nibbles: usize;
+}
+
+/** Where the memory is free from. */
+export function base(): usize {
+  return (__heap_base + 15) & ~15;
+}
+
+/**
+ * Finds the first line with a needle, marks that needle as seen, and returns
+ * where it begins: `end` where there is none. With `all` it marks all needles
+ * that are in the range, and returns `end`.
+ *
+ * A searcher for lists of thousands would be chosen here, by `count`.
+ */
+export function search(
+  table: Table,
+  from: usize,
+  end: usize,
+  all: bool,
+): usize {
+  return table.count == 1
+    ? searchOne(changetype<Needle>(table.needles), from, end)
+    : searchMany(table, from, end, all);
+}
+
+/**
+ * The packed pair: two rare bytes at their distance, 64 positions a step, and a
+ * full comparison only where both are.
+ */
+function searchOne(needle: Needle, from: usize, end: usize): usize {
+  if (end < from + needle.length) return end;
+  const to = end - needle.length + 1;
+  const first = needle.first, second = needle.second;
+  const byte1 = v128.load8_splat(needle.bytes + first);
+  const byte2 = v128.load8_splat(needle.bytes + second);
+  const blind1 = v128.load8_splat(needle.blind + first);
+  const blind2 = v128.load8_splat(needle.blind + second);
+  for (let at = from; at < to; at += 64) {
+    const one = at + first, two = at + second;
+    const a = pair(one, two, byte1, blind1, byte2, blind2);
+    const b = pair(one + 16, two + 16, byte1, blind1, byte2, blind2);
+    const c = pair(one + 32, two + 32, byte1, blind1, byte2, blind2);
+    const d = pair(one + 48, two + 48, byte1, blind1, byte2, blind2);
+    if (!v128.any_true(v128.or(v128.or(a, b), v128.or(c, d)))) continue;
+    let bits = <u64> i8x16.bitmask(a) | <u64> i8x16.bitmask(b) << 16 |
+      <u64> i8x16.bitmask(c) << 32 | <u64> i8x16.bitmask(d) << 48;
+    for (; bits; bits &= bits - 1) {
+      const start = at + <usize> ctz(bits);
+      if (start >= to) return end;
+      if (matches(needle, start)) return start;
+    }
+  }
+  return end;
+}
+
+@inline
+function pair(
+  one: usize,
+  two: usize,
+  byte1: v128,
+  blind1: v128,
+  byte2: v128,
+  blind2: v128,
+): v128 {
+  return v128.and(
+    i8x16.eq(v128.or(v128.load(one), blind1), byte1),
+    i8x16.eq(v128.or(v128.load(two), blind2), byte2),
+  );
+}
+
+function matches(needle: Needle, at: usize): bool {
+  const length = needle.length, bytes = needle.bytes, blind = needle.blind;
+  for (let i: u32 = 0; i < length; i += 16) {
+    const there = v128.or(v128.load(at + i), v128.load(blind + i));
+    if (!i8x16.all_true(i8x16.eq(there, v128.load(bytes + i)))) return false;
+  }
+  needle.seen = 1;
+  return true;
+}
+
+/**
+ * Teddy, as ripgrep has it: each needle is in one of 8 buckets, a bit each. For
+ * each of the 3 bytes of a fingerprint two tables of 16 say, for its lower and
+ * upper half, in which buckets' fingerprints it may be. Where a bit remains
+ * of all six, the needles of that bucket are compared.
+ */
+function searchMany(
+  table: Table,
+  from: usize,
+  end: usize,
+  all: bool,
+): usize {
+  const nibbles = table.nibbles;
+  const low0 = v128.load(nibbles), high0 = v128.load(nibbles + 16);
+  const low1 = v128.load(nibbles + 32), high1 = v128.load(nibbles + 48);
+  const low2 = v128.load(nibbles + 64), high2 = v128.load(nibbles + 80);
+  for (let at = from; at < end; at += 32) {
+    const a = v128.and(
+      v128.and(halves(at, low0, high0), halves(at + 1, low1, high1)),
+      halves(at + 2, low2, high2),
+    );
+    const b = v128.and(
+      v128.and(halves(at + 16, low0, high0), halves(at + 17, low1, high1)),
+      halves(at + 18, low2, high2),
+    );
+    if (!v128.any_true(v128.or(a, b))) continue;
+    let found = verify(table, a, at, from, end, all);
+    if (!found) found = verify(table, b, at + 16, from, end, all);
+    if (found) return found;
+  }
+  return end;
+}
+
+@inline
+function halves(at: usize, low: v128, high: v128): v128 {
+  const bytes = v128.load(at);
+  return v128.and(
+    i8x16.relaxed_swizzle(low, v128.and(bytes, i8x16.splat(15))),
+    i8x16.relaxed_swizzle(high, i8x16.shr_u(bytes, 4)),
+  );
+}
+
+/** Compares the needles whose buckets are left at any of 16 positions. */
+function verify(
+  table: Table,
+  left: v128,
+  at: usize,
+  from: usize,
+  end: usize,
+  all: bool,
+): usize {
+  const scratch = table.nibbles + 96;
+  v128.store(scratch, left);
+  let lanes = ~i8x16.bitmask(i8x16.eq(left, i8x16.splat(0))) & 0xffff;
+  for (; lanes; lanes &= lanes - 1) {
+    const lane = <usize> ctz(lanes);
+    for (let bits = <u32> load<u8>(scratch + lane); bits; bits &= bits - 1) {
+      const bucket = table.buckets + (<usize> ctz(bits) << 2);
+      const to = load<u32>(bucket, 4);
+      for (let i = load<u32>(bucket); i < to; i++) {
+        const needle = changetype<Needle>(
+          table.needles + i * offsetof<Needle>(),
+        );
+        const start = at + lane - needle.first;
+        if (start < from || start + needle.length > end) continue;
+        if (matches(needle, start) && !all) return start;
+      }
+    }
+  }
+  return 0;
+}
+
+/** How many newlines there are. */
+export function count(from: usize, end: usize): u32 {
+  const newline = i8x16.splat(10);
+  let sum: u32 = 0;
+  let at = from;
+  while (at + 16 <= end) {
+    // A lane counts to 255 at most.
+    const to = min(end - 15, at + 16 * 255);
+    let lanes = i8x16.splat(0);
+    for (; at < to; at += 16) {
+      lanes = i8x16.sub(lanes, i8x16.eq(v128.load(at), newline));
+    }
+    const pairs = i16x8.extadd_pairwise_i8x16_u(lanes);
+    const fours = i32x4.extadd_pairwise_i16x8_u(pairs);
+    sum += i32x4.extract_lane(fours, 0) + i32x4.extract_lane(fours, 1) +
+      i32x4.extract_lane(fours, 2) + i32x4.extract_lane(fours, 3);
+  }
+  for (; at < end; at++) sum += u32(load<u8>(at) == 10);
+  return sum;
+}
+
+/** The first newline, or `end`. */
+export function next(from: usize, end: usize): usize {
+  const newline = i8x16.splat(10);
+  for (let at = from; at < end; at += 16) {
+    const bits = i8x16.bitmask(i8x16.eq(v128.load(at), newline));
+    if (bits) return min(at + <usize> ctz(bits), end);
+  }
+  return end;
+}
+
+/** Behind the last newline, or `from`. */
+export function last(from: usize, end: usize): usize {
+  const newline = i8x16.splat(10);
+  let at = end;
+  for (; at >= from + 16; at -= 16) {
+    const bits = i8x16.bitmask(i8x16.eq(v128.load(at - 16), newline));
+    if (bits) return at - 16 + 32 - <usize> clz(bits);
+  }
+  for (; at > from; at--) if (load<u8>(at - 1) == 10) return at;
+  return from;
+}
