@@ -1,43 +1,46 @@
 /**
- * Finds keywords in log files: as bytes, or as text where a file says that it
- * is UTF-16.
+ * Finds keywords in log files, at the speed of memory.
  *
  * {@linkcode scanLogs} goes in three steps, which stand in this order below:
- * *plan* cuts big files into spans, *scan* searches a span in a worker, *merge*
- * puts the spans of a file together again. It needs `--allow-read` for the
- * files.
+ * *plan* cuts big files into spans and puts small ones together, *scan* searches
+ * them in a worker, *merge* makes a report of each file. It needs `--allow-read`
+ * for the files. How bytes are searched is in search.ts, how they are
+ * decompressed in decode.ts.
  *
  * @module
  */
 
-import { Buffer } from "node:buffer";
-import type { Gunzip } from "node:zlib";
 import { type Items, type Runner, serve, type Service } from "../mod.ts";
+import { decoded, encodingOf, plain, type Source } from "./decode.ts";
 import { causeOf } from "./files.ts";
+import {
+  countNewlines,
+  type Found,
+  type Hits,
+  KEYWORD_MAX,
+  LINE_MAX,
+  type Mode,
+  type Query,
+  Search,
+} from "./search.ts";
 
-/** How much is read at a time, in bytes. */
-const BLOCK = 1 << 20;
+export type { Mode } from "./search.ts";
+
 /** Plain files larger than this are shared out, in bytes. */
-const SPAN = 32 << 20;
-/** Lines longer than this are not held: they can be read again where they are. */
-const LINE_MAX = 64 << 10;
-/** The same where they cannot, as they were decompressed or decoded. */
-const DECODED_LINE_MAX = 32 << 20;
-/** A job gives hits of about so many bytes; for more it is called again. */
-const PART = 8 << 20;
-/** What a hit weighs besides its text, in bytes. */
-const HIT = 200;
-
-/**
- * What is wanted of a file: whether a keyword is in it (it stops at the first
- * hit), how many lines have one, or these lines.
- */
-export type Mode = "found" | "count" | "lines";
+const SPAN = 16 << 20;
+/** Files travel together up to so many bytes, and so many files. */
+const BATCH = 4 << 20, BATCH_FILES = 64;
+/** What a compressed byte is taken for, as decompressing is slow. */
+const GZIP_WEIGHT = 16;
+/** The path of standard input. */
+const STDIN = "-";
 
 /** Options for {@linkcode scanLogs}. */
 export interface ScanOptions {
   /** What to look for. Default: `["unauthorized access"]`. */
   keywords?: string[];
+  /** Whether A to Z are as good as a to z. */
+  ignoreCase?: boolean;
   /** What is wanted. Default: `"found"`. */
   mode?: Mode;
   /**
@@ -51,16 +54,13 @@ export interface ScanOptions {
 export interface Hit {
   /** The line's number, counted from 1. */
   line: number;
-  /** Where the line begins, in bytes of the (decompressed) file. */
+  /** Where it begins, in bytes: of a .gz decompressed, of UTF-16 as UTF-8. */
   offset: number;
   /** How long it is without its newline, in bytes. */
   length: number;
   /** Which keywords are in it. */
   keywords: string[];
-  /**
-   * The line, U+FFFD for invalid bytes; absent where it is over 64 KiB (of a
-   * compressed or UTF-16 file: over 32 MiB).
-   */
+  /** The line, U+FFFD for invalid bytes; absent where it is over 64 KiB. */
   text?: string;
   /** The line's bytes as characters 0 to 255, where `text` had to lose some. */
   raw?: string;
@@ -74,7 +74,7 @@ export interface Report {
   found: boolean;
   /** How many lines have a keyword; for mode `"found"` 1 at most. */
   count: number;
-  /** Bytes that were read, or decompressed. */
+  /** Bytes that were searched. */
   bytes: number;
   /** The lines themselves, but for mode `"count"`; for `"found"` the first. */
   hits: Hit[];
@@ -92,18 +92,18 @@ export interface Span {
   start: number;
   /** Where it ends, in bytes; absent for the end of the file. */
   end?: number;
-  /** What to look for. */
-  keywords: string[];
-  /** What is wanted. */
-  mode: Mode;
 }
 
 /** What was found in a span; line numbers are counted from its beginning. */
-export interface SpanReport extends Omit<Report, "path" | "found" | "more"> {
-  /** How many lines were searched; not counted for mode `"count"`. */
-  lines: number;
+export interface SpanReport extends Found {
+  /** Bytes that were searched. */
+  bytes: number;
+  /** Why the span, or the rest of it, could not be searched. */
+  error?: string;
   /** Where to go on, in bytes, as the hits are many enough for one answer. */
   next?: number;
+  /** Set when it was decoded on the way: going on means to decode it anew. */
+  decoded?: true;
 }
 
 // Plan
@@ -113,10 +113,14 @@ interface Plan {
   report: Report;
   /** How many of its spans have not been merged. */
   left: number;
-  /** Where the spans end. */
-  ends: (number | undefined)[];
   /** How many lines the merged spans have. */
   lines: number;
+}
+
+/** A span, and the file that it is of. */
+interface Planned {
+  plan: Plan;
+  span: Span;
 }
 
 /**
@@ -124,13 +128,17 @@ interface Plan {
  *
  * A file that cannot be read, or only in part, has the cause in its report;
  * the others go on. Files compressed with gzip are searched decompressed, files
- * with a UTF-16 byte-order mark in that encoding, all others byte by byte.
+ * with a UTF-16 byte-order mark as UTF-8, all others byte by byte; those that
+ * are compressed otherwise are not searched. The path `-` is standard input,
+ * which is read where this is called.
  *
  * @param runner Where the work is done: a `Pool` or `sequential(service)`
- * @param paths The files; pulled as they are needed
+ * @param paths The files; pulled as they are needed, up to 64 at a time
  * @param options See {@linkcode ScanOptions}
  * @returns A report for each file, in the order given
- * @throws {RangeError} If a keyword is empty or has a line break in it
+ * @throws {RangeError} If a keyword is empty, longer than 4096 bytes or has a
+ * line break in it, there is none, or `ignoreCase` has to know letters that are
+ * not ASCII
  *
  * @example Which of these logs has an alert in it
  * ```ts
@@ -146,38 +154,436 @@ interface Plan {
  * ```
  */
 export async function* scanLogs(
-  runner: Runner<LogJobs>,
+  runner: Pick<Runner<LogJobs>, "apply" | "imap">,
   paths: Items<string>,
   options: ScanOptions = {},
 ): AsyncGenerator<Report, void, void> {
-  const { keywords = ["unauthorized access"], mode = "found", parts } = options;
+  const query: Query = {
+    keywords: options.keywords ?? ["unauthorized access"],
+    ignoreCase: options.ignoreCase ?? false,
+    mode: options.mode ?? "found",
+  };
+  const trouble = refusal(query);
+  if (trouble) throw new RangeError(`Cannot search as ${trouble}`);
+  const scan: Scan = { runner, query, parts: options.parts ?? false };
+  const plans: Plan[] = [];
+  const batches: Planned[][] = [];
+  const jobs = planBatches(paths, plans, batches, query);
+  // Each outcome belongs to the oldest batch that still waits for one.
+  for await (
+    const outcome of runner.imap("scanSpans", jobs, { settle: true })
+  ) {
+    for (const [i, planned] of batches.shift()!.entries()) {
+      yield* finished(scan, plans);
+      yield* mergeSpan(scan, planned, spanOf(outcome, i));
+    }
+  }
+  yield* finished(scan, plans);
+}
+
+/**
+ * Says why a query cannot be searched for.
+ *
+ * @param query The keywords, and whether case is ignored
+ * @returns What is wrong with it; nothing where it is good
+ *
+ * @example
+ * ```ts
+ * import { refusal } from "./logscan.ts";
+ *
+ * console.log(refusal({ keywords: ["denied"], ignoreCase: true })); // undefined
+ * ```
+ */
+export function refusal(
+  { keywords, ignoreCase }: Pick<Query, "keywords" | "ignoreCase">,
+): string | undefined {
+  if (keywords.length === 0) return "there is no keyword";
   for (const keyword of keywords) {
+    const value = `current value is ${JSON.stringify(keyword)}`;
     if (!/^[^\n\r]+$/.test(keyword)) {
-      throw new RangeError(
-        `Cannot search as 'keywords' must be text within a line: ` +
-          `current value is ${JSON.stringify(keyword)}`,
+      return `a keyword must be text within a line: ${value}`;
+    }
+    if (new TextEncoder().encode(keyword).length > KEYWORD_MAX) {
+      return `a keyword must be no longer than ${KEYWORD_MAX} bytes: ` +
+        `one begins with ${JSON.stringify(keyword.slice(0, 20))}`;
+    }
+    // Where case is ignored, the kernel knows ASCII.
+    const other = /[^\0-\x7f]/gu;
+    const cased = (c: string) => c.toLowerCase() !== c || c.toUpperCase() !== c;
+    if (ignoreCase && keyword.match(other)?.some(cased)) {
+      return `only the case of A to Z can be ignored: ${value}`;
+    }
+  }
+}
+
+/** What does not change from file to file. */
+interface Scan {
+  runner: Pick<Runner<LogJobs>, "apply" | "imap">;
+  query: Query;
+  parts: boolean;
+}
+
+/** Plans files and puts their spans into batches, one for a job. */
+async function* planBatches(
+  paths: Items<string>,
+  plans: Plan[],
+  batches: Planned[][],
+  query: Query,
+): AsyncGenerator<Batch, void, void> {
+  let batch: Planned[] = [];
+  let weight = 0;
+  // The first ones are small, so that all workers have something soon.
+  let most = 1;
+  const ready = (): Batch => {
+    batches.push(batch);
+    const spans = batch.map(({ span }) => span);
+    batch = [];
+    weight = 0;
+    most = Math.min(BATCH_FILES, 2 * most);
+    return { spans, query };
+  };
+  for await (const path of paths) {
+    const report = { path, found: false, count: 0, bytes: 0, hits: [] };
+    const plan: Plan = { report, left: 0, lines: 0 };
+    plans.push(plan);
+    for (const span of planSpans(plan)) {
+      // Found already: the rest need not be searched.
+      if (query.mode === "found" && report.found) {
+        plan.left--;
+        continue;
+      }
+      batch.push({ plan, span });
+      weight += weightOf(span);
+      if (batch.length >= most || weight >= BATCH) yield ready();
+    }
+  }
+  if (batch.length > 0) yield ready();
+}
+
+function weightOf({ path, start, end = start }: Span): number {
+  return (end - start) * (path.endsWith(".gz") ? GZIP_WEIGHT : 1);
+}
+
+function planSpans(plan: Plan): Span[] {
+  const { path } = plan.report;
+  if (path === STDIN) return [];
+  try {
+    const cuts = planCuts(path);
+    plan.left = cuts.length;
+    return cuts;
+  } catch (error) {
+    plan.report.error = causeOf(error);
+    return [];
+  }
+}
+
+/** Decides where to cut a file; what has to be decoded stays whole. */
+function planCuts(path: string): Span[] {
+  // Not awaited: for 20,000 small files that would take longer than the rest.
+  const { size, isFile, isDirectory } = Deno.statSync(path);
+  if (isDirectory) throw new Error("Is a directory");
+  // Opening a FIFO would wait for a writer.
+  if (!isFile) throw new Error("Not a regular file");
+  // In /proc and the like there is more than nothing in a file of no size.
+  if (size === 0) return [{ path, start: 0 }];
+  if (size <= SPAN) return [{ path, start: 0, end: size }];
+  using file = Deno.openSync(path);
+  const head = new Uint8Array(10);
+  file.readSync(head);
+  if (encodingOf(head)) return [{ path, start: 0, end: size }];
+  return cutsOf(path, size);
+}
+
+/**
+ * What is written meanwhile is not searched: it could go on for ever, where the
+ * hits are written into the same folder.
+ */
+function cutsOf(path: string, size: number): Span[] {
+  return Array.from({ length: Math.ceil(size / SPAN) }, (_, i) => ({
+    path,
+    start: i * SPAN,
+    end: Math.min(size, (i + 1) * SPAN),
+  }));
+}
+
+// Scan
+
+/** What a job is to search. */
+export interface Batch {
+  /** Where to search. */
+  spans: Span[];
+  /** What for. */
+  query: Query;
+}
+
+/**
+ * Searches spans of files.
+ *
+ * What cannot be opened, read or decompressed has the cause in its report,
+ * beside what was found before. When there are many hits, spans are not searched
+ * to their end, or not at all: their reports say where to go on.
+ *
+ * @param batch What to search, and for what
+ * @returns What was found, span by span
+ */
+export async function scanSpans(
+  { spans, query }: Batch,
+): Promise<SpanReport[]> {
+  const reports: SpanReport[] = [];
+  let weight = 0;
+  for (const span of spans) {
+    const report = weight > BATCH
+      ? { ...emptyReport(), next: span.start }
+      : await scanSpan(span, query);
+    weight += report.hits.text.length + 100 * report.hits.lines.length;
+    reports.push(report);
+  }
+  return reports;
+}
+
+async function scanSpan(span: Span, query: Query): Promise<SpanReport> {
+  try {
+    using file = Deno.openSync(span.path);
+    return scanPlain(file, span, query) ?? await scanDecoded(file, span, query);
+  } catch (error) {
+    return { ...emptyReport(), error: causeOf(error) };
+  }
+}
+
+/** Searches a span as it is; gives nothing where it has to be decoded first. */
+function scanPlain(
+  file: Deno.FsFile,
+  { start, end }: Span,
+  query: Query,
+): SpanReport | undefined {
+  // The newline before a later span tells whether a line begins with it.
+  let position = Math.max(0, start - 1);
+  const range = { offset: position, skip: position < start, end };
+  const search = new Search(query, range, query.mode === "lines");
+  let error: string | undefined;
+  if (position > 0) file.seekSync(position, Deno.SeekMode.Start);
+  try {
+    for (let wanted = true; wanted && !search.full;) {
+      const most = sizeOfRead(position, end);
+      const n = file.readSync(search.room.subarray(0, most));
+      if (n === null) {
+        if (position < (end ?? 0)) error = "it shrank while it was searched";
+        break;
+      }
+      const block = search.room.subarray(0, n);
+      if (position === 0 && encodingOf(block)) return;
+      position += n;
+      wanted = search.add(block);
+    }
+  } catch (thrown) {
+    error = causeOf(thrown);
+  }
+  const next = search.full ? search.next : undefined;
+  if (next === undefined) search.end();
+  const bytes = (next ?? Math.min(position, end ?? position)) - start;
+  const found = search.take();
+  // Only now is the number of the first hit's line of interest.
+  if (query.mode === "found" && found.count > 0 && start === 0) {
+    found.hits.lines[0] = newlinesIn(file, 0, found.hits.offsets[0]);
+  }
+  return { ...found, bytes, error, next };
+}
+
+/** Up to the span's end, then for the rest of its last line. */
+function sizeOfRead(position: number, end = Infinity): number {
+  return position < end ? end - position : LINE_MAX;
+}
+
+async function scanDecoded(
+  file: Deno.FsFile,
+  { start }: Span,
+  query: Query,
+): Promise<SpanReport> {
+  const source = sourceOf(file);
+  source.rewind!();
+  const reports = searchDecoded(source, query, start);
+  const { value } = await reports.next();
+  await reports.return();
+  return value!;
+}
+
+/** Searches what has to be decoded, from an offset; gives many hits in parts. */
+async function* searchDecoded(
+  source: Source,
+  query: Query,
+  start: number,
+): AsyncGenerator<SpanReport, void, void> {
+  const search = new Search(query, { offset: start }, query.mode !== "count");
+  let error: string | undefined;
+  let taken = start;
+  try {
+    for await (const block of skipped(decoded(source), start)) {
+      if (!search.add(block)) break;
+      if (!search.full) continue;
+      const { next } = search;
+      yield { ...search.take(), bytes: next - taken, next, decoded: true };
+      taken = next;
+    }
+  } catch (thrown) {
+    error = causeOf(thrown);
+  }
+  search.end();
+  const bytes = search.position - taken;
+  yield { ...search.take(), bytes, error, decoded: true };
+}
+
+async function* skipped(
+  blocks: AsyncIterable<Uint8Array>,
+  count: number,
+): AsyncGenerator<Uint8Array, void, void> {
+  for await (const block of blocks) {
+    const dropped = Math.min(count, block.length);
+    count -= dropped;
+    if (dropped < block.length) yield block.subarray(dropped);
+  }
+}
+
+function sourceOf(file: Deno.FsFile): Source {
+  return {
+    read: (into) => file.readSync(into),
+    rewind: () => void file.seekSync(0, Deno.SeekMode.Start),
+  };
+}
+
+function emptyReport(): SpanReport {
+  const none = { lines: [], offsets: [], lengths: [], keywords: [], sets: [] };
+  return { lines: 0, count: 0, bytes: 0, hits: { ...none, text: "" } };
+}
+
+/**
+ * Counts the newlines in a span of a file.
+ *
+ * @param span What to count in
+ * @returns How many there are
+ * @throws {Deno.errors.NotFound} If there is no such file
+ */
+export function countLines({ path, start, end }: Span): number {
+  using file = Deno.openSync(path);
+  return newlinesIn(file, start, end ?? Infinity);
+}
+
+function newlinesIn(file: Deno.FsFile, start: number, end: number): number {
+  file.seekSync(start, Deno.SeekMode.Start);
+  let left = end - start;
+  return countNewlines((into) => {
+    const n = left > 0 ? file.readSync(into.subarray(0, left)) : null;
+    left -= n ?? 0;
+    return n;
+  });
+}
+
+/**
+ * Reads a part of a file again: of a line that was too long to be held. What
+ * was decoded for searching is decoded again.
+ *
+ * @param path The file
+ * @param offset Where the part begins, in bytes, as a {@linkcode Hit} has it
+ * @param length How long it is, in bytes
+ * @returns It, in blocks that are valid until the next one is asked for
+ * @throws {Deno.errors.NotFound} If the file is gone
+ *
+ * @example
+ * ```ts
+ * import { readPart } from "./logscan.ts";
+ *
+ * const path = await Deno.makeTempFile();
+ * await Deno.writeTextFile(path, "one\ntwo\n");
+ * for await (const block of readPart(path, 4, 3)) {
+ *   console.log(new TextDecoder().decode(block)); // two
+ * }
+ * await Deno.remove(path);
+ * ```
+ */
+export async function* readPart(
+  path: string,
+  offset: number,
+  length: number,
+): AsyncGenerator<Uint8Array, void, void> {
+  using file = Deno.openSync(path);
+  const source = sourceOf(file);
+  const head = new Uint8Array(10);
+  file.readSync(head);
+  source.rewind!();
+  const isPlain = encodingOf(head) === undefined;
+  if (isPlain) file.seekSync(offset, Deno.SeekMode.Start);
+  const blocks = isPlain ? plain(source) : skipped(decoded(source), offset);
+  for await (const block of blocks) {
+    yield block.subarray(0, length);
+    length -= block.length;
+    if (length <= 0) break;
+  }
+}
+
+// Merge
+
+/** Adds what was found in a span to its file's report. */
+async function* mergeSpan(
+  { runner, query, parts }: Scan,
+  { plan, span }: Planned,
+  found: SpanReport,
+): AsyncGenerator<Report, void, void> {
+  plan.left--;
+  // Spans that were under way when an earlier one had the first hit.
+  if (query.mode === "found" && plan.report.found) return;
+  addTo(plan, found, query);
+  if (query.mode === "found" && found.count > 0 && span.start > 0) {
+    await numberHit(runner, plan.report);
+  }
+  while (found.next !== undefined) {
+    if (parts) yield takePart(plan);
+    if (found.decoded) {
+      // Here, in one go: each job would decode it from the start.
+      using file = Deno.openSync(span.path);
+      return yield* mergeDecoded(
+        searchDecoded(sourceOf(file), query, found.next),
+        plan,
+        query,
+        parts,
       );
     }
+    const spans = [{ ...span, start: found.next }];
+    const outcome = await runner.apply("scanSpans", [{ spans, query }], {
+      settle: true,
+    });
+    found = spanOf(outcome, 0);
+    addTo(plan, found, query);
   }
-  const plans: Plan[] = [];
-  const spans = planSpans(paths, plans, keywords, mode);
-  // Each outcome belongs to the oldest plan that still waits for one.
-  for await (
-    let outcome of runner.imap("scanSpan", spans, { settle: true })
-  ) {
-    yield* finished(plans);
-    const [plan] = plans;
-    const end = plan.ends.shift();
-    for (;;) {
-      const start = merge(plan, outcome, mode);
-      if (start === undefined) break;
-      if (parts) yield takePart(plan);
-      const span = { path: plan.report.path, start, end, keywords, mode };
-      outcome = await runner.apply("scanSpan", [span], { settle: true });
+  if (plan.left > 0 && parts && plan.report.hits.length > 0) {
+    yield takePart(plan);
+  }
+}
+
+async function* mergeDecoded(
+  reports: AsyncIterable<SpanReport>,
+  plan: Plan,
+  query: Query,
+  parts: boolean,
+): AsyncGenerator<Report, void, void> {
+  for await (const found of reports) {
+    addTo(plan, found, query);
+    if (parts && found.next !== undefined) yield takePart(plan);
+  }
+}
+
+/** Gives the reports of the oldest files, as far as they are complete. */
+async function* finished(
+  { query, parts }: Scan,
+  plans: Plan[],
+): AsyncGenerator<Report, void, void> {
+  while (plans[0]?.left === 0) {
+    const plan = plans.shift()!;
+    if (plan.report.path === STDIN) {
+      const read = (into: Uint8Array) => Deno.stdin.read(into);
+      const reports = searchDecoded({ read }, query, 0);
+      yield* mergeDecoded(reports, plan, query, parts);
     }
-    if (--plan.left > 0 && parts) yield takePart(plan);
+    yield plan.report;
   }
-  yield* finished(plans);
 }
 
 function takePart({ report }: Plan): Report {
@@ -186,417 +592,73 @@ function takePart({ report }: Plan): Report {
   return { ...report, hits, more: true };
 }
 
-function* finished(plans: Plan[]): Generator<Report, void, void> {
-  while (plans.length > 0 && plans[0].left === 0) yield plans.shift()!.report;
+function spanOf(
+  outcome: PromiseSettledResult<SpanReport[]>,
+  i: number,
+): SpanReport {
+  if (outcome.status === "fulfilled") return outcome.value[i];
+  return { ...emptyReport(), error: causeOf(outcome.reason) };
 }
 
-async function* planSpans(
-  paths: Items<string>,
-  plans: Plan[],
-  keywords: string[],
-  mode: Mode,
-): AsyncGenerator<Span, void, void> {
-  for await (const path of paths) {
-    const report = { path, found: false, count: 0, bytes: 0, hits: [] };
-    const plan: Plan = { report, left: 0, ends: [], lines: 0 };
-    plans.push(plan);
-    try {
-      const cuts = await planCuts(path);
-      plan.left = cuts.length;
-      plan.ends = cuts.map(({ end }) => end);
-      for (const { start, end } of cuts) {
-        // Found already: the rest need not be searched.
-        if (mode === "found" && plan.report.found) plan.left--;
-        else yield { path, start, end, keywords, mode };
-      }
-    } catch (error) {
-      plan.report.error = causeOf(error);
-    }
-  }
-}
-
-/** Decides where to cut a file; what has to be decoded stays whole. */
-async function planCuts(
-  path: string,
-): Promise<{ start: number; end?: number }[]> {
-  const { size, isFile, isDirectory } = await Deno.stat(path);
-  if (isDirectory) throw new Error("Is a directory");
-  // Opening a FIFO would wait for a writer.
-  if (!isFile) throw new Error("Not a regular file");
-  if (size <= SPAN) return [{ start: 0 }];
-  using file = await Deno.open(path);
-  const head = new Uint8Array(4);
-  await file.read(head);
-  if (isGzip(head) || utf16(head)) return [{ start: 0 }];
-  const count = Math.ceil(size / SPAN);
-  return Array.from({ length: count }, (_, i) => ({
-    start: i * SPAN,
-    // The last one takes what is written meanwhile.
-    end: i + 1 < count ? (i + 1) * SPAN : undefined,
-  }));
-}
-
-// Scan
-
-/**
- * Searches a span of a file.
- *
- * Where reading or decompressing fails in the middle, the cause is in the
- * report, beside what was found before.
- *
- * @param span What to search, and for what
- * @returns What was found
- * @throws {Deno.errors.NotFound} If there is no such file
- * @throws {Deno.errors.PermissionDenied} If the file may not be read
- */
-export async function scanSpan(span: Span): Promise<SpanReport> {
-  using file = Deno.openSync(span.path);
-  const block = new Uint8Array(BLOCK);
-  const head = block.subarray(0, file.readSync(block.subarray(0, 4)) ?? 0);
-  const gzip = isGzip(head);
-  const encoding = gzip ? undefined : utf16(head);
-  // The newline before a later span tells whether a line begins with it.
-  const from = Math.max(0, span.start - (encoding ? 2 : 1));
-  const search = new Search(span, from, gzip, encoding);
-  try {
-    if (gzip) await searchGzip(search, file, block, from);
-    else searchPlain(search, file, block, from);
-    search.end();
-  } catch (error) {
-    search.end();
-    search.report.error = causeOf(error);
-  }
-  return search.report;
-}
-
-function searchPlain(
-  search: Search,
-  file: Deno.FsFile,
-  block: Uint8Array,
-  from: number,
-): void {
-  file.seekSync(from, Deno.SeekMode.Start);
-  for (let n; (n = file.readSync(block)) !== null;) {
-    if (!search.add(block.subarray(0, n))) break;
-  }
-}
-
-/**
- * Searches all members of a gzip file (RFC 1952), decompressed in blocks, from
- * an offset of what they contain.
- *
- * Where a write fails, what it decompressed before the damage is lost. So it is
- * done again from the start, with smaller and smaller writes at that place,
- * down to the byte.
- */
-async function searchGzip(
-  search: Search,
-  file: Deno.FsFile,
-  block: Uint8Array,
-  from: number,
-): Promise<void> {
-  // Loaded on first need: it would double the time that a worker takes to
-  // start. (`DecompressionStream` fails at the second member of a file.)
-  const { createGunzip } = await import("node:zlib");
-  let searched = from; // of the output
-  let good = 0; // of the input
-  let cause: unknown;
-  for (let size = BLOCK;; size = Math.max(1, size >> 7)) {
-    const gunzip = createGunzip({ chunkSize: BLOCK });
-    let wanted = true;
-    let position = 0;
-    // Some errors are only to be seen by the stream being closed.
-    const broken = Promise.withResolvers<never>();
-    broken.promise.catch(() => {});
-    gunzip.on("error", broken.reject);
-    gunzip.on(
-      "close",
-      () => broken.reject(new Error("damaged")),
-    );
-    gunzip.on("data", (bytes: Uint8Array) => {
-      const fresh = bytes.subarray(Math.max(0, searched - position));
-      position += bytes.length;
-      if (!wanted || fresh.length === 0) return;
-      wanted = search.add(fresh);
-      searched = position;
-    });
-    file.seekSync(0, Deno.SeekMode.Start);
-    let read = 0;
-    let ending = false;
-    try {
-      while (wanted && !ending) {
-        const most = read < good ? Math.min(BLOCK, good - read) : size;
-        const n = file.readSync(block.subarray(0, most));
-        ending = n === null;
-        const passed = pass(gunzip, block.subarray(0, n ?? 0), ending);
-        await Promise.race([passed, broken.promise]);
-        // What comes before this write; its own errors come with the next.
-        good = Math.max(good, read);
-        read += n ?? 0;
-      }
-      return;
-    } catch (error) {
-      cause ??= error; // of the first time: later ones are less clear
-      // Cut off, it gave all that it has.
-      const { code } = error as { code?: string };
-      if (size === 1 || code === "Z_BUF_ERROR") throw cause;
-    } finally {
-      gunzip.destroy();
-    }
-  }
-}
-
-/** Writes bytes to a stream, or ends it; fulfils when all is decompressed. */
-function pass(
-  gunzip: Gunzip,
-  bytes: Uint8Array,
-  ending: boolean,
-): Promise<void> {
-  return new Promise((resolve, reject) => {
-    if (ending) gunzip.once("end", resolve).end();
-    else gunzip.write(bytes, (error) => error ? reject(error) : resolve());
-  });
-}
-
-function isGzip(head: Uint8Array): boolean {
-  return head[0] === 0x1f && head[1] === 0x8b && head[2] === 8;
-}
-
-function utf16(head: Uint8Array): "utf-16le" | "utf-16be" | undefined {
-  if (head[0] === 0xff && head[1] === 0xfe) return "utf-16le";
-  if (head[0] === 0xfe && head[1] === 0xff) return "utf-16be";
-}
-
-/**
- * Searches blocks as they come.
- *
- * Bytes are searched as a string of characters 0 to 255 (V8 makes such a string
- * at 10 GB/s and searches it at 3; `Uint8Array` and `Buffer` search at 0.3), so
- * that any sequence of bytes is legal and positions are offsets.
- *
- * Between blocks it keeps the unfinished line: whole, as long as it is no
- * longer than the limit, then only what may be the beginning of a keyword.
- */
-class Search {
-  readonly report: SpanReport = { lines: 0, count: 0, bytes: 0, hits: [] };
-
-  readonly #span: Span;
-  readonly #decoder?: TextDecoder;
-  /** Bytes per character. */
-  readonly #unit: number;
-  readonly #needles: string[];
-  readonly #overlap: number;
-  readonly #lineMax: number;
-  /** The end of the text so far that is still of use, and where it begins. */
-  #rest = "";
-  #offset: number;
-  /** The unfinished line, where it is too long to be held. */
-  #long?: { offset: number; keywords: Set<string> };
-  /** Before its first newline a later span has only another one's line. */
-  #skipping: boolean;
-  #done = false;
-  /** What the hits so far weigh, in bytes. */
-  #weight = 0;
-
-  constructor(span: Span, offset: number, gzip: boolean, encoding?: string) {
-    this.#span = span;
-    this.#offset = offset;
-    this.#skipping = offset < span.start;
-    if (encoding) {
-      this.#decoder = new TextDecoder(encoding, { ignoreBOM: true });
-    }
-    this.#unit = encoding ? 2 : 1;
-    this.#lineMax = encoding || gzip ? DECODED_LINE_MAX : LINE_MAX;
-    this.#needles = encoding
-      ? span.keywords
-      : span.keywords.map((keyword) => Buffer.from(keyword).toString("latin1"));
-    this.#overlap = Math.max(...this.#needles.map((n) => n.length)) - 1;
-  }
-
-  /** Searches the next block; false when no more is wanted. */
-  add(bytes: Uint8Array): boolean {
-    this.report.bytes += bytes.length;
-    const text = this.#decoder
-      ? this.#decoder.decode(bytes, { stream: true })
-      : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString(
-        "latin1",
-      );
-    this.#search(this.#rest + text);
-    return !this.#done;
-  }
-
-  /** Searches the last line where no newline ends it. */
-  end(): void {
-    if (this.#done || this.#skipping) return;
-    if (this.#long) this.#endLong(this.#rest, this.#rest.length);
-    else if (this.#rest) this.#searchLines(this.#rest, 0, this.#rest.length);
-  }
-
-  #search(text: string): void {
-    const { end } = this.#span;
-    let from = 0;
-    if (this.#skipping || this.#long) {
-      const newline = text.indexOf("\n");
-      if (this.#long) this.#endLong(text, newline);
-      if (newline < 0) {
-        this.#keep(text, this.#long ? this.#overlap : 0);
-        // All of the span is in the middle of one line.
-        this.#done = this.#skipping && this.#offset >= (end ?? Infinity);
-        return;
-      }
-      this.#skipping = false;
-      from = newline + 1;
-    }
-    // The lines that begin before the span's end are its own.
-    const limit = (end ?? Infinity) - this.#offset;
-    const last = limit > text.length ? -1 : text.indexOf("\n", limit - 1);
-    if (from >= limit || last >= 0) {
-      if (from < limit) this.#searchLines(text, from, last + 1);
-      this.#done = true;
-      return;
-    }
-    const to = Math.max(from, text.lastIndexOf("\n") + 1);
-    this.#searchLines(text, from, to);
-    if (text.length - to > this.#lineMax) this.#beginLong(text, to);
-    else this.#keep(text, text.length - to);
-  }
-
-  /** Searches whole lines. */
-  #searchLines(text: string, from: number, to: number): void {
-    const next = this.#needles.map((needle) => text.indexOf(needle, from));
-    let counted = from;
-    while (!this.#done) {
-      const at = Math.min(...next.filter((position) => position >= 0));
-      if (at >= to) break;
-      const start = at === 0 ? 0 : text.lastIndexOf("\n", at - 1) + 1;
-      const newline = text.indexOf("\n", at);
-      const end = newline < 0 ? to : newline;
-      const within = (position: number) => position >= 0 && position < end;
-      this.#countLines(text, counted, start);
-      counted = start;
-      this.#hit(
-        this.#offset + start * this.#unit,
-        (end - start) * this.#unit,
-        this.#span.keywords.filter((_, i) => within(next[i])),
-        end - start > this.#lineMax ? undefined : text.slice(start, end),
-      );
-      if (this.#weight > PART) return this.#pause(text, counted, end + 1);
-      next.forEach((position, i) => {
-        if (within(position)) next[i] = text.indexOf(this.#needles[i], end);
-      });
-    }
-    this.#countLines(text, counted, to);
-  }
-
-  /** Ends this answer after a line; another call goes on with the next. */
-  #pause(text: string, counted: number, next: number): void {
-    this.#countLines(text, counted, next);
-    this.#done = true;
-    this.report.next = this.#offset + next * this.#unit;
-    this.report.bytes = this.report.next - this.#span.start;
-  }
-
-  #countLines(text: string, from: number, to: number): void {
-    if (this.#span.mode === "count") return;
-    let at = text.indexOf("\n", from);
-    while (at >= 0 && at < to) {
-      this.report.lines++;
-      at = text.indexOf("\n", at + 1);
-    }
-  }
-
-  #beginLong(text: string, start: number): void {
-    const offset = this.#offset + start * this.#unit;
-    this.#long = { offset, keywords: new Set() };
-    this.#noteLong(text.slice(start));
-    this.#keep(text, this.#overlap);
-  }
-
-  /** Searches the next part of a long line, up to its newline if that came. */
-  #endLong(text: string, newline: number): void {
-    this.#noteLong(newline < 0 ? text : text.slice(0, newline));
-    if (newline < 0) return;
-    const { offset, keywords } = this.#long!;
-    this.#long = undefined;
-    const length = this.#offset + newline * this.#unit - offset;
-    if (keywords.size > 0) this.#hit(offset, length, [...keywords]);
-    this.report.lines++;
-  }
-
-  #noteLong(part: string): void {
-    this.#needles.forEach((needle, i) => {
-      if (part.includes(needle)) {
-        this.#long!.keywords.add(this.#span.keywords[i]);
-      }
-    });
-  }
-
-  #hit(
-    offset: number,
-    length: number,
-    keywords: string[],
-    text?: string,
-  ): void {
-    this.report.count++;
-    const { mode } = this.#span;
-    if (mode === "count") return;
-    const line = this.report.lines + 1;
-    const shown = text === undefined ? {} : this.#shown(text, offset);
-    this.report.hits.push({ line, offset, length, keywords, ...shown });
-    this.#weight += HIT + (text?.length ?? 0);
-    if (mode === "found") this.#done = true;
-  }
-
-  /** A line as text, and as bytes where the text is not all of it. */
-  #shown(line: string, offset: number): { text: string; raw?: string } {
-    if (this.#decoder) {
-      return { text: offset === 0 ? line.replace(/^\ufeff/, "") : line };
-    }
-    if (/^[\0-\x7f]*$/.test(line)) return { text: line };
-    const text = Buffer.from(line, "latin1").toString();
-    return text.includes("\ufffd") ? { text, raw: line } : { text };
-  }
-
-  /** Keeps the last characters for the next block. */
-  #keep(text: string, count: number): void {
-    const dropped = Math.max(0, text.length - count);
-    this.#rest = text.slice(dropped);
-    this.#offset += dropped * this.#unit;
-  }
-}
-
-// Merge
-
-/**
- * Adds what was found in the next span of a file, or in a part of one, to its
- * report; tells where the span has to be gone on with.
- */
-function merge(
-  plan: Plan,
-  outcome: PromiseSettledResult<SpanReport>,
-  mode: Mode,
-): number | undefined {
+function addTo(plan: Plan, found: SpanReport, { keywords }: Query): void {
   const { report } = plan;
-  // Spans that were under way when an earlier one had the first hit.
-  if (mode === "found" && report.found) return;
-  if (outcome.status === "rejected") {
-    report.error ??= causeOf(outcome.reason);
-    return;
-  }
-  const span = outcome.value;
-  report.bytes += span.bytes;
-  if (span.error) report.error ??= span.error;
-  report.count += span.count;
+  report.bytes += found.bytes;
+  report.count += found.count;
   report.found = report.count > 0;
-  for (const hit of span.hits) {
-    hit.line += plan.lines;
+  if (found.error !== undefined) report.error ??= found.error;
+  for (const hit of hitsOf(found.hits, plan.lines, keywords)) {
     report.hits.push(hit);
   }
-  plan.lines += span.lines;
-  return span.next;
+  plan.lines += found.lines;
 }
 
-const jobs = { scanSpan };
+function* hitsOf(
+  hits: Hits,
+  before: number,
+  keywords: string[],
+): Generator<Hit, void, void> {
+  const sets = hits.sets.map((set) => set.map((i) => keywords[i]));
+  const held = hits.text.split("\n");
+  let next = 0;
+  for (const [i, length] of hits.lengths.entries()) {
+    const hit: Hit = {
+      line: before + hits.lines[i] + 1,
+      offset: hits.offsets[i],
+      length,
+      keywords: sets[hits.keywords[i]],
+    };
+    if (length > LINE_MAX) yield hit;
+    else if (hits.raw) yield { ...hit, ...textOf(held[next++]) };
+    else {
+      hit.text = held[next++];
+      yield hit;
+    }
+  }
+}
+
+const UTF8 = new TextDecoder("utf-8", { ignoreBOM: true });
+
+/** A line as text, and as bytes where the text is not all of it. */
+function textOf(raw: string): { text: string; raw?: string } {
+  const bytes = Uint8Array.from(raw, (byte) => byte.charCodeAt(0));
+  const text = UTF8.decode(bytes);
+  return text.includes("\ufffd") ? { text, raw } : { text };
+}
+
+/** Counts the lines before a hit: where all of them are, not in its span. */
+async function numberHit(
+  runner: Scan["runner"],
+  { path, hits: [hit] }: Report,
+): Promise<void> {
+  const cuts = cutsOf(path, hit.offset);
+  const counts = runner.imap("countLines", cuts, { settle: true });
+  hit.line = 1;
+  for await (const outcome of counts) {
+    if (outcome.status === "fulfilled") hit.line += outcome.value;
+  }
+}
+
+const jobs = { scanSpans, countLines };
 
 /** The jobs of this module. */
 export type LogJobs = typeof jobs;

@@ -1,0 +1,571 @@
+/**
+ * Searches blocks of bytes for lines with keywords, in WebAssembly (the loops
+ * are in assembly/logscan.ts).
+ *
+ * @module
+ */
+
+import * as kernels from "./kernels.wasm";
+
+/** How much is searched at a time, in bytes. */
+export const BLOCK = 1 << 18;
+/** Lines longer than this are not held, in bytes. */
+export const LINE_MAX = 64 << 10;
+/** The longest keyword, in bytes: it bounds what the worst file can cost. */
+export const KEYWORD_MAX = 4096;
+/** A search is full when its hits weigh so many bytes. */
+const FULL = 8 << 20;
+/** What a hit weighs besides its text, in bytes. */
+const HIT = 200;
+/** Whether the kernel's `search` ends at the first hit, or marks all needles. */
+const FIRST = 0, ALL = 1;
+/** What the kernels may read after an end, in bytes. */
+const SLACK = 80;
+
+/**
+ * What is wanted of a file: whether a keyword is in it (it stops at the first
+ * hit), how many lines have one, or these lines.
+ */
+export type Mode = "found" | "count" | "lines";
+
+/** What to look for, and what is wanted. */
+export interface Query {
+  /** What to look for: one or more, none of them empty or over a line. */
+  keywords: string[];
+  /** Whether A to Z are as good as a to z. */
+  ignoreCase: boolean;
+  /** What is wanted. */
+  mode: Mode;
+}
+
+/** Lines with a keyword, as columns: thousands of objects would travel slowly. */
+export interface Hits {
+  /** How many lines come before it, from where the search began. */
+  lines: number[];
+  /** Where each line begins, in bytes. */
+  offsets: number[];
+  /** How long it is without its newline, in bytes. */
+  lengths: number[];
+  /** Which keywords are in it, as an index of `sets`. */
+  keywords: number[];
+  /** The combinations of keywords that there are, as their indexes. */
+  sets: number[][];
+  /** The lines that are held, one after another, each with its newline. */
+  text: string;
+  /** Set when `text` is not text: its characters, 0 to 255, are the bytes. */
+  raw?: true;
+}
+
+/** What was found so far. */
+export interface Found {
+  /** How many lines were passed; not counted where nobody asked. */
+  lines: number;
+  /** How many lines have a keyword. */
+  count: number;
+  /** These lines, but for mode `"count"`. */
+  hits: Hits;
+}
+
+// Needles
+
+/**
+ * The bytes of logs, the most frequent ones first. One that is not listed is
+ * rare. The last are what text in other alphabets begins its letters with.
+ */
+const FREQUENT =
+  " e0t1a2io3nrs-:.4567l98cdup/mh\"fg=b,_yvwk[]()TSEIxAN\t'ORDPC{}LMGU@Fjqz" +
+  ";<>BHVW#%&+*!?|~JKQXYZ\\$\r^\0`\xd0\xd1\xc3\xd8\xd9\xe3\xe4\xe5\xe6\xe7\xe8\xe9";
+
+const FREQUENCY = new Uint8Array(256);
+for (let i = 0; i < FREQUENT.length; i++) {
+  FREQUENCY[FREQUENT.charCodeAt(i)] = FREQUENT.length - i;
+}
+
+/** A keyword's bytes, the bits that do not matter, and its rarest places. */
+interface Needle {
+  /** Which keyword it is. */
+  keyword: number;
+  bytes: Uint8Array;
+  blind: Uint8Array;
+  first: number;
+  second: number;
+}
+
+function newNeedle(
+  text: string,
+  keyword: number,
+  ignoreCase: boolean,
+  several: boolean,
+): Needle {
+  const bytes = new TextEncoder().encode(text);
+  const blind = bytes.map((byte) =>
+    ignoreCase && /[a-z]/i.test(String.fromCharCode(byte)) ? 0x20 : 0
+  );
+  bytes.forEach((byte, i) => bytes[i] = byte | blind[i]);
+  const rarest = several ? rarestTriple(bytes) : rarestPair(bytes);
+  return { keyword, bytes, blind, first: rarest[0], second: rarest[1] };
+}
+
+/** The two bytes to compare first: the rarest, not the same one twice. */
+function rarestPair(bytes: Uint8Array): [number, number] {
+  const rank = (i: number) => FREQUENCY[bytes[i]];
+  let first = 0;
+  for (let i = 1; i < bytes.length; i++) if (rank(i) < rank(first)) first = i;
+  let second = first === 0 ? bytes.length - 1 : 0;
+  for (let i = 0; i < bytes.length; i++) {
+    if (bytes[i] === bytes[first]) continue;
+    if (bytes[second] === bytes[first] || rank(i) < rank(second)) second = i;
+  }
+  return [first, second];
+}
+
+/** Where the rarest three bytes in a row begin. */
+function rarestTriple(bytes: Uint8Array): [number, number] {
+  const rank = (i: number) =>
+    FREQUENCY[bytes[i]] + FREQUENCY[bytes[i + 1]] + FREQUENCY[bytes[i + 2]];
+  let first = 0;
+  for (let i = 1; i + 2 < bytes.length; i++) {
+    if (rank(i) < rank(first)) first = i;
+  }
+  return [first, first];
+}
+
+/** Needles as the kernels want them. */
+interface Compiled {
+  /** The structures of assembly/logscan.ts, to be put at `base()`. */
+  image: Uint8Array;
+  /** Of each needle in them, where its `seen` is. */
+  seen: number[];
+  /** Of each needle in them, which keyword it is. */
+  keywords: number[];
+}
+
+const NEEDLE = 24, BUCKETS = 8, NIBBLES = 3 * 2 * 16;
+
+const align = (size: number) => (size + 15) & ~15;
+
+/** Lays out the structures of assembly/logscan.ts. */
+function compile({ keywords, ignoreCase }: Query): Compiled {
+  const base = kernels.base();
+  const several = keywords.length > 1;
+  const needles = keywords.map((keyword, i) =>
+    newNeedle(keyword, i, ignoreCase, several)
+  );
+  // Like fingerprints share a bucket, so that its tables have few bits.
+  if (several) needles.sort((a, b) => compareFingerprints(a, b));
+  const bucketsAt = 16 + needles.length * NEEDLE;
+  const nibblesAt = align(bucketsAt + 4 * (BUCKETS + 1));
+  let bytesAt = nibblesAt + NIBBLES + 16;
+  const sizes = needles.map(({ bytes }) => align(bytes.length));
+  const size = bytesAt + 2 * sizes.reduce((sum, size) => sum + size, 0);
+  const image = new Uint8Array(size);
+  const words = new Uint32Array(image.buffer, 0, nibblesAt >> 2);
+  words.set([needles.length, base + 16, base + bucketsAt, base + nibblesAt]);
+  const bucketOf = (i: number) => Math.floor(i * BUCKETS / needles.length);
+  needles.forEach(({ bytes, blind, first, second }, i) => {
+    const ends = [bytesAt, bytesAt + sizes[i], bytesAt + 2 * sizes[i]];
+    words.set(
+      [bytes.length, first, second, 0, base + ends[0], base + ends[1]],
+      (16 + i * NEEDLE) >> 2,
+    );
+    image.fill(255, bytesAt, ends[2]); // the padding fits any byte
+    image.set(bytes, ends[0]);
+    image.set(blind, ends[1]);
+    bytesAt = ends[2];
+    addNibbles(image, nibblesAt, needles[i], 1 << bucketOf(i));
+  });
+  for (let bucket = 0; bucket <= BUCKETS; bucket++) {
+    const at = needles.findIndex((_, i) => bucketOf(i) >= bucket);
+    words[(bucketsAt >> 2) + bucket] = at < 0 ? needles.length : at;
+  }
+  return {
+    image,
+    seen: needles.map((_, i) => base + 16 + i * NEEDLE + 12),
+    keywords: needles.map(({ keyword }) => keyword),
+  };
+}
+
+function compareFingerprints(a: Needle, b: Needle): number {
+  for (let i = 0; i < 3; i++) {
+    const order = (a.bytes[a.first + i] ?? 0) - (b.bytes[b.first + i] ?? 0);
+    if (order !== 0) return order;
+  }
+  return 0;
+}
+
+/** Adds a fingerprint to the tables; what it lacks in length fits any byte. */
+function addNibbles(
+  image: Uint8Array,
+  at: number,
+  { bytes, blind, first }: Needle,
+  bit: number,
+): void {
+  for (let i = 0; i < 3; i++) {
+    const low = at + 32 * i, high = low + 16;
+    if (first + i >= bytes.length) {
+      for (let k = low; k < high + 16; k++) image[k] |= bit;
+      continue;
+    }
+    const byte = bytes[first + i];
+    for (const each of [byte, byte & ~blind[first + i]]) {
+      image[low + (each & 15)] |= bit;
+      image[high + (each >> 4)] |= bit;
+    }
+  }
+}
+
+/** The last query and what it was compiled to: most come many times over. */
+let latest: { key: string; compiled: Compiled } | undefined;
+
+function compiled(query: Query): Compiled {
+  const key = JSON.stringify([query.ignoreCase, query.keywords]);
+  if (latest?.key !== key) latest = { key, compiled: compile(query) };
+  return latest.compiled;
+}
+
+// Memory
+
+/** The kernels' memory; a new view after it grew, as the old one is empty. */
+let memory = new Uint8Array(kernels.memory.buffer);
+
+function reserve(size: number): void {
+  const missing = size - kernels.memory.buffer.byteLength;
+  if (missing > 0) kernels.memory.grow(Math.ceil(missing / 65536));
+  if (memory.buffer !== kernels.memory.buffer) {
+    memory = new Uint8Array(kernels.memory.buffer);
+  }
+}
+
+/**
+ * Counts newlines.
+ *
+ * @param read Reads into what it is given, and returns how much; null at the end
+ * @returns How many newlines there are in all that it reads
+ *
+ * @example
+ * ```ts
+ * import { countNewlines } from "./search.ts";
+ *
+ * const blocks = ["a\nb", "\n"].map((text) => new TextEncoder().encode(text));
+ * const newlines = countNewlines((into) => {
+ *   const block = blocks.shift();
+ *   if (block) into.set(block);
+ *   return block?.length ?? null;
+ * });
+ * console.log(newlines); // 2
+ * ```
+ */
+export function countNewlines(
+  read: (into: Uint8Array) => number | null,
+): number {
+  const at = kernels.base();
+  reserve(at + BLOCK + SLACK);
+  const block = memory.subarray(at, at + BLOCK);
+  let sum = 0;
+  for (let n; (n = read(block)) !== null;) sum += kernels.count(at, at + n);
+  return sum;
+}
+
+// Search
+
+/** Where in a file to search. */
+export interface Range {
+  /** Where the first block begins, in bytes. */
+  offset: number;
+  /** Whether there is another one's line up to the first newline. */
+  skip?: boolean;
+  /** Lines that begin here or later are another one's; default: none. */
+  end?: number;
+}
+
+/**
+ * Searches blocks as they come, for lines with a keyword.
+ *
+ * Between blocks it keeps the unfinished line: whole, as long as it is no
+ * longer than `LINE_MAX`, then only what may be the beginning of a keyword, and
+ * which ones it had. Nothing is left in the kernels' memory: another search may
+ * use it before the next block.
+ *
+ * @example
+ * ```ts
+ * import { Search } from "./search.ts";
+ *
+ * const query = { keywords: ["b"], ignoreCase: false, mode: "lines" as const };
+ * const search = new Search(query, { offset: 0 }, true);
+ * search.add(new TextEncoder().encode("a\nb"));
+ * search.end();
+ * const { count, hits } = search.take();
+ * console.log(count, hits.offsets, hits.text); // 1 [ 2 ] "b\n"
+ * ```
+ */
+export class Search {
+  readonly #query: Query;
+  readonly #compiled: Compiled;
+  readonly #overlap: number;
+  readonly #counts: boolean;
+  readonly #table = kernels.base();
+  /** Where in the memory a block goes; what was kept is put before it. */
+  readonly #block: number;
+  /** Lines that begin here or later are another one's. */
+  readonly #limit: number;
+  /** The end of what was searched that is still of use, and where it begins. */
+  #kept = new Uint8Array(0);
+  #offset: number;
+  /** The unfinished line, where it is too long to be held. */
+  #long?: { offset: number; keywords: Set<number> };
+  #skipping: boolean;
+  #done = false;
+  #weight = 0;
+  #found: Found = newFound();
+  /** The held lines of the hits. */
+  #text = new Uint8Array(0);
+  #textLength = 0;
+
+  /**
+   * @param query What to look for
+   * @param range Where in the file the blocks are
+   * @param counts Whether to count lines; else they are 0
+   */
+  constructor(query: Query, range: Range, counts: boolean) {
+    this.#query = query;
+    this.#compiled = compiled(query);
+    const { image } = this.#compiled;
+    const longest = query.keywords.map((keyword) => keyword.length * 3);
+    this.#overlap = Math.min(Math.max(...longest), KEYWORD_MAX) - 1;
+    this.#counts = counts;
+    this.#block = this.#table + align(image.length) + LINE_MAX;
+    this.#limit = range.end ?? Infinity;
+    this.#offset = range.offset;
+    this.#skipping = range.skip ?? false;
+  }
+
+  /** Where to put the next block, to spare a copy; valid until `add`. */
+  get room(): Uint8Array {
+    reserve(this.#block + BLOCK + SLACK);
+    return memory.subarray(this.#block, this.#block + BLOCK);
+  }
+
+  /** Where the next block begins, in bytes. */
+  get position(): number {
+    return this.#offset + this.#kept.length;
+  }
+
+  /** Whether there are hits enough; more would need more memory. */
+  get full(): boolean {
+    return this.#weight > FULL && !this.#long;
+  }
+
+  /** Where to go on, when this ends here: the first line not searched yet. */
+  get next(): number {
+    return this.#offset;
+  }
+
+  /**
+   * Searches the next block; false when no more is wanted.
+   *
+   * @param bytes The block, of any length; or a part of `room` from its start
+   * @returns Whether more is wanted
+   */
+  add(bytes: Uint8Array): boolean {
+    for (let at = 0; at < bytes.length && !this.#done; at += BLOCK) {
+      const block = bytes.subarray(at, at + BLOCK);
+      const { room } = this;
+      if (
+        block.byteOffset !== room.byteOffset || block.buffer !== room.buffer
+      ) {
+        room.set(block);
+      }
+      this.#search(block.length);
+    }
+    return !this.#done;
+  }
+
+  /** Searches the last line where no newline ends it. */
+  end(): void {
+    if (this.#done || this.#skipping) return;
+    reserve(this.#block + SLACK);
+    const from = this.#restore();
+    if (this.#long) this.#endLong(this.#block);
+    else this.#searchLines(from, this.#block, from);
+    this.#done = true;
+  }
+
+  /** Gives what was found since the last time. */
+  take(): Found {
+    const found = this.#found;
+    const text = this.#text.subarray(0, this.#textLength);
+    try {
+      found.hits.text = UTF8.decode(text);
+    } catch {
+      found.hits.text = latin1(text);
+      found.hits.raw = true;
+    }
+    this.#found = newFound();
+    this.#text = new Uint8Array(0);
+    this.#textLength = this.#weight = 0;
+    return found;
+  }
+
+  /** Puts needles and what was kept into the memory; tells where that begins. */
+  #restore(): number {
+    const from = this.#block - this.#kept.length;
+    memory.set(this.#compiled.image, this.#table);
+    memory.set(this.#kept, from);
+    return from;
+  }
+
+  #search(length: number): void {
+    const from = this.#restore();
+    const end = this.#block + length;
+    let at = from;
+    if (this.#skipping || this.#long) {
+      const newline = kernels.next(from, end);
+      if (this.#long) this.#noteLong(from, newline);
+      if (newline === end) {
+        const kept = this.#long ? Math.max(from, end - this.#overlap) : end;
+        this.#keep(from, kept, end);
+        // All of the span is in the middle of one line.
+        this.#done = this.#skipping && this.#offset >= this.#limit;
+        return;
+      }
+      if (this.#long) this.#endLong(newline);
+      this.#skipping = false;
+      at = newline + 1;
+      if (this.#done) return;
+    }
+    // Where the lines end that begin before the limit, if that is here.
+    const limit = from + this.#limit - this.#offset;
+    const last = limit > end
+      ? end
+      : at < limit
+      ? kernels.next(limit - 1, end)
+      : at - 1;
+    const to = last < end ? last + 1 : kernels.last(at, end);
+    this.#searchLines(at, to, from);
+    if (last < end) this.#done = true;
+    if (this.#done) return;
+    if (end - to > LINE_MAX) this.#beginLong(from, to, end);
+    else this.#keep(from, to, end);
+  }
+
+  /** Searches whole lines of what is in the memory from `base` on. */
+  #searchLines(from: number, to: number, base: number): void {
+    let counted = from;
+    for (let at = from; at < to && !this.#done;) {
+      const start = kernels.search(this.#table, at, to, FIRST);
+      if (start >= to) break;
+      const line = kernels.last(at, start);
+      const end = kernels.next(start, to);
+      at = end + 1;
+      if (this.#counts) this.#found.lines += kernels.count(counted, line);
+      counted = line;
+      this.#hit(this.#offset + line - base, end - line, () => {
+        this.#copy(line, end);
+        return this.#seenIn(line, end);
+      });
+    }
+    if (this.#counts) this.#found.lines += kernels.count(counted, to);
+  }
+
+  /** Which keywords are in a range, in order. */
+  #seenIn(from: number, end: number): number[] {
+    const { seen, keywords } = this.#compiled;
+    if (keywords.length === 1) return keywords;
+    for (const at of seen) memory[at] = 0;
+    kernels.search(this.#table, from, end, ALL);
+    return keywords.filter((_, i) => memory[seen[i]] === 1)
+      .sort((a, b) => a - b);
+  }
+
+  #copy(from: number, end: number): void {
+    const length = end - from;
+    if (length > LINE_MAX) return;
+    const need = this.#textLength + length + 1;
+    if (need > this.#text.length) {
+      const grown = new Uint8Array(Math.max(1024, 2 * need));
+      grown.set(this.#text.subarray(0, this.#textLength));
+      this.#text = grown;
+    }
+    this.#text.set(memory.subarray(from, end), this.#textLength);
+    this.#text[need - 1] = 10;
+    this.#textLength = need;
+    this.#weight += length;
+  }
+
+  #hit(offset: number, length: number, keywords: () => number[]): void {
+    this.#found.count++;
+    const { mode } = this.#query;
+    if (mode === "count") return;
+    if (mode === "found") this.#done = true;
+    this.#weight += HIT;
+    const { lines, hits } = this.#found;
+    hits.lines.push(lines);
+    hits.offsets.push(offset);
+    hits.lengths.push(length);
+    hits.keywords.push(indexOfSet(hits.sets, keywords()));
+  }
+
+  #beginLong(from: number, start: number, end: number): void {
+    this.#long = { offset: this.#offset + start - from, keywords: new Set() };
+    this.#noteLong(start, end);
+    this.#keep(from, end - this.#overlap, end);
+  }
+
+  #noteLong(from: number, end: number): void {
+    const { keywords } = this.#long!;
+    if (keywords.size === this.#query.keywords.length) return;
+    if (this.#compiled.keywords.length > 1) {
+      for (const keyword of this.#seenIn(from, end)) keywords.add(keyword);
+    } else if (kernels.search(this.#table, from, end, FIRST) < end) {
+      keywords.add(0);
+    }
+  }
+
+  /** Ends a long line at its newline, or at the end of all. */
+  #endLong(end: number): void {
+    const { offset, keywords } = this.#long!;
+    this.#long = undefined;
+    const from = this.#block - this.#kept.length;
+    const length = this.#offset + end - from - offset;
+    if (keywords.size > 0) {
+      this.#hit(offset, length, () => [...keywords].sort((a, b) => a - b));
+    }
+    if (this.#counts) this.#found.lines++;
+  }
+
+  /** Keeps `kept` to `end` of what is in the memory for the next block. */
+  #keep(from: number, kept: number, end: number): void {
+    this.#offset += kept - from;
+    this.#kept = memory.slice(kept, end);
+  }
+}
+
+const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+function newFound(): Found {
+  const hits = {
+    lines: [],
+    offsets: [],
+    lengths: [],
+    keywords: [],
+    sets: [],
+    text: "",
+  };
+  return { lines: 0, count: 0, hits };
+}
+
+function indexOfSet(sets: number[][], set: number[]): number {
+  const same = (other: number[]) =>
+    other.length === set.length && other.every((each, i) => each === set[i]);
+  const index = sets.findIndex(same);
+  return index < 0 ? sets.push(set) - 1 : index;
+}
+
+/** Bytes as characters 0 to 255. */
+function latin1(bytes: Uint8Array): string {
+  let text = "";
+  for (let at = 0; at < bytes.length; at += 8192) {
+    text += String.fromCharCode(...bytes.subarray(at, at + 8192));
+  }
+  return text;
+}
