@@ -4,18 +4,22 @@
  * @module
  */
 
-import { basename } from "@std/path/basename";
 import { join } from "@std/path/join";
-import { Pool } from "../mod.ts";
+import { type Items, Pool, sequential } from "../mod.ts";
+import { causeOf, clearTemporary, folderOf } from "../workers/files.ts";
 import {
+  type Batch,
   type Hit,
   type LogJobs,
+  type LogRunner,
+  type Query,
+  readPart,
+  refusal,
   type Report,
   scanLogs,
   type ScanOptions,
   service,
 } from "../workers/logscan.ts";
-import { clearTemporary } from "../workers/files.ts";
 import {
   commandLine,
   findFiles,
@@ -33,30 +37,22 @@ import {
   UsageError,
   warn,
 } from "./cli.ts";
-import { makeFixtures } from "./fixtures.ts";
-import {
-  AllFailedError,
-  compare,
-  conclusion,
-  render,
-  table,
-  type Work,
-  writeReport,
-} from "./report.ts";
+import type { Work } from "./report.ts";
 
 const HELP = `Finds keywords in logs, plain ones and .gz files.
 
-Keywords are searched as their UTF-8 bytes; in a plain file with a UTF-16
-byte-order mark, in that encoding.
+Keywords are searched as their UTF-8 bytes; in a file with a UTF-16 byte-order
+mark, in that encoding.
 
 Usage: deno task logscan [FLAG]… [PATH]…
 
-PATH is a file, a folder (searched to the bottom; links in it are not followed)
-or a glob. Without any, ten logs are made and scanned, sequentially and in
+PATH is a file, a folder (searched to the bottom; links in it are not followed),
+a glob, or - for standard input. Without any, ten logs are made and scanned, sequentially and in
 parallel, and what the parallelism brought goes into reports/logscan.md.
 
   -k, --keyword TEXT  what to look for, as it is (default: unauthorized access);
                       may be given several times: any of them counts
+  -i, --ignore-case   take a to z for A to Z
       --count         how many lines have a keyword: PATH:COUNT
       --lines         the lines with a keyword: PATH:LINE:TEXT
       --json          an array with an object per file
@@ -71,22 +67,19 @@ interrupted.
 
 async function main(args: string[]): Promise<number> {
   const flags = readFlags(args, {
-    boolean: ["count", "lines", "json", "compare"],
+    boolean: ["ignore-case", "count", "lines", "json", "compare"],
     list: ["keyword"],
-    alias: { k: "keyword" },
+    alias: { k: "keyword", i: "ignore-case" },
     paths: true,
   });
   if (flags.is.help) return print(HELP), 0;
   if (flags.is.count && flags.is.lines) {
     throw new UsageError("--count and --lines exclude each other");
   }
-  const bad = flags.list.keyword.find((keyword) => /[\n\r]/.test(keyword));
-  if (bad !== undefined) {
-    const shown = JSON.stringify(bad);
-    throw new UsageError(`--keyword must be within a line, not ${shown}`);
-  }
-  onInterrupt(() => clearTemporary(join(projectFolder, "reports"), true));
   const printer = new Printer(flags);
+  const trouble = refusal(printer.options);
+  if (trouble) throw new UsageError(`--keyword: ${trouble}`);
+  onInterrupt(() => clearTemporary(join(projectFolder, "reports"), true));
   if (flags.paths.length > 0 && !flags.is.compare) await scan(printer);
   else await compareScans(printer, commandLine("logscan", args));
   return printer.status;
@@ -99,7 +92,9 @@ async function scan(printer: Printer): Promise<void> {
   const progress = new Progress("files", flags.is.quiet);
   let found = 0;
   const paths = async function* () {
-    for await (const { path, name, error } of findFiles(flags.paths)) {
+    for await (
+      const { path, name, error } of findFiles(flags.paths, undefined, true)
+    ) {
       if (error === undefined) {
         names.push(name);
         progress.expect(++found);
@@ -107,9 +102,11 @@ async function scan(printer: Printer): Promise<void> {
       } else printer.failed(name, error);
     }
   };
-  await using pool = new Pool(service, { size: flags.number.workers });
-  const parts = flags.is.lines && !flags.is.json;
-  const reports = scanLogs(pool, paths(), { ...options, parts });
+  await using runner = new LatePool(options, flags.number.workers);
+  const reports = scanLogs(runner, paths(), {
+    ...options,
+    parts: flags.is.lines,
+  });
   for await (const report of reports) {
     await printer.scanned(report, names[0]);
     if (report.more) continue;
@@ -120,11 +117,106 @@ async function scan(printer: Printer): Promise<void> {
   printer.end();
 }
 
+/** Workers are asked for when scanning has taken so long, in ms. */
+const PATIENCE = 10;
+/** How often to see whether they have come, in ms. */
+const PAUSE = 4;
+/** A compressed file of more bytes is left to them. */
+const HEAVY = 2 << 20;
+
+/**
+ * Scans on this thread until workers have started, and starts none for what is
+ * done sooner: they take 40 ms, in which one thread scans 300 MB.
+ */
+class LatePool implements LogRunner, AsyncDisposable {
+  readonly #query: Query;
+  readonly #size?: number;
+  readonly #here = sequential(service);
+  #paused = performance.now();
+  #patience = this.#paused + PATIENCE;
+  #pool?: Pool<LogJobs>;
+  #started?: Promise<unknown>;
+  #isReady = false;
+
+  constructor(query: Query, size?: number) {
+    this.#query = query;
+    this.#size = size;
+  }
+
+  // Typed as a runner's; what they pass on they need not understand.
+  readonly apply =
+    ((job: never, args: never, options: never) =>
+      (this.#isReady ? this.#pool! : this.#here)
+        .apply(job, args, options)) as LogRunner["apply"];
+
+  readonly imap =
+    ((job: never, items: Items<never>, options: never) =>
+      this.#imap(job, items, options)) as LogRunner["imap"];
+
+  async *#imap(job: never, items: Items<never>, options: never) {
+    const source = async function* () {
+      yield* items;
+    }();
+    const held: never[] = [];
+    yield* this.#here.imap(job, this.#untilReady(source, held), options);
+    if (this.#pool) yield* this.#pool.imap(job, rest(source, held), options);
+  }
+
+  /** The first items: until workers have started, or one is much work. */
+  async *#untilReady(source: AsyncIterator<never>, held: never[]) {
+    while (!await this.#looked()) {
+      const { done, value } = await source.next();
+      if (done) return;
+      if (!isHeavy(value)) yield value;
+      else return held.push(value), this.#start();
+    }
+  }
+
+  /** Looks whether workers have started, if it is time to. */
+  async #looked(): Promise<boolean> {
+    const now = performance.now();
+    if (now > this.#patience) this.#start();
+    if (!this.#started || now < this.#paused + PAUSE) return this.#isReady;
+    await new Promise((resolve) => setTimeout(resolve)); // lets messages in
+    this.#paused = performance.now();
+    return this.#isReady;
+  }
+
+  #start(): void {
+    this.#pool ??= new Pool(service, { size: this.#size });
+    const ready = () => this.#isReady = true;
+    // A pool that cannot start says so of each item.
+    this.#started ??= this.#pool.apply("scanSpans", [
+      { spans: [], query: this.#query },
+    ]).then(
+      ready,
+      ready,
+    );
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#pool?.terminate();
+  }
+}
+
+async function* rest(source: AsyncIterator<never>, held: never[]) {
+  yield* held;
+  for (let next; !(next = await source.next()).done;) yield next.value;
+}
+
+function isHeavy({ spans = [] }: Partial<Batch>): boolean {
+  return spans.some(({ path, start, end = start }) =>
+    path.endsWith(".gz") && end - start > HEAVY
+  );
+}
+
 /** Scans sequentially and in parallel, and tells what that brought. */
 async function compareScans(printer: Printer, command: string): Promise<void> {
   const { flags, options } = printer;
   const { paths, names } = await collect(printer);
   if (paths.length === 0) return printer.end();
+  const { AllFailedError, compare, conclusion, render, table, writeReport } =
+    await import("./report.ts");
   const work = await logscanWork(paths, options);
   const workers = flags.number.workers ?? navigator.hardwareConcurrency;
   const comparison = await compare(work, workers, flags.is.quiet).catch(
@@ -143,10 +235,12 @@ async function compareScans(printer: Printer, command: string): Promise<void> {
   if (!silent) print(`\n${table(comparison)}\n${conclusion(comparison)}\n`);
   const path = await writeReport(
     join(projectFolder, "reports", "logscan.md"),
-    render("Log scan", command, comparison, names.map((n) => basename(n))),
+    render("Log scan", command, comparison, names.map(lastPart)),
   );
   if (!silent) print(`\nReport: ${path}\n`);
 }
+
+const lastPart = (path: string) => path.slice(folderOf(path).length);
 
 /** The scan of files, to be compared; `reports` are of its last run. */
 export async function logscanWork(
@@ -183,8 +277,9 @@ async function collect(
   const { flags } = printer;
   if (flags.paths.length === 0) {
     const { quiet } = flags.is;
+    const { makeFixtures } = await import("./fixtures.ts");
     const { logs } = await makeFixtures({ logs: 10, keep: true, quiet });
-    return { paths: logs, names: logs.map((path) => basename(path)) };
+    return { paths: logs, names: logs.map(lastPart) };
   }
   const paths: string[] = [];
   const names: string[] = [];
@@ -204,6 +299,8 @@ class Printer {
   readonly options: Required<Omit<ScanOptions, "parts">>;
   #found = false;
   #trouble = false;
+  /** Whether part of the file's report is printed already. */
+  #isOpen = false;
   #objects = 0;
 
   constructor(flags: Flags) {
@@ -212,6 +309,7 @@ class Printer {
     const { quiet, count, lines } = flags.is;
     this.options = {
       keywords: keyword.length > 0 ? keyword : ["unauthorized access"],
+      ignoreCase: flags.is["ignore-case"],
       mode: quiet ? "found" : count ? "count" : lines ? "lines" : "found",
     };
   }
@@ -222,33 +320,82 @@ class Printer {
     warn(`${printable(name, Deno.stderr)}: ${error}`);
   }
 
-  /** Prints what was found in a file. */
+  /** Prints what was found in a file, or in a part of it. */
   async scanned(report: Report, name: string): Promise<void> {
-    if (report.error !== undefined) this.failed(name, report.error);
+    if (report.error !== undefined && !report.more) {
+      this.failed(name, report.error);
+    }
     if (report.found) this.#found = true;
-    const { quiet, json, count, lines } = this.flags.is;
+    const { quiet, json, lines } = this.flags.is;
     if (quiet) return;
-    if (json) this.#printJson({ ...report, path: name });
-    else if (report.error !== undefined && !report.found) return;
-    else if (count) print(`${printable(name)}:${report.count}\n`);
-    else if (lines) {
-      for (const hit of report.hits) await printLine(report, name, hit);
-    } else if (!report.found) print(`${printable(name)}: Not found\n`);
-    else {
-      const [{ line, text = "(a line too long to show)" }] = report.hits;
-      const shown = printable(text.trimEnd());
-      print(`${printable(name)}: Found, line ${line}: ${shown}\n`);
+    if (json) this.#printJson(report, name);
+    else if (lines) await this.#printLines(report, name);
+    else if (report.error === undefined || report.found) {
+      this.#printAnswer(report, name);
     }
     if (stdoutIsTerminal) flush();
   }
 
-  #printJson(report: Report): void {
-    // JSON has no bytes: what is no UTF-8 is U+FFFD in `text`, and stays out.
-    const bare = (key: string, value: unknown) =>
-      key === "raw" ? undefined : value;
-    print(
-      `${this.#objects++ === 0 ? "[\n" : ",\n"}${JSON.stringify(report, bare)}`,
-    );
+  /** Found or not found, or how often. */
+  #printAnswer(report: Report, name: string): void {
+    const shown = printable(name);
+    if (this.flags.is.count) print(`${shown}:${report.count}\n`);
+    else if (!report.found) print(`${shown}: Not found\n`);
+    else {
+      const [{ line, text = "(a line too long to show)" }] = report.hits;
+      print(`${shown}: Found, line ${line}: ${printable(text.trimEnd())}\n`);
+    }
+  }
+
+  /** Lines with a hit: their own bytes, however long they are. */
+  async #printLines(report: Report, name: string): Promise<void> {
+    const shown = printable(name);
+    for (const hit of report.hits) {
+      if (hit.text === undefined) await this.#printLong(report, name, hit);
+      else if (hit.raw === undefined || stdoutIsTerminal) {
+        print(`${shown}:${hit.line}:${printable(hit.text)}\n`);
+      } else {
+        print(`${shown}:${hit.line}:`);
+        print(Uint8Array.from(hit.raw, (byte) => byte.charCodeAt(0)));
+        print("\n");
+      }
+    }
+  }
+
+  async #printLong({ path }: Report, name: string, hit: Hit): Promise<void> {
+    const { line, offset, length } = hit;
+    if (path === "-") {
+      return this.failed(name, `line ${line} is too long to show`);
+    }
+    const decoder = new TextDecoder();
+    print(`${printable(name)}:${line}:`);
+    try {
+      for await (const block of readPart(path, offset, length)) {
+        if (!stdoutIsTerminal) print(block);
+        else print(printable(decoder.decode(block, { stream: true })));
+      }
+    } catch (error) {
+      if (error instanceof Deno.errors.BrokenPipe) throw error;
+      this.failed(name, causeOf(error)); // it is gone, or damaged further on
+    }
+    print("\n");
+  }
+
+  /** An object per file; its hits as they come, so that they are not held. */
+  #printJson(report: Report, name: string): void {
+    const { hits, found, count, bytes, error } = report;
+    if (!this.#isOpen) {
+      print(this.#objects++ === 0 ? "[\n" : ",\n");
+      print(`{"path":${JSON.stringify(name)},"hits":[`);
+    }
+    hits.forEach((hit, i) => {
+      if (i > 0 || this.#isOpen) print(",");
+      // JSON has no bytes: what is no UTF-8 is U+FFFD in `text`.
+      print(JSON.stringify({ ...hit, raw: undefined }));
+    });
+    this.#isOpen = report.more === true;
+    if (report.more) return;
+    print(`],${JSON.stringify({ found, count, bytes, error }).slice(1)}`);
   }
 
   /** Prints what remains. */
@@ -260,38 +407,6 @@ class Printer {
   /** The exit status, as grep has it. */
   get status(): number {
     return this.#trouble ? 2 : this.#found ? 0 : 1;
-  }
-}
-
-/** Prints a line with a hit: its own bytes, however long it is. */
-async function printLine(
-  report: Report,
-  name: string,
-  hit: Hit,
-): Promise<void> {
-  print(`${printable(name)}:${hit.line}:`);
-  if (hit.text === undefined) await printBytes(report.path, hit);
-  else if (hit.raw === undefined || stdoutIsTerminal) {
-    print(printable(hit.text));
-  } else print(Uint8Array.from(hit.raw, (byte) => byte.charCodeAt(0)));
-  print("\n");
-}
-
-/** Prints a part of a file, a block at a time. */
-async function printBytes(
-  path: string,
-  { offset, length }: Hit,
-): Promise<void> {
-  using file = await Deno.open(path);
-  await file.seek(offset, Deno.SeekMode.Start);
-  const block = new Uint8Array(1 << 16);
-  for (let left = length; left > 0;) {
-    const read = await file.read(
-      block.subarray(0, Math.min(left, block.length)),
-    );
-    if (read === null) break; // it was cut off meanwhile
-    print(block.subarray(0, read));
-    left -= read;
   }
 }
 

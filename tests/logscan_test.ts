@@ -185,8 +185,8 @@ async function linesOfSpans(
     const spans = [{ path, start, end }];
     const [{ lines, hits, error }] = await scanSpans({ spans, query });
     assertEquals(error, undefined);
-    for (const [i, line] of hits.lines.entries()) {
-      found.push([before + line, hits.offsets[i], hits.lengths[i]]);
+    for (const [i, line] of hits?.lines.entries() ?? []) {
+      found.push([before + line, hits!.offsets[i], hits!.lengths[i]]);
     }
     before += lines;
   }

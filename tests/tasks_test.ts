@@ -28,8 +28,8 @@ const GIF = Uint8Array.fromBase64(
 /** The flags of each task, with a value for those that need one. */
 const FLAGS: Record<string, string[]> = {
   logscan: [
-    ...["--keyword=x", "--count", "--lines", "--json", "--compare"],
-    ...["--workers=1", "--quiet"],
+    ...["--keyword=x", "--ignore-case", "--count", "--lines", "--json"],
+    ...["--compare", "--workers=1", "--quiet"],
   ],
   grayscale: [
     ...["--out=x", "--force", "--max-pixels=1", "--compare", "--simulate"],
@@ -373,7 +373,7 @@ Deno.test("logscan names files as the user did, and exits like grep", async (t) 
 });
 
 const emptyReport =
-  '[\n{"path":"empty.txt","found":false,"count":0,"bytes":0,"hits":[]}\n]\n';
+  '[\n{"path":"empty.txt","hits":[],"found":false,"count":0,"bytes":0}\n]\n';
 
 Deno.test("logscan says what it cannot search, on a line each, and goes on", async (t) => {
   await using home = new Home();

@@ -24,7 +24,7 @@ import {
   Search,
 } from "./search.ts";
 
-export type { Mode } from "./search.ts";
+export type { Mode, Query } from "./search.ts";
 
 /** Plain files larger than this are shared out, in bytes. */
 const SPAN = 16 << 20;
@@ -154,7 +154,7 @@ interface Planned {
  * ```
  */
 export async function* scanLogs(
-  runner: Pick<Runner<LogJobs>, "apply" | "imap">,
+  runner: LogRunner,
   paths: Items<string>,
   options: ScanOptions = {},
 ): AsyncGenerator<Report, void, void> {
@@ -174,8 +174,13 @@ export async function* scanLogs(
     const outcome of runner.imap("scanSpans", jobs, { settle: true })
   ) {
     for (const [i, planned] of batches.shift()!.entries()) {
-      yield* finished(scan, plans);
-      yield* mergeSpan(scan, planned, spanOf(outcome, i));
+      if (plans[0].left === 0) yield* finished(scan, plans);
+      const found = spanOf(outcome, i);
+      // Not by way of a generator, for the many that have no more to give.
+      if (isWhole(planned, found)) {
+        planned.plan.left = 0;
+        addTo(planned.plan, found, query);
+      } else yield* mergeSpan(scan, planned, found);
     }
   }
   yield* finished(scan, plans);
@@ -218,7 +223,7 @@ export function refusal(
 
 /** What does not change from file to file. */
 interface Scan {
-  runner: Pick<Runner<LogJobs>, "apply" | "imap">;
+  runner: LogRunner;
   query: Query;
   parts: boolean;
 }
@@ -335,10 +340,14 @@ export async function scanSpans(
     const report = weight > BATCH
       ? { ...emptyReport(), next: span.start }
       : await scanSpan(span, query);
-    weight += report.hits.text.length + 100 * report.hits.lines.length;
+    weight += weightOfHits(report);
     reports.push(report);
   }
   return reports;
+}
+
+function weightOfHits({ hits }: Found): number {
+  return hits ? hits.text.length + 100 * hits.lines.length : 0;
 }
 
 async function scanSpan(span: Span, query: Query): Promise<SpanReport> {
@@ -383,7 +392,7 @@ function scanPlain(
   const bytes = (next ?? Math.min(position, end ?? position)) - start;
   const found = search.take();
   // Only now is the number of the first hit's line of interest.
-  if (query.mode === "found" && found.count > 0 && start === 0) {
+  if (query.mode === "found" && found.hits && start === 0) {
     found.hits.lines[0] = newlinesIn(file, 0, found.hits.offsets[0]);
   }
   return { ...found, bytes, error, next };
@@ -451,8 +460,7 @@ function sourceOf(file: Deno.FsFile): Source {
 }
 
 function emptyReport(): SpanReport {
-  const none = { lines: [], offsets: [], lengths: [], keywords: [], sets: [] };
-  return { lines: 0, count: 0, bytes: 0, hits: { ...none, text: "" } };
+  return { lines: 0, count: 0, bytes: 0 };
 }
 
 /**
@@ -521,6 +529,11 @@ export async function* readPart(
 
 // Merge
 
+/** Whether a file is of one span, and that was searched to its end. */
+function isWhole({ span, plan }: Planned, { next }: SpanReport): boolean {
+  return span.start === 0 && plan.left === 1 && next === undefined;
+}
+
 /** Adds what was found in a span to its file's report. */
 async function* mergeSpan(
   { runner, query, parts }: Scan,
@@ -535,7 +548,7 @@ async function* mergeSpan(
     await numberHit(runner, plan.report);
   }
   while (found.next !== undefined) {
-    if (parts) yield takePart(plan);
+    if (parts) yield* takePart(plan);
     if (found.decoded) {
       // Here, in one go: each job would decode it from the start.
       using file = Deno.openSync(span.path);
@@ -553,9 +566,7 @@ async function* mergeSpan(
     found = spanOf(outcome, 0);
     addTo(plan, found, query);
   }
-  if (plan.left > 0 && parts && plan.report.hits.length > 0) {
-    yield takePart(plan);
-  }
+  if (plan.left > 0 && parts) yield* takePart(plan);
 }
 
 async function* mergeDecoded(
@@ -566,7 +577,7 @@ async function* mergeDecoded(
 ): AsyncGenerator<Report, void, void> {
   for await (const found of reports) {
     addTo(plan, found, query);
-    if (parts && found.next !== undefined) yield takePart(plan);
+    if (parts && found.next !== undefined) yield* takePart(plan);
   }
 }
 
@@ -586,10 +597,11 @@ async function* finished(
   }
 }
 
-function takePart({ report }: Plan): Report {
+function* takePart({ report }: Plan): Generator<Report, void, void> {
   const { hits } = report;
+  if (hits.length === 0) return;
   report.hits = [];
-  return { ...report, hits, more: true };
+  yield { ...report, hits, more: true };
 }
 
 function spanOf(
@@ -606,8 +618,9 @@ function addTo(plan: Plan, found: SpanReport, { keywords }: Query): void {
   report.count += found.count;
   report.found = report.count > 0;
   if (found.error !== undefined) report.error ??= found.error;
-  for (const hit of hitsOf(found.hits, plan.lines, keywords)) {
-    report.hits.push(hit);
+  if (found.hits) {
+    const hits = hitsOf(found.hits, plan.lines, keywords);
+    for (const hit of hits) report.hits.push(hit);
   }
   plan.lines += found.lines;
 }
@@ -662,6 +675,9 @@ const jobs = { scanSpans, countLines };
 
 /** The jobs of this module. */
 export type LogJobs = typeof jobs;
+
+/** What {@linkcode scanLogs} needs of a `Runner`. */
+export type LogRunner = Pick<Runner<LogJobs>, "apply" | "imap">;
 
 /** The jobs of this module, for a `Pool` or `sequential`. */
 export const service: Service<LogJobs> = serve(import.meta, jobs);

@@ -62,8 +62,8 @@ export interface Found {
   lines: number;
   /** How many lines have a keyword. */
   count: number;
-  /** These lines, but for mode `"count"`. */
-  hits: Hits;
+  /** These lines, but for mode `"count"`; absent where there are none. */
+  hits?: Hits;
 }
 
 // Needles
@@ -295,7 +295,7 @@ export interface Range {
  * search.add(new TextEncoder().encode("a\nb"));
  * search.end();
  * const { count, hits } = search.take();
- * console.log(count, hits.offsets, hits.text); // 1 [ 2 ] "b\n"
+ * console.log(count, hits?.offsets, hits?.text); // 1 [ 2 ] "b\n"
  * ```
  */
 export class Search {
@@ -316,7 +316,8 @@ export class Search {
   #skipping: boolean;
   #done = false;
   #weight = 0;
-  #found: Found = newFound();
+  #found: Found = { lines: 0, count: 0 };
+  #room?: Uint8Array;
   /** The held lines of the hits. */
   #text = new Uint8Array(0);
   #textLength = 0;
@@ -341,8 +342,9 @@ export class Search {
 
   /** Where to put the next block, to spare a copy; valid until `add`. */
   get room(): Uint8Array {
+    if (this.#room?.buffer === kernels.memory.buffer) return this.#room;
     reserve(this.#block + BLOCK + SLACK);
-    return memory.subarray(this.#block, this.#block + BLOCK);
+    return this.#room = memory.subarray(this.#block, this.#block + BLOCK);
   }
 
   /** Where the next block begins, in bytes. */
@@ -393,6 +395,8 @@ export class Search {
   /** Gives what was found since the last time. */
   take(): Found {
     const found = this.#found;
+    this.#found = { lines: 0, count: 0 };
+    if (!found.hits) return found;
     const text = this.#text.subarray(0, this.#textLength);
     try {
       found.hits.text = UTF8.decode(text);
@@ -400,7 +404,6 @@ export class Search {
       found.hits.text = latin1(text);
       found.hits.raw = true;
     }
-    this.#found = newFound();
     this.#text = new Uint8Array(0);
     this.#textLength = this.#weight = 0;
     return found;
@@ -498,7 +501,7 @@ export class Search {
     if (mode === "count") return;
     if (mode === "found") this.#done = true;
     this.#weight += HIT;
-    const { lines, hits } = this.#found;
+    const { lines, hits = this.#found.hits = newHits() } = this.#found;
     hits.lines.push(lines);
     hits.offsets.push(offset);
     hits.lengths.push(length);
@@ -542,8 +545,8 @@ export class Search {
 
 const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-function newFound(): Found {
-  const hits = {
+function newHits(): Hits {
+  return {
     lines: [],
     offsets: [],
     lengths: [],
@@ -551,7 +554,6 @@ function newFound(): Found {
     sets: [],
     text: "",
   };
-  return { lines: 0, count: 0, hits };
 }
 
 function indexOfSet(sets: number[][], set: number[]): number {

@@ -1,5 +1,5 @@
 // Stands in for jsr:@std/path/basename.
-import * as node from "node:path";
+import { node } from "./_node.ts";
 import { text } from "./_text.ts";
 
 /** The last part of a path, without `suffix` unless it is nothing else. */

@@ -1,5 +1,5 @@
 // Stands in for jsr:@std/path/constants.
-import { sep } from "node:path";
+import { sep } from "./_node.ts";
 
 /** The separator of this platform's paths. */
 export const SEPARATOR = sep as "/" | "\\";

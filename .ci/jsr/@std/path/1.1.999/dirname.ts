@@ -1,5 +1,5 @@
 // Stands in for jsr:@std/path/dirname.
-import * as node from "node:path";
+import { node } from "./_node.ts";
 import { text } from "./_text.ts";
 
 /** All of a path but its last part. */

@@ -1,5 +1,5 @@
 // Stands in for jsr:@std/path/extname.
-import * as node from "node:path";
+import { node } from "./_node.ts";
 import { text } from "./_text.ts";
 
 /** The extension of a path with its dot, or an empty string. */

@@ -1,6 +1,9 @@
 // Stands in for jsr:@std/path/from-file-url.
-import { sep } from "node:path";
-import { fileURLToPath } from "node:url";
+import { sep } from "./_node.ts";
+
+const fileURLToPath = sep === "\\"
+  ? (await import("node:url")).fileURLToPath
+  : undefined;
 
 /**
  * The path that a `file:` URL stands for.
@@ -12,7 +15,7 @@ export function fromFileUrl(url: string | URL): string {
   if (protocol !== "file:") {
     throw new TypeError(`URL must be a file URL: received "${protocol}"`);
   }
-  if (sep === "\\") return fileURLToPath(href);
+  if (fileURLToPath) return fileURLToPath(href);
   // Node refuses a host, an encoded slash and a stray "%"; std takes them.
   return decodeURIComponent(pathname.replace(/%(?![\da-f]{2})/gi, "%25"));
 }

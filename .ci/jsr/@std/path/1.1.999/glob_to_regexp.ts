@@ -1,5 +1,5 @@
 // Stands in for jsr:@std/path/glob-to-regexp.
-import { sep } from "node:path";
+import { sep } from "./_node.ts";
 
 /** Options for {@linkcode globToRegExp}. */
 export interface GlobOptions {

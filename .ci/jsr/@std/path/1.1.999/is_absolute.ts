@@ -1,5 +1,5 @@
 // Stands in for jsr:@std/path/is-absolute.
-import * as node from "node:path";
+import { node } from "./_node.ts";
 
 /** Whether a path starts at a root. */
 export function isAbsolute(path: string): boolean {

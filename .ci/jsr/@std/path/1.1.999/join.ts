@@ -1,5 +1,5 @@
 // Stands in for jsr:@std/path/join.
-import * as node from "node:path";
+import { node } from "./_node.ts";
 import { text } from "./_text.ts";
 
 /** Joins the parts and normalizes the result. */

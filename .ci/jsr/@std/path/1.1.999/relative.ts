@@ -1,5 +1,5 @@
 // Stands in for jsr:@std/path/relative.
-import * as node from "node:path";
+import { node } from "./_node.ts";
 
 /** The way from one path to another, both seen from the working directory. */
 export function relative(from: string, to: string): string {

@@ -1,5 +1,5 @@
 // Stands in for jsr:@std/path/resolve.
-import * as node from "node:path";
+import { node } from "./_node.ts";
 
 /** The absolute path that the parts lead to, from the working directory. */
 export function resolve(...pathSegments: string[]): string {
