@@ -11,7 +11,7 @@ import { Pool, sequential } from "../mod.ts";
 import { withFolder } from "./folders.ts";
 import {
   type Hit,
-  type Mode,
+  readPart,
   type Report,
   scanLogs,
   type ScanOptions,
@@ -387,3 +387,122 @@ Deno.test("scanLogs refuses a keyword that no line can have", async () => {
     );
   }
 });
+
+Deno.test("scanLogs ignores case, and refuses to where it would have to know more", async () => {
+  const path = await Deno.makeTempFile();
+  await Deno.writeTextFile(path, "UnAuthorized\nunauth\nUNAUTHORIZED Ä\n");
+  for (const keywords of [["unauthorized"], ["UNAUTHorized", "nothing"]]) {
+    const options = { keywords, ignoreCase: true, mode: "lines" as const };
+    const [{ hits }] = await scan([path], options);
+    assertEquals(hits.map(({ line }) => line), [1, 3]);
+    assertEquals(hits[0].keywords, keywords.slice(0, 1));
+  }
+  const chinese = { keywords: ["登录 a"], ignoreCase: true };
+  assertEquals((await scan([path], chinese))[0].found, false);
+  for (const keyword of ["é", "straße", "İ", "x".repeat(4097)]) {
+    await assertRejects(
+      () => scan([path], { keywords: [keyword], ignoreCase: true }),
+      RangeError,
+    );
+  }
+  await assertRejects(() => scan([path], { keywords: [] }), RangeError);
+  await Deno.remove(path);
+});
+
+Deno.test("scanLogs reports what is compressed otherwise, and does not search it", () =>
+  withFolder(async (folder) => {
+    const magics: Record<string, number[]> = {
+      zstd: [0x28, 0xb5, 0x2f, 0xfd],
+      xz: [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0],
+      bzip2: [0x42, 0x5a, 0x68, 0x39, 0x31, 0x41, 0x59, 0x26, 0x53, 0x59],
+      lz4: [0x04, 0x22, 0x4d, 0x18],
+    };
+    const path = join(folder, "log");
+    for (const [name, magic] of Object.entries(magics)) {
+      await Deno.writeFile(
+        path,
+        Buffer.concat([
+          new Uint8Array(magic),
+          text(KEYWORD),
+        ]),
+      );
+      const [report] = await scan([path], {});
+      assertEquals(
+        report.error,
+        `${name} is not supported: decompress it first`,
+      );
+      assertEquals(report.found, false);
+      await check(new Uint8Array(magic.slice(0, -1))); // only the beginning of it
+    }
+    // It begins like bzip2, but goes on as text.
+    await check(text(`BZh9 is what ${KEYWORD} begins with\n`));
+  }));
+
+Deno.test("scanLogs searches UTF-16 in a .gz, and an odd end of it", () =>
+  withFolder(async (folder) => {
+    const path = join(folder, "log.gz");
+    const wide = Buffer.from(`\ufeffa\n${KEYWORD}\nb`, "utf16le");
+    await Deno.writeFile(path, gzipSync(wide.subarray(0, -1)));
+    const [{ hits, error }] = await scan([path], { mode: "lines" });
+    assertEquals(hits.map(({ line, text }) => [line, text]), [[2, KEYWORD]]);
+    assertEquals(error, undefined);
+    for (const bytes of [[0xff], [0xff, 0xfe], [0xfe, 0xff, 0]]) {
+      await Deno.writeFile(path, new Uint8Array(bytes));
+      const [report] = await scan([path], {});
+      assertEquals([report.found, report.error], [false, undefined]);
+    }
+  }));
+
+Deno.test("readPart gives back what a hit stands for, decoded as it was", () =>
+  withFolder(async (folder) => {
+    const path = join(folder, "log");
+    const long = `${"é".repeat(200_000)} ${KEYWORD}`;
+    const log = `first\n${long}\nlast`;
+    const cases = [
+      text(log),
+      gzipSync(log),
+      Buffer.from(`\ufeff${log}`, "utf16le"),
+    ];
+    for (const bytes of cases) {
+      await Deno.writeFile(path, bytes);
+      const [{ hits: [hit] }] = await scan([path], { mode: "lines" });
+      assertEquals([hit.line, hit.offset, hit.text], [2, 6, undefined]);
+      const blocks: Uint8Array[] = [];
+      for await (const block of readPart(path, hit.offset, hit.length)) {
+        blocks.push(block.slice());
+      }
+      assertEquals(Buffer.concat(blocks).toString() === long, true);
+    }
+  }));
+
+Deno.test("scanLogs reads no more than there was, and says when there is less", () =>
+  withFolder(async (folder) => {
+    const path = join(folder, "log");
+    await Deno.writeFile(path, text("a\n".repeat(50)));
+    const query = {
+      keywords: ["a"],
+      ignoreCase: false,
+      mode: "lines" as const,
+    };
+    const spans = [{ path, start: 0, end: 200 }];
+    const [shrunk] = await scanSpans({ spans, query });
+    assertEquals(shrunk.error, "it shrank while it was searched");
+    assertEquals(shrunk.count, 50);
+    const [grown] = await scanSpans({
+      spans: [{ path, start: 0, end: 9 }],
+      query,
+    });
+    assertEquals([grown.error, grown.count], [undefined, 5]);
+  }));
+
+Deno.test("scanLogs expands a bomb in little memory", () =>
+  withFolder(async (folder) => {
+    const path = join(folder, "bomb.gz");
+    const member = gzipSync(new Uint8Array(64 << 20));
+    await Deno.writeFile(path, Buffer.concat(Array(6).fill(member)));
+    const before = Deno.memoryUsage().rss;
+    const [report] = await scan([path], { mode: "lines" });
+    assertEquals(report.bytes, 6 * (64 << 20));
+    const grown = (Deno.memoryUsage().rss - before) >> 20;
+    assert(grown < 150, `${grown} MiB more`);
+  }));
