@@ -23,6 +23,7 @@ import {
 import { makeFixtures } from "./fixtures.ts";
 import { grayscaleWork } from "./grayscale.ts";
 import { logscanWork } from "./logscan.ts";
+import { comparePeers } from "./peers.ts";
 import {
   commandBlock,
   compare,
@@ -37,7 +38,9 @@ import {
 
 const HELP =
   `Measures how both jobs scale: 12 images and 24 logs of 500,000 lines,
-sequentially and with 1, 2, … N workers. The result is reports/benchmark.md.
+sequentially and with 1, 2, … N workers. Then the log scan runs beside ripgrep
+and grep, where they are installed, on 2.2 GB of other logs. The result is
+reports/benchmark.md.
 
 Usage: deno task bench [FLAG]…
 
@@ -77,6 +80,12 @@ async function main(args: string[]): Promise<number> {
     say(`\n${title}\n\n${scalingTable(measured)}`);
     say(scalingConclusion(measured));
   }
+  const peers = await comparePeers(
+    join(projectFolder, "fixtures", "peers"),
+    say,
+  );
+  parts.push(`## Log scan beside ripgrep and grep\n`, peers);
+  say(`\nLog scan beside ripgrep and grep\n\n${peers}`);
   const path = await writeReport(
     join(projectFolder, "reports", "benchmark.md"),
     parts.join("\n"),

@@ -454,10 +454,9 @@ function cutGzip(): Uint8Array {
   return new Uint8Array(gzipSync(noise).subarray(0, 5000));
 }
 
-Deno.test("logscan agrees with grep on a generated tree", async () => {
-  if (!await has("grep")) return skipped("agreement with grep: there is none");
+Deno.test("logscan agrees with grep and ripgrep on a generated tree", async (t) => {
   await using home = new Home();
-  const words = ["error", "err", "a", "\t", "é", "\r", "x:y", "disk error "];
+  const words = ["error", "ERR", "a", "\t", "é", "\r", "x:y", "Disk Error "];
   let seed = 7;
   const random = (n: number) => (seed = seed * 48271 % 2147483647) % n;
   for (let i = 0; i < 40; i++) {
@@ -468,20 +467,84 @@ Deno.test("logscan agrees with grep on a generated tree", async () => {
     await home.write({ [`t/${random(3)}/${random(2)}/f ${i}`]: log });
   }
   const sorted = (text: string) => text.split("\n").sort();
-  const keys = ["-e", "error", "-e", "éa", "./t"];
-  for (const [ours, theirs] of [["--lines", "-n"], ["--count", "-c"]]) {
-    const grep = await new Deno.Command("grep", {
-      args: ["-r", "-a", "-F", theirs, ...keys],
-      cwd: home.path,
-      env: { LC_ALL: "C" },
-    }).output();
-    const { code, stdout } = await home.run(
-      "logscan",
-      ...["-k", "error", "-k", "éa", ours, "./t"],
-    );
-    assertEquals(sorted(stdout), sorted(new TextDecoder().decode(grep.stdout)));
-    assertEquals(code, grep.code);
+  const cases: [ours: string[], theirs: string[], keywords: string[]][] = [
+    [["--lines"], ["-n"], ["error", "éa"]],
+    [["--count"], ["-c"], ["error", "éa"]],
+    [["--lines", "-i"], ["-n", "-i"], ["Error"]],
+    [["--count", "--ignore-case"], ["-c", "-i"], ["Error", "aDISK", "RR"]],
+    [["--lines", "--workers=1"], ["-n"], [..."xyzéAB", "err", "rror"]],
+  ];
+  const tools: Record<string, string[]> = {
+    grep: ["-r", "-a"],
+    rg: ["--no-config", "-uu", "-a", "--no-heading", "--include-zero"],
+  };
+  for (const [tool, flags] of Object.entries(tools)) {
+    if (!await has(tool)) {
+      skipped(`agreement with ${tool}: there is none`);
+      continue;
+    }
+    for (const [ours, theirs, keywords] of cases) {
+      await t.step(`${tool} ${theirs.join(" ")} ${keywords}`, async () => {
+        const wanted = await new Deno.Command(tool, {
+          args: [
+            ...[...flags, "-F", ...theirs],
+            ...keywords.flatMap((keyword) => ["-e", keyword]),
+            "./t",
+          ],
+          cwd: home.path,
+          env: { LC_ALL: "C" },
+        }).output();
+        const keys = keywords.flatMap((keyword) => ["-k", keyword]);
+        const { code, stdout } = await home.run(
+          "logscan",
+          ...[...keys, ...ours, "./t"],
+        );
+        const theirOutput = new TextDecoder().decode(wanted.stdout);
+        assertEquals(sorted(stdout), sorted(theirOutput));
+        assertEquals(code, wanted.code);
+      });
+    }
   }
+});
+
+Deno.test("logscan reads standard input, plain or compressed", async () => {
+  await using home = new Home();
+  await home.write({
+    "a.txt": `x\n${ALERT}\n`,
+    "a.gz": new Uint8Array(gzipSync(`x\n${ALERT}\n`)),
+  });
+  for (const name of ["a.txt", "a.gz"]) {
+    const words = home.words("logscan", [
+      "--lines",
+      "-",
+      join(home.path, "a.gz"),
+    ]);
+    const script = 'cat "$0" | "$@"';
+    const outcome = await ended(
+      home.start(["sh", "-c", script, join(home.path, name), ...words]),
+    );
+    assertEquals(outcome, {
+      code: 0,
+      stdout: `-:2:${ALERT}\n${home.path}/a.gz:2:${ALERT}\n`,
+      stderr: "",
+    });
+  }
+  const { code, stdout } = await home.run("logscan", "-"); // of nothing
+  assertEquals([code, stdout], [1, "-: Not found\n"]);
+});
+
+Deno.test("logscan finds hits among many files, and starts workers for them", async () => {
+  await using home = new Home();
+  const filler = "nothing to see here, move along\n".repeat(60_000);
+  const wanted: string[] = [];
+  for (let i = 0; i < 160; i++) {
+    const name = `logs/${String(i).padStart(3, "0")}`;
+    await home.write({ [name]: i % 9 ? filler : `${filler}${ALERT}` });
+    if (i % 9 === 0) wanted.push(`${name}:60001:${ALERT}`);
+  }
+  const { stdout, stderr } = await home.run("logscan", "--lines", "logs");
+  assertEquals(stdout.trimEnd().split("\n"), wanted);
+  assertEquals(stderr, "");
 });
 
 Deno.test("logscan ends quietly when nobody reads on, and says when it cannot write", async () => {
