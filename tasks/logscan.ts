@@ -80,6 +80,9 @@ async function main(args: string[]): Promise<number> {
   const trouble = refusal(printer.options);
   if (trouble) throw new UsageError(`--keyword: ${trouble}`);
   onInterrupt(() => clearTemporary(join(projectFolder, "reports"), true));
+  if (flags.is.compare && flags.paths.includes("-")) {
+    throw new UsageError("--compare reads twice, which - cannot be");
+  }
   if (flags.paths.length > 0 && !flags.is.compare) await scan(printer);
   else await compareScans(printer, commandLine("logscan", args));
   return printer.status;

@@ -9,7 +9,7 @@ import { join } from "@std/path/join";
 import { projectFolder } from "./cli.ts";
 
 /** How often each command runs, after one that is not counted. */
-const RUNS = 7;
+const RUNS = 5;
 const KEYWORD = "unauthorized access";
 /** In one line of a hundred. */
 const FREQUENT = "status=503";
@@ -40,26 +40,48 @@ interface Measured {
  * Measures, and says what came of it.
  *
  * @param folder Where the logs go that are searched: 2.2 GB of them
+ * @param scale The part of these that is enough, 1 for all
  * @param say Told of what is going on
  * @returns A table in markdown; a sentence where no peer is installed
  */
 export async function comparePeers(
   folder: string,
+  scale: number,
   say: (text: string) => void,
 ): Promise<string> {
   const peers = await installed(["rg", "grep"]);
   if (peers.length === 0) return "Neither ripgrep nor grep is installed.\n";
   say("Making logs to compare with ripgrep and grep …");
-  makeLogs(folder);
-  await makeCompressed(folder);
+  const sizes = sizesOf(scale);
+  folder = join(folder, `${sizes.many}`);
+  makeLogs(folder, sizes);
+  await makeCompressed(folder, sizes);
   const measured: Measured[] = [];
-  for (const row of rows(folder)) {
+  for (const row of rows(folder, sizes)) {
     for (const peer of row.peers.filter(([name]) => peers.includes(name))) {
       say(`${row.what}, against ${peer.slice(0, 3).join(" ")} …`);
       measured.push(await measure(row, peer));
     }
   }
   return table(measured);
+}
+
+/** How many files there are of each kind, and the MiB of the big one. */
+interface Sizes {
+  many: number;
+  big: number;
+  compressed: number;
+  small: number;
+}
+
+function sizesOf(scale: number): Sizes {
+  const part = (whole: number) => Math.max(1, Math.round(whole * scale));
+  return {
+    many: part(200),
+    big: part(1024),
+    compressed: part(40),
+    small: part(20_000),
+  };
 }
 
 async function installed(names: string[]): Promise<string[]> {
@@ -71,13 +93,13 @@ async function installed(names: string[]): Promise<string[]> {
   return found;
 }
 
-function rows(folder: string): Row[] {
+function rows(folder: string, sizes: Sizes): Row[] {
   const at = (name: string) => join(folder, name);
   const rg = ["rg", "--no-config", "-uu", "-F"];
   const keys = (flag: string) => KEYWORDS.flatMap((word) => [flag, word]);
   return [
     {
-      what: "200 files, 836 MiB, found or not",
+      what: `${sizes.many} files of 4.2 MiB, found or not`,
       ours: ["-k", KEYWORD, at("many")],
       peers: [
         [...rg, "-l", KEYWORD, at("many")],
@@ -92,7 +114,7 @@ function rows(folder: string): Row[] {
       answer: "files",
     },
     {
-      what: "one file of 1 GiB, no hit",
+      what: `one file of ${sizes.big} MiB, no hit`,
       ours: ["-k", "no such thing", at("big.txt")],
       peers: [
         [...rg, "-l", "no such thing", at("big.txt")],
@@ -113,13 +135,13 @@ function rows(folder: string): Row[] {
       answer: "lines",
     },
     {
-      what: "40 .gz files of 4.4 MB",
+      what: `${sizes.compressed} .gz files of 4.4 MB`,
       ours: ["-k", KEYWORD, at("gz")],
       peers: [[...rg, "-z", "-l", KEYWORD, at("gz")]],
       answer: "files",
     },
     {
-      what: "20,000 files of 4 kB",
+      what: `${sizes.small} files of 4 kB`,
       ours: ["-k", KEYWORD, at("small")],
       peers: [
         [...rg, "-l", KEYWORD, at("small")],
@@ -207,7 +229,7 @@ function table(measured: Measured[]): string {
 // Logs
 
 /** Makes the logs that are not there yet, the same ones each time. */
-function makeLogs(folder: string): void {
+function makeLogs(folder: string, sizes: Sizes): void {
   const lines = makeLines(40_000);
   const size = 836 * 2 ** 20 / 200;
   const body = bytesOf(lines, size);
@@ -224,7 +246,7 @@ function makeLogs(folder: string): void {
   const hit = (i: number) => i % 10 < 3 ? [alert] : [];
   whole("many", (path) => {
     Deno.mkdirSync(path);
-    for (let i = 0; i < 200; i++) {
+    for (let i = 0; i < sizes.many; i++) {
       const at = Math.floor(body.length * (i % 7) / 7);
       const cut = body.lastIndexOf(10, at) + 1;
       writeParts(`${path}/${i}.log`, [
@@ -235,10 +257,13 @@ function makeLogs(folder: string): void {
     }
   });
   whole("big.txt", (path) => {
-    writeParts(path, Array(Math.ceil(2 ** 30 / body.length)).fill(body));
+    writeParts(
+      path,
+      Array(Math.ceil(sizes.big * 2 ** 20 / body.length)).fill(body),
+    );
   });
   whole("small", (path) => {
-    for (let i = 0; i < 20_000; i++) {
+    for (let i = 0; i < sizes.small; i++) {
       if (i % 100 === 0) {
         Deno.mkdirSync(`${path}/${i / 100}`, { recursive: true });
       }
@@ -252,12 +277,12 @@ function makeLogs(folder: string): void {
 }
 
 /** Compresses the .gz files; apart, as that is asynchronous. */
-async function makeCompressed(folder: string): Promise<void> {
+async function makeCompressed(folder: string, sizes: Sizes): Promise<void> {
   const path = join(folder, "gz");
   if (exists(path)) return;
   Deno.mkdirSync(`${path}~`, { recursive: true });
   const lines = makeLines(50_000);
-  for (let i = 0; i < 40; i++) {
+  for (let i = 0; i < sizes.compressed; i++) {
     const alert = i % 10 < 3 ? [`Alert: ${KEYWORD}\n`] : [];
     const text = [...lines.slice(i * 99), ...alert, ...lines.slice(0, i * 99)];
     const compressed = new Blob(text).stream()

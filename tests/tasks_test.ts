@@ -193,6 +193,8 @@ Deno.test("a wrong command line is one line that names the flag", async () => {
     ["setup", ["--nope"], '"--nope"'],
     ["logscan", ["-k", "a\nb", "x"], "--keyword"],
     ["logscan", ["--count", "--lines", "x"], "--count"],
+    ["logscan", ["--compare", "-"], "--compare"],
+    ["logscan", ["-i", "-k", "é", "x"], "--keyword"],
     ["logscan", ["-z"], "-z"],
     ["logscan", ["--out=x"], "--out"],
     ["grayscale", ["--out"], "--out"],
@@ -1098,4 +1100,6 @@ Deno.test("bench reports on both jobs", async () => {
   for (const [table] of tables) assertStringIncludes(stdout, table);
   assertEquals(report.match(/```mermaid\nxychart-beta\n/g)?.length, 2);
   assert(!/NaN|Infinity|undefined/.test(report), report);
+  if (!await has("rg")) return skipped("the log scan beside ripgrep: no rg");
+  assertMatch(report, /^\| .* \.gz files? .*\| `rg -F -z -l` \| +\d+ ms \|/m);
 });
