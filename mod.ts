@@ -138,6 +138,12 @@ interface Failure {
 
 /** How long a chunk should take, in ms: hand-over vanishes, balance does not. */
 const CHUNK_MS = 4;
+/**
+ * How long a message may take to be sent, in ms. Buffers by the megabyte take
+ * ten times as long as by the kilobyte: without this limit 1,000 of 64 kB took
+ * 133 ms instead of 37.
+ */
+const SEND_MS = 0.5;
 /** Above this many items a message gains nothing more (measured). */
 const CHUNK_MAX = 4096;
 /** The same where results are consumed one by one; it bounds the look-ahead. */
@@ -1247,9 +1253,13 @@ class Batch extends Call {
   }
 
   protected override noted(index: number, value: unknown, bad: boolean): void {
-    if (this.options.settle) this.#results[index] = outcome(value, bad);
+    const results = this.#results;
+    // Written far beyond its end, an array turns into a slow table (measured:
+    // a third of the time of a map over numbers).
+    while (results.length < index) results.push(undefined);
+    if (this.options.settle) results[index] = outcome(value, bad);
     else if (bad) this.fail(value);
-    else this.#results[index] = value;
+    else results[index] = value;
   }
 
   protected override inputFailed(error: unknown): void {
@@ -1598,12 +1608,17 @@ export class Pool<J extends Jobs> extends Runner<J> {
 
   /** Puts a call into the pool that gathers its results. */
   // deno-lint-ignore no-explicit-any
-  protected override async gather(request: CallRequest): Promise<any[]> {
-    this.#check(request);
-    const pace = this.#pace(request.job);
-    const call = new Batch(this.#dispatcher, pace, request);
-    this.#submitted(call);
-    return await call.promise.promise;
+  protected override gather(request: CallRequest): Promise<any[]> {
+    // Not async: of ten thousand calls at once each promise is felt (a fifth).
+    try {
+      this.#check(request);
+      const pace = this.#pace(request.job);
+      const call = new Batch(this.#dispatcher, pace, request);
+      this.#submitted(call);
+      return call.promise.promise;
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
   /** Puts a call into the pool that is read one by one. */
@@ -2200,7 +2215,11 @@ function measure(chunk: Chunk, { elapsed }: Results): void {
   const { call: { pace }, tasks, answered, sending } = chunk;
   pace.perItem = elapsed / answered + sending / tasks.length;
   // Step by step, as the first items may be the short ones.
-  const size = Math.min(CHUNK_MS / pace.perItem, 4 * pace.chunkSize);
+  const size = Math.min(
+    CHUNK_MS / pace.perItem,
+    SEND_MS * tasks.length / sending,
+    Math.max(pace.chunkSize, 4 * tasks.length),
+  );
   pace.chunkSize = Math.max(1, Math.min(CHUNK_MAX, Math.floor(size)));
 }
 
