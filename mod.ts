@@ -301,9 +301,9 @@ export interface PoolStats {
   lost: number;
   /**
    * Threads that were told to stop, or did not serve in time, and have not come
-   * back yet. Where they are as many as `size`, no more workers are started;
-   * where no worker is left, and none of them comes back within 2 s, calls are
-   * rejected with a {@linkcode WorkerStartError}.
+   * back yet. Where they are as many as `size`, and two at least, no more
+   * workers are started; where no worker is left, and none of them comes back
+   * within 2 s, calls are rejected with a {@linkcode WorkerStartError}.
    */
   stuck: number;
   /** The workers that there are at present. */
@@ -1696,7 +1696,7 @@ export class Pool<J extends Jobs> extends Runner<J> {
     if (this.#offers.size === 0) return;
     const stuck = this.#stuck();
     // Threads that may run for ever bound the new ones, or the pool would grow.
-    if (stuck.length >= this.size) {
+    if (stuck.length >= Math.max(2, this.size)) {
       if (this.#hands.size === 0 && stuck.every(({ late }) => late)) {
         const why = `${stuck.length} jobs were cancelled and do not end`;
         this.#giveUp(stuck[0].cause ?? new Error(why));

@@ -367,9 +367,13 @@ Deno.test("Pool: a thread that does not listen is given up, counted and replaced
     console.log((await pool.map("block", [50, 50])).length);
     await pool.terminate();
     console.log("ended");
+    const one = new Pool(service, { size: 1 });
+    await one.apply("spin", [1], { timeout: 60 }).catch((e) => console.log(e.name));
+    console.log(await one.apply("double", [21]), one.stats().stuck);
     Deno.exit();
   `);
-  assertEquals(output, "TimeoutError 1\n1000\n1 0\n2\nended\n");
+  const alone = "TimeoutError\n42 1\n";
+  assertEquals(output, `TimeoutError 1\n1000\n1 0\n2\nended\n${alone}`);
 });
 
 Deno.test("Pool: as many stuck threads as workers, and it gives up", async () => {
