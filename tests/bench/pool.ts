@@ -296,7 +296,7 @@ async function startPeers(
     const PEERS = resolve(userFolder, folder);
     const env = { PEERS, PEER: peer, WORKERS: `${workers}` };
     const [command, args] = runtime === "Deno"
-      ? [Deno.execPath(), [...deno, script]]
+      ? ["deno", [...deno, script]]
       : ["node", [script]];
     peers.push(await Peer.start(name, command, args, env));
   }
