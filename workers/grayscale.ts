@@ -12,6 +12,7 @@
 
 import { serve, type Service } from "../mod.ts";
 import { folderOf, writeWhole } from "./files.ts";
+import { grayJpeg } from "./jpeg.ts";
 
 /**
  * The codec, loaded on first need. An import of a literal would be part of the
@@ -469,6 +470,10 @@ export async function grayscale(
   const format = sniff(bytes);
   if (!format) {
     throw new Error("not an image (JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF)");
+  }
+  if (format === "JPEG") {
+    const gray = grayJpeg(bytes, (header) => judge(format, header, maxPixels));
+    if (gray) return gray;
   }
   const header = readHeader(format, bytes);
   judge(format, header, maxPixels);

@@ -5,6 +5,5 @@
  * before the next `await`.
  */
 
+export { build, findMarker, recode, stuff, tablesSize } from "./jpeg";
 export { base, count, last, next, search } from "./logscan";
-
-// The hot loops of another job go into a file of their own, and here.

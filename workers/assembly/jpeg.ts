@@ -1,0 +1,596 @@
+/**
+ * Takes the luma out of the scans of a JPEG without decoding a coefficient.
+ *
+ * Entropy-coded data lie unstuffed and reversed in memory: byte i of the stream
+ * at `top - 1 - i`, so that a (little-endian) load of 64 bits is a window on
+ * the stream with its first bit on top. Positions in a stream count bits. What
+ * is written, is written the same way, and turned and stuffed at the end.
+ *
+ * The blocks of a scan are skipped, several symbols at a time. Of the luma,
+ * whole runs of bits are copied: its blocks are only put in another order, from
+ * MCU by MCU to row by row, which changes some of the DC differences.
+ */
+
+/** How many bits of the stream are looked up at once. */
+const PREFIX: u32 = 13, ENTRIES: u32 = 1 << PREFIX;
+
+/**
+ * The tables for one component's blocks. For a prefix of the stream, an entry
+ * says how many bits all those symbols have whose codes are whole in it, and
+ * how many coefficients they go on:
+ *
+ *     bits 0 to 4    length in bits, with the bits of the last value
+ *     bit 5          the block ends (EOB)
+ *     bits 6 to 12   coefficients, and one more for an EOB
+ *     bits 16 to 20  `START` only: length of the DC code
+ *     bits 24 to 27  `START` only: length of the DC value
+ *
+ * Zero stands for what is longer than a prefix, or no code.
+ */
+const START: usize = 0; // u32: the block's first symbols, its DC included
+const MORE: usize = START + ENTRIES * 4; // u16: AC symbols
+const DC_CODES: usize = MORE + ENTRIES * 2; // Codes
+const AC_CODES: usize = DC_CODES + 400; // Codes
+const TABLES: usize = AC_CODES + 400;
+const ENDED: u32 = 32;
+
+/** ITU-T T.81, F.2.2.3: how to decode a symbol of any length. */
+@unmanaged
+class Codes {
+  /** Where the codes of each length end, as prefixes of 16 bits. */
+  @inline static end(codes: usize, length: u32): u32 {
+    return load<u32>(codes + (<usize> length << 2));
+  }
+  /** What to add to a code of this length to have the index of its value. */
+  @inline static shift(codes: usize, length: u32): i32 {
+    return load<i16>(codes + 68 + (<usize> length << 1));
+  }
+  @inline static value(codes: usize, index: u32): u32 {
+    return load<u8>(codes + 102 + index);
+  }
+}
+
+/** What is wrong with a scan; the lines are in ../jpeg.ts. */
+const SHORT: u32 = 1, NO_CODE: u32 = 2, LONG_BLOCK: u32 = 3, DC_RANGE: u32 = 4;
+const LEFT_OVER: u32 = 5, OUT_OF_SEQUENCE: u32 = 6, NO_CATEGORY: u32 = 7;
+
+/** A scan, laid out by ../jpeg.ts. */
+@unmanaged
+class Scan {
+  /** The entropy-coded data begin here, and lie before the end of the file. */
+  from: usize;
+  end: usize;
+  /** The tops of the reversed streams: data, result, luma rows of an MCU. */
+  data: usize;
+  result: usize;
+  rows: usize;
+  /** From one luma row to the next, downwards. */
+  rowSize: usize;
+  mcusWide: u32;
+  mcusHigh: u32;
+  /** MCUs from one restart marker to the next; 0: there are none. */
+  interval: u32;
+  /** How many components, and which is the luma. */
+  count: u32;
+  luma: u32;
+  /** The luma's blocks in an MCU. */
+  lumaWide: u32;
+  lumaHigh: u32;
+  /** How many blocks it has, without those that only fill up an MCU. */
+  blocksWide: u32;
+  blocksHigh: u32;
+  /** Whether to write all DC differences anew, not only where they change. */
+  all: u32;
+  /** For each DC category: its code, its length << 16, and 1 << 31. */
+  categories: usize;
+  /** Out: what is wrong, in the segment that begins here, at which bit. */
+  error: u32;
+  segment: usize;
+  bit: u32;
+  /** Out: where the data end. */
+  next: usize;
+  /** Bits in the current segment. */
+  bits: u32;
+  /** DC prediction, as it is in the data. */
+  prediction: i32;
+  /** Up to four components: blocks in an MCU, and their tables. */
+  blocks: u32;
+  tables: usize;
+  blocks1: u32;
+  tables1: usize;
+  blocks2: u32;
+  tables2: usize;
+  blocks3: u32;
+  tables3: usize;
+  /** Of up to four luma rows of an MCU: bits written, first and last DC. */
+  written: u32;
+  written1: u32;
+  written2: u32;
+  written3: u32;
+  first: i32;
+  first1: i32;
+  first2: i32;
+  first3: i32;
+  last: i32;
+  last1: i32;
+  last2: i32;
+  last3: i32;
+}
+
+// Streams
+
+/** The next 57 bits or more, on top. */
+@inline
+function window(top: usize, at: u32): u64 {
+  return load<u64>(top - 8 - (at >> 3)) << (at & 7);
+}
+
+/** Writes up to 56 bits from the top; what follows on them is overwritten. */
+@inline
+function put(top: usize, at: u32, bits: u64): void {
+  const byte = top - 8 - (at >> 3), held = <u64> at & 7;
+  const before = <u64> load<u8>(byte + 7) << 56 & ~(<u64> -1 >> held);
+  store<u64>(byte, before | bits >> held);
+}
+
+/** Copies bits from one stream to another; a little more may be overwritten. */
+@inline
+function copy(from: usize, at: u32, end: u32, to: usize, out: u32): u32 {
+  const size = end - at;
+  for (let i: u32 = 0; i < size; i += 56) {
+    put(to, out + i, window(from, at + i));
+  }
+  return out + size;
+}
+
+/** Turns data around until a marker, without the zeros after FF (B.1.1.5). */
+function unstuff(scan: Scan, from: usize): void {
+  const ff = i8x16.splat(-1), end = scan.end;
+  let at = from, to = scan.data;
+  while (at < end) {
+    const bytes = v128.load(at);
+    v128.store(to - 16, reversed(bytes));
+    const found = i8x16.bitmask(i8x16.eq(bytes, ff));
+    const plain = found ? <usize> ctz(found) : 16;
+    if (at + plain >= end) {
+      to -= end - at;
+      at = end;
+    } else if (plain == 16) {
+      at += 16;
+      to -= 16;
+    } else {
+      at += plain;
+      to -= plain;
+      if (at + 1 >= end || load<u8>(at + 1) != 0) break;
+      to -= 1;
+      at += 2;
+    }
+  }
+  store<u64>(to - 8, 0); // a window on the end shows no earlier data
+  scan.segment = from;
+  scan.bits = <u32> (scan.data - to) << 3;
+  scan.next = min(at, end);
+}
+
+@inline
+function reversed(bytes: v128): v128 {
+  return i8x16.shuffle(
+    bytes,
+    bytes,
+    15,
+    14,
+    13,
+    12,
+    11,
+    10,
+    9,
+    8,
+    7,
+    6,
+    5,
+    4,
+    3,
+    2,
+    1,
+    0,
+  );
+}
+
+/** Turns a stream of bytes around, and puts a zero after each FF. */
+export function stuff(top: usize, size: u32, to: usize): usize {
+  const ff = i8x16.splat(-1), end = top - size;
+  let at = top, out = to;
+  while (at > end) {
+    const bytes = reversed(v128.load(at - 16));
+    v128.store(out, bytes);
+    const found = i8x16.bitmask(i8x16.eq(bytes, ff));
+    const plain = found ? <usize> ctz(found) : 16;
+    if (at - end <= plain) return out + (at - end);
+    at -= plain;
+    out += plain;
+    if (plain < 16) {
+      at -= 1;
+      store<u16>(out, 0xff);
+      out += 2;
+    }
+  }
+  return out;
+}
+
+/** The marker (its FF) that ends entropy-coded data, RSTn or not; or `end`. */
+export function findMarker(from: usize, end: usize): usize {
+  const ff = i8x16.splat(-1);
+  for (let at = from; at < end; at += 16) {
+    let found = i8x16.bitmask(i8x16.eq(v128.load(at), ff));
+    for (; found; found &= found - 1) {
+      const marker = at + <usize> ctz(found);
+      if (marker + 1 < end && load<u8>(marker + 1) != 0) return marker;
+    }
+  }
+  return end;
+}
+
+// Tables
+
+/** How much memory `build` needs. */
+export function tablesSize(): usize {
+  return TABLES;
+}
+
+/**
+ * Builds the tables of a component from the counts and values of a DHT (B.2.4.2)
+ * for DC and AC, checked by ../jpeg.ts. Zero stands for no such table: a scan of
+ * DC alone, and, without both, one more bit of each (G.1.2.1).
+ */
+export function build(tables: usize, dc: usize, ac: usize): void {
+  memory.fill(tables, 0, TABLES);
+  if (ac) {
+    newCodes(tables + AC_CODES, ac);
+    for (let prefix: u32 = 0; prefix < ENTRIES; prefix++) {
+      const entry = acEntry(tables + AC_CODES, prefix, 0, 0);
+      store<u16>(tables + MORE + (<usize> prefix << 1), <u16> entry);
+    }
+  }
+  if (dc) newCodes(tables + DC_CODES, dc);
+  for (let prefix: u32 = 0; prefix < ENTRIES; prefix++) {
+    const entry = dc ? dcEntry(tables, prefix, ac != 0) : 1 | ENDED;
+    store<u32>(tables + START + (<usize> prefix << 2), entry);
+  }
+}
+
+/** C.2: codes of one length follow on each other, from one length to the next. */
+function newCodes(codes: usize, dht: usize): void {
+  let code: u32 = 0, index: u32 = 0;
+  for (let length: u32 = 1; length <= 16; length++) {
+    store<i16>(codes + 68 + (<usize> length << 1), <i16> (index - code));
+    const count = load<u8>(dht + length - 1);
+    code += count;
+    index += count;
+    store<u32>(codes + (<usize> length << 2), code << (16 - length));
+    code <<= 1;
+  }
+  memory.copy(codes + 102, dht + 16, 256);
+}
+
+/** A symbol, and its code's length above 8 bits; 0 where there is no code. */
+@inline
+function symbolAt(codes: usize, prefix16: u32): u32 {
+  for (let length: u32 = 1; length <= 16; length++) {
+    if (prefix16 < Codes.end(codes, length)) {
+      const code = <i32> (prefix16 >> (16 - length));
+      const index = <u32> (code + Codes.shift(codes, length)) & 255;
+      return length << 8 | Codes.value(codes, index);
+    }
+  }
+  return 0;
+}
+
+function dcEntry(tables: usize, prefix: u32, more: bool): u32 {
+  const symbol = symbolAt(tables + DC_CODES, prefix << (16 - PREFIX));
+  const length = symbol >> 8, size = symbol & 255;
+  if (length == 0 || length > PREFIX || size > 11) return 0;
+  const value = length << 16 | size << 24, bits = length + size;
+  if (!more) return value | bits | ENDED;
+  return value | acEntry(tables + AC_CODES, prefix, bits, 0);
+}
+
+/** Goes over as many AC symbols as there are, from a bit of a prefix on. */
+function acEntry(codes: usize, prefix: u32, bits: u32, k: u32): u32 {
+  while (bits < PREFIX && k < 63) {
+    const left = PREFIX - bits;
+    const known = prefix & ((1 << left) - 1);
+    const symbol = symbolAt(codes, known << (16 - left));
+    const length = symbol >> 8, run = symbol >> 4 & 15, size = symbol & 15;
+    if (length == 0 || length > left || size > 10) break;
+    if (size == 0 && run == 0) return bits + length | ENDED | (k + 1) << 6;
+    if (size == 0 && run != 15 || k + run + 1 > 63) break;
+    k += run + 1;
+    bits += length + size;
+  }
+  return bits | k << 6;
+}
+
+// Blocks
+
+/** Where a block ends that is not good; it is behind any end. */
+const BAD: u32 = 0xffffffff;
+
+@inline
+function fail(scan: Scan, error: u32, at: u32): u32 {
+  // Behind the end there are no codes: the data are too short, not wrong.
+  scan.error = at > scan.bits ? SHORT : error;
+  scan.bit = at;
+  return BAD;
+}
+
+/** Skips a block's symbols after its first ones, and returns where it ends. */
+@inline
+function skipRest(
+  scan: Scan,
+  tables: usize,
+  at: u32,
+  bits: u64,
+  entry: u32,
+): u32 {
+  const top = scan.data;
+  let used = entry & 31, k = entry >> 6 & 127;
+  while (!(entry & ENDED) && k < 63) {
+    if (used > 57 - PREFIX) {
+      at += used;
+      used = 0;
+      bits = window(top, at);
+    }
+    const prefix = <usize> (bits << used >> (64 - PREFIX));
+    entry = load<u16>(tables + MORE + (prefix << 1));
+    const next = k + (entry >> 6);
+    // A block that ends without an EOB: what follows are no AC symbols.
+    if (entry == 0 || next > 63) {
+      return skipSlowly(scan, tables, at + used, k);
+    }
+    k = next;
+    used += entry & 31;
+  }
+  return at + used;
+}
+
+/** The same, symbol by symbol, for codes longer than a prefix. */
+function skipSlowly(scan: Scan, tables: usize, at: u32, k: u32): u32 {
+  while (k < 63) {
+    const prefix = <u32> (window(scan.data, at) >> 48);
+    const symbol = symbolAt(tables + AC_CODES, prefix);
+    const run = symbol >> 4 & 15, size = symbol & 15;
+    const undefined = size == 0 && run != 0 && run != 15;
+    if (symbol == 0 || size > 10 || undefined) return fail(scan, NO_CODE, at);
+    at += (symbol >> 8) + size;
+    if (size == 0 && run == 0) return at;
+    k += run + 1;
+    if (k > 63) return fail(scan, LONG_BLOCK, at);
+  }
+  return at;
+}
+
+/** The entry of a block whose DC code is longer than a prefix; or 0. */
+function startSlowly(tables: usize, bits: u64): u32 {
+  const symbol = symbolAt(tables + DC_CODES, <u32> (bits >> 48));
+  const length = symbol >> 8, size = symbol & 255;
+  if (length == 0 || size > 11) return 0;
+  const isWhole = load<u32>(tables + AC_CODES + 64) == 0; // no AC codes
+  return length << 16 | size << 24 | (isWhole ? ENDED : 0) | length + size;
+}
+
+@inline
+function startOf(tables: usize, bits: u64): u32 {
+  const prefix = <usize> (bits >> (64 - PREFIX));
+  return load<u32>(tables + START + (prefix << 2));
+}
+
+/** Skips the blocks of a component in an MCU. */
+@inline
+function skipBlocks(scan: Scan, tables: usize, count: u32, from: u32): u32 {
+  let at = from;
+  for (; count; count--) {
+    const bits = window(scan.data, at);
+    let entry = startOf(tables, bits);
+    if (!entry) {
+      entry = startSlowly(tables, bits);
+      if (!entry) return fail(scan, NO_CODE, at);
+    }
+    at = skipRest(scan, tables, at, bits, entry);
+    if (at == BAD) return BAD;
+  }
+  return at;
+}
+
+// Luma
+
+/** F.1.2.1.1: the value of a DC difference, of `size` bits after its code. */
+@inline
+function differenceOf(bits: u64, length: u32, size: u32): i32 {
+  const value = <i32> (bits << length >> 1 >> (63 - size));
+  const isNegative = size != 0 && value >> (size - 1) == 0;
+  return isNegative ? value - (1 << size) + 1 : value;
+}
+
+/** Writes a DC difference, and returns the bit behind it; or BAD. */
+function putDc(
+  scan: Scan,
+  top: usize,
+  at: u32,
+  difference: i32,
+  source: u32,
+): u32 {
+  const size = 32 - <u32> clz(abs(difference));
+  if (size > 11) return fail(scan, DC_RANGE, source);
+  const category = load<u32>(scan.categories + (<usize> size << 2));
+  if (!category) return fail(scan, NO_CATEGORY, source);
+  const length = category >> 16 & 31, width = length + size;
+  const value = <u32> (difference - i32(difference < 0)) & ((1 << size) - 1);
+  const bits = <u64> (category & 0xffff) << size | value;
+  if (width) put(top, at, bits << (64 - width));
+  return at + width;
+}
+
+@inline
+function field(scan: Scan, offset: usize, row: u32): usize {
+  return changetype<usize>(scan) + offset + (<usize> row << 2);
+}
+
+@inline
+function rowTop(scan: Scan, row: u32): usize {
+  return row ? scan.rows - <usize> (row - 1) * scan.rowSize : scan.result;
+}
+
+/** Copies the luma blocks of an MCU, each of its rows to a stream of its own. */
+function copyLuma(
+  scan: Scan,
+  tables: usize,
+  from: u32,
+  mcuRow: u32,
+  mcuColumn: u32,
+): u32 {
+  const high = scan.lumaHigh, blocksHigh = scan.blocksHigh;
+  let at = from;
+  for (let row: u32 = 0; row < high; row++) {
+    const isThere = mcuRow * high + row < blocksHigh;
+    at = copyLumaRow(scan, tables, at, row, mcuColumn, isThere);
+    if (at == BAD) return BAD;
+  }
+  return at;
+}
+
+@inline
+function copyLumaRow(
+  scan: Scan,
+  tables: usize,
+  from: u32,
+  row: u32,
+  mcuColumn: u32,
+  isThere: bool,
+): u32 {
+  const wide = scan.lumaWide, all = scan.all, data = scan.data;
+  const there = isThere ? scan.blocksWide - mcuColumn * wide : 0;
+  const top = rowTop(scan, row);
+  const written = field(scan, offsetof<Scan>("written"), row);
+  const last = field(scan, offsetof<Scan>("last"), row);
+  let out = load<u32>(written), copied = from, end = from, at = from;
+  for (let column: u32 = 0; column < wide; column++) {
+    const bits = window(data, at);
+    let entry = startOf(tables, bits);
+    if (!entry) {
+      entry = startSlowly(tables, bits);
+      if (!entry) return fail(scan, NO_CODE, at);
+    }
+    const length = entry >> 16 & 31, size = entry >> 24;
+    const difference = differenceOf(bits, length, size);
+    const dc = scan.prediction += difference;
+    if (column < there && (column == 0 || all)) {
+      const wanted = dc - load<i32>(last);
+      if (row && mcuColumn == 0 && column == 0) {
+        // The row above is not finished: `appendRows` writes this one.
+        store<i32>(field(scan, offsetof<Scan>("first"), row), dc);
+        copied = at + length + size;
+      } else if (wanted != difference || all) {
+        out = copy(data, copied, at, top, out);
+        out = putDc(scan, top, out, wanted, at);
+        if (out == BAD) return BAD;
+        copied = at + length + size;
+      }
+    }
+    at = skipRest(scan, tables, at, bits, entry);
+    if (at == BAD) return BAD;
+    if (column < there) {
+      end = at;
+      store<i32>(last, dc);
+    }
+  }
+  store<u32>(written, copy(data, copied, max(copied, end), top, out));
+  return at;
+}
+
+/** Puts the other luma rows of a row of MCUs behind the first one. */
+function appendRows(scan: Scan, mcuRow: u32): bool {
+  const high = min(scan.lumaHigh, scan.blocksHigh - mcuRow * scan.lumaHigh);
+  let out = scan.written;
+  for (let row: u32 = 1; row < high; row++) {
+    const first = load<i32>(field(scan, offsetof<Scan>("first"), row));
+    out = putDc(scan, scan.result, out, first - scan.last, scan.bits);
+    if (out == BAD) return false;
+    const written = field(scan, offsetof<Scan>("written"), row);
+    const size = load<u32>(written);
+    out = copy(rowTop(scan, row), 0, size, scan.result, out);
+    store<u32>(written, 0);
+    scan.last = load<i32>(field(scan, offsetof<Scan>("last"), row));
+  }
+  scan.written = out;
+  return true;
+}
+
+// Scans
+
+/** Goes on behind the next restart marker, if it is the right one (E.2.4). */
+function restart(scan: Scan, at: u32, number: u32): bool {
+  if (scan.bits - at > 7) {
+    fail(scan, LEFT_OVER, at);
+    return false;
+  }
+  let marker = scan.next;
+  const end = scan.end;
+  while (marker < end && load<u8>(marker) == 0xff) marker++; // fill bytes
+  if (marker >= end || load<u8>(marker) != 0xd0 + (number & 7)) {
+    fail(scan, marker >= end ? SHORT : OUT_OF_SEQUENCE, at);
+    return false;
+  }
+  unstuff(scan, marker + 1);
+  scan.prediction = 0;
+  return true;
+}
+
+/**
+ * Makes the entropy-coded data of a scan of the luma alone, without restarts,
+ * from those of a scan in which it is interleaved with others, or from those of
+ * its own. Returns their size before stuffing, in bytes; 0 if something is wrong.
+ */
+export function recode(scan: Scan): u32 {
+  unstuff(scan, scan.from);
+  let at: u32 = 0, restarts: u32 = 0;
+  let left = scan.interval ? scan.interval : 0xffffffff;
+  for (let row: u32 = 0; row < scan.mcusHigh; row++) {
+    for (let column: u32 = 0; column < scan.mcusWide; column++) {
+      if (left == 0) {
+        if (!restart(scan, at, restarts++)) return 0;
+        at = 0;
+        left = scan.interval;
+      }
+      left--;
+      at = recodeMcu(scan, at, row, column);
+      if (at == BAD) return 0;
+      if (at > scan.bits) {
+        fail(scan, SHORT, at);
+        return 0;
+      }
+    }
+    if (!appendRows(scan, row)) return 0;
+  }
+  if (scan.bits - at > 7) {
+    fail(scan, LEFT_OVER, at);
+    return 0;
+  }
+  put(scan.result, scan.written, -1); // F.1.2.3: fill up with ones
+  return (scan.written + 7) >> 3;
+}
+
+@inline
+function recodeMcu(scan: Scan, from: u32, row: u32, column: u32): u32 {
+  let at = from;
+  const count = scan.count, luma = scan.luma;
+  for (let i: u32 = 0; i < count; i++) {
+    const component = changetype<usize>(scan) + (<usize> i << 3);
+    const blocks = load<u32>(component, offsetof<Scan>("blocks"));
+    const tables = load<u32>(component, offsetof<Scan>("tables"));
+    at = i == luma
+      ? copyLuma(scan, tables, at, row, column)
+      : skipBlocks(scan, tables, blocks, at);
+    if (at == BAD) return BAD;
+  }
+  return at;
+}
