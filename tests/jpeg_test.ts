@@ -3,6 +3,7 @@ import { Buffer } from "node:buffer";
 import { randomFrom } from "../workers/fixtures.ts";
 import { grayscale } from "../workers/grayscale.ts";
 import { grayJpeg } from "../workers/jpeg.ts";
+import { draw } from "./images.ts";
 import {
   type Band,
   blocksOf,
@@ -260,5 +261,77 @@ Deno.test("grayJpeg: leaves what it cannot take to the general codec", async () 
     } catch (error) {
       assert(/^[^\n]{8,200}$/.test((error as Error).message), `${error}`);
     }
+  }
+});
+
+// ---- Against libjpeg's tools
+
+/** Runs a tool on bytes; nothing if it is not there. */
+async function filter(
+  [command, ...args]: string[],
+  input: Uint8Array,
+): Promise<Uint8Array | undefined> {
+  try {
+    const child = new Deno.Command(command, {
+      args,
+      stdin: "piped",
+      stdout: "piped",
+      stderr: "null",
+    }).spawn();
+    const writer = child.stdin.getWriter();
+    const written = writer.write(input).then(() => writer.close());
+    const { success, stdout } = await child.output();
+    await written;
+    assert(success, `${command} ${args.join(" ")}`);
+    return stdout;
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}
+
+/** A picture for cjpeg. */
+function ppmOf(width: number, height: number): Uint8Array {
+  const { data } = draw(width, height);
+  const rgb = data.filter((_, i) => i % 4 < 3);
+  return Buffer.concat([Buffer.from(`P6 ${width} ${height} 255\n`), rgb]);
+}
+
+Deno.test("grayJpeg: gives the coefficients that jpegtran gives", async () => {
+  const samplings = ["1x1", "2x1", "2x2", "1x2", "4x1", "4x2", "2x2,1x2,2x1"];
+  const ways = [
+    ["-quality", "90"],
+    ["-quality", "100", "-optimize", "-restart", "3B"],
+    ["-quality", "5", "-optimize", "-restart", "1"],
+    ["-quality", "75", "-progressive"],
+    ["-quality", "97", "-progressive", "-restart", "2B"],
+  ];
+  let turn = 0;
+  for (const sampling of samplings) {
+    for (const way of ways) {
+      const [width, height] = [[61, 47], [9, 16], [130, 33]][turn++ % 3];
+      const clue = `${width}x${height}, ${sampling}, ${way.join(" ")}`;
+      const command = ["cjpeg", "-sample", sampling, ...way];
+      const bytes = await filter(command, ppmOf(width, height));
+      if (!bytes) return console.warn("SKIPPED: no cjpeg is here");
+      const gray = await filter(["jpegtran", "-grayscale"], bytes);
+      if (!gray) return console.warn("SKIPPED: no jpegtran is here");
+      const before = decodeJpeg(gray), wanted = decodeJpeg(bytes);
+      assertEquals(lumaOf(before), lumaOf(wanted), `the reference: ${clue}`);
+      const after = checkLuma(grayJpeg(bytes), before, clue);
+      assertEquals(after.steps, before.steps, clue);
+    }
+  }
+});
+
+Deno.test("grayJpeg: libjpeg finds nothing to complain about", async () => {
+  const samplings = Object.values(SAMPLINGS);
+  for (const [turn, [kind, style]] of Object.entries(STYLES).entries()) {
+    const before = some(67, 35, samplings[turn % samplings.length]);
+    const gray = grayJpeg(encodeJpeg(before, { ...style, interval: 5 }));
+    assert(gray, kind);
+    // -strict makes errors of its warnings.
+    const out = await filter(["djpeg", "-strict", "-pnm"], gray);
+    if (!out) return console.warn("SKIPPED: no djpeg is here");
+    assertEquals(String.fromCharCode(...out.subarray(0, 8)), "P5\n67 35", kind);
   }
 });

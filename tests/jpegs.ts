@@ -499,7 +499,10 @@ function readScan(
     { length: header[0] },
     (_, i) => header.subarray(1 + 2 * i, 3 + 2 * i),
   );
-  const [first, last, positions] = header.subarray(-3);
+  // Only progressive scans are of a band.
+  const [first, last, positions] = picture.frame === 0xc2
+    ? header.subarray(-3)
+    : [0, 63, 0];
   const components = parts.map(([id]) => picture.ids.indexOf(id));
   const band = {
     ...{ components, first, last },

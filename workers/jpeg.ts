@@ -131,6 +131,7 @@ class Extraction {
   /** Application data and comments that are kept. */
   readonly #kept: Uint8Array[] = [];
   #quantizer?: Uint8Array;
+  #isFirstBand = true;
   readonly #progress = new Progress();
   readonly #out = new OutScans();
 
@@ -144,6 +145,7 @@ class Extraction {
     for (;;) {
       const at = this.#at, marker = this.#nextMarker();
       if (marker === EOI) return this.#finish(at);
+      if (marker === SOI) broken("second SOI", at);
       // RSTn behind a scan that is complete, and TEM: they say nothing.
       if ((marker & 0xf8) === 0xd0 || marker === TEM) continue;
       if (!this.#take(marker, at, this.#segment())) return;
@@ -187,8 +189,7 @@ class Extraction {
     } else if (marker >= 0xc0 && marker <= 0xcf && marker !== 0xcc) {
       return this.#takeFrame(marker, at, segment);
     } else if (marker !== 0xcc && marker !== 0xdc) { // DAC and DNL
-      const name = marker === SOI ? "second SOI" : "unknown marker";
-      broken(`${name} (FF${marker.toString(16).toUpperCase()})`, at);
+      broken(`unknown marker (FF${marker.toString(16).toUpperCase()})`, at);
     }
     return true;
   }
@@ -293,7 +294,7 @@ class Extraction {
     else {
       this.#quantizer ??= this.#quantizers[frame.components[0].quantization] ??
         broken("no quantization table (DQT) for the luma, in a scan", at);
-      if (scan.first > 0) this.#copyScan(scan);
+      if (scan.first > 0) this.#copyScan(frame, scan);
       else this.#recodeScan(frame, scan);
     }
     return true;
@@ -327,14 +328,20 @@ class Extraction {
   }
 
   /** G.1.1.1.1: scans of AC coefficients have one component, and stay. */
-  #copyScan(scan: Scan): void {
-    const [{ ac }] = scan.components;
-    const end = endOf(this.#bytes, scan.from);
+  #copyScan(frame: Frame, scan: Scan): void {
+    const [{ ac }] = scan.components, codes = this.#codesOf(scan, 4 + ac);
+    this.#at = checkBand({
+      ...{ bytes: this.#bytes, frame, scan },
+      tables: [{ ac: codes }],
+      interval: this.#interval,
+      all: false,
+    }, this.#isFirstBand);
+    this.#isFirstBand = false;
     this.#out.add({
-      codes: [[4 + ac, this.#codesOf(scan, 4 + ac)]],
+      codes: [[4 + ac, codes]],
       interval: this.#interval,
       header: this.#scanHeader(scan),
-      data: this.#bytes.subarray(scan.from, this.#at = end),
+      data: this.#bytes.subarray(scan.from, this.#at),
     });
   }
 
@@ -437,7 +444,7 @@ class Progress {
   add(frame: Frame, scan: Scan): void {
     const { at, first, last, high, low, luma } = scan;
     this.hasScan = true;
-    if (frame.isProgressive) checkBand(scan);
+    if (frame.isProgressive) checkParameters(scan);
     if (luma < 0) return;
     if (first > 0 && this.#known[0] === undefined) {
       broken("scan of AC coefficients before the DC", at);
@@ -453,7 +460,9 @@ class Progress {
 }
 
 /** G.1.1.1: DC coefficients come alone; AC ones of one component at a time. */
-function checkBand({ at, components, first, last, high, low }: Scan): void {
+function checkParameters(
+  { at, components, first, last, high, low }: Scan,
+): void {
   const isBand = first
     ? first <= last && last < 64 && components.length === 1
     : last === 0;
@@ -502,7 +511,7 @@ const sizeOf = (codes: Codes): number =>
 /** Room for what the kernel reads or writes beyond an end, in bytes. */
 const SLACK = 4096;
 /** The structure `Scan` of assembly/jpeg.ts, in words; where outputs are. */
-const SCAN = 44, ERROR = 17, SEGMENT = 18, BIT = 19, NEXT = 20;
+const SCAN = 47, ERROR = 17, SEGMENT = 18, BIT = 19, NEXT = 20;
 const align = (size: number): number => (size + 15) & ~15;
 
 /** What is wrong with a scan, by the kernel's numbers. */
@@ -514,8 +523,9 @@ const CAUSES = [
   "DC difference out of range",
   "data after the end of a scan or restart interval",
   "restart marker out of sequence",
+  "run of blocks behind the end of a scan or restart interval",
 ];
-const SHORT = 1, OUT_OF_SEQUENCE = 6, NO_CATEGORY = 7;
+const SHORT = 1, LEFT_OVER = 5, OUT_OF_SEQUENCE = 6, NO_CATEGORY = 8;
 
 /** The kernels' memory from `base()` on. */
 const layout = (() => {
@@ -529,7 +539,11 @@ const layout = (() => {
 /** A view of the kernels' memory of so many bytes at least. */
 function memory(size: number): Uint8Array {
   const missing = size - kernels.memory.buffer.byteLength;
-  if (missing > 0) kernels.memory.grow(Math.ceil(missing / 65536));
+  try {
+    if (missing > 0) kernels.memory.grow(Math.ceil(missing / 65536));
+  } catch (error) {
+    throw new Error("too large for the kernels' memory", { cause: error });
+  }
   return new Uint8Array(kernels.memory.buffer);
 }
 
@@ -593,6 +607,36 @@ function recode(
   return { data, end: next, categories };
 }
 
+/** Sees that a scan of AC coefficients is good, and returns where it ends. */
+function checkBand(job: Job, isFirst: boolean): number {
+  const { bytes, frame, scan } = job;
+  const end = endOf(bytes, scan.from), mcus = mcusOf(frame, scan);
+  const streams = placeStreams(job, mcus, end - scan.from);
+  const { masks, top } = roomOf(job);
+  if (isFirst) memory(top).fill(0, masks, top);
+  putTables(job);
+  const words = new Uint32Array(kernels.memory.buffer, layout.scan, SCAN);
+  words.set(wordsOf(job, mcus, streams, end));
+  if (kernels.checkBand(layout.scan)) explain(bytes, words);
+  return words[NEXT] - layout.input;
+}
+
+/** What the kernel has behind the file; `masks` only for progressive ones. */
+function roomOf({ bytes, frame }: Job): { masks: number; top: number } {
+  const { wide, high } = frame.components[0];
+  const masks = align(layout.input + bytes.length + SLACK);
+  if (!frame.isProgressive) return { masks, top: masks };
+  const columns = blocksOf(frame.width, wide, frame.wide);
+  return {
+    masks,
+    top: masks + 8 * columns * blocksOf(frame.height, high, frame.high),
+  };
+}
+
+/** A.1.1: how many blocks a component has in a direction. */
+const blocksOf = (size: number, factor: number, most: number): number =>
+  Math.ceil(Math.ceil(size * factor / most) / 8);
+
 /** The geometry of a scan. */
 interface Mcus {
   wide: number;
@@ -609,12 +653,8 @@ interface Mcus {
 /** A.1.1, A.2: a scan of one component has no blocks that only fill up. */
 function mcusOf(frame: Frame, { components, luma }: Scan): Mcus {
   const { wide, high } = components[luma];
-  const blocksWide = Math.ceil(
-    Math.ceil(frame.width * wide / frame.wide) / 8,
-  );
-  const blocksHigh = Math.ceil(
-    Math.ceil(frame.height * high / frame.high) / 8,
-  );
+  const blocksWide = blocksOf(frame.width, wide, frame.wide);
+  const blocksHigh = blocksOf(frame.height, high, frame.high);
   const mcus = { blocksWide, blocksHigh };
   if (components.length === 1) {
     const one = { blocks: 1, lumaWide: 1, lumaHigh: 1 };
@@ -641,17 +681,15 @@ interface Streams {
 }
 
 /** Makes room for as much as there may be of each. */
-function placeStreams({ bytes, all }: Job, mcus: Mcus, size: number): Streams {
+function placeStreams(job: Job, mcus: Mcus, size: number): Streams {
   // A DC difference has 27 bits at the most, and was one bit at the least.
-  const grown = 4 * mcus.wide * (all ? mcus.lumaWide : 1);
-  const input = layout.input + bytes.length + SLACK;
-  const result = align(
-    input + size + grown * mcus.high * mcus.lumaHigh + SLACK,
-  );
+  const grown = 4 * mcus.wide * (job.all ? mcus.lumaWide : 1);
+  const { top } = roomOf(job);
+  const result = align(top + size + grown * mcus.high * mcus.lumaHigh + SLACK);
   const data = align(result + size + SLACK);
   const rowSize = align(size + grown + SLACK);
   const rows = data + (mcus.lumaHigh - 1) * rowSize;
-  const bits = 8 * (result - input);
+  const bits = 8 * (result - top);
   if (rows >= 2 ** 32 - SLACK || bits >= 2 ** 32) {
     throw new Error(`too large: a scan of ${size} bytes`);
   }
@@ -661,11 +699,12 @@ function placeStreams({ bytes, all }: Job, mcus: Mcus, size: number): Streams {
 
 /** Fills the structure `Scan` of assembly/jpeg.ts. */
 function wordsOf(
-  { scan, interval, all }: Job,
+  job: Job,
   mcus: Mcus,
   { result, data, rows, rowSize }: Streams,
   end: number,
 ): number[] {
+  const { scan, interval, all } = job;
   const { input, categories, tables } = layout;
   const { components, luma } = scan;
   const words = [
@@ -679,8 +718,9 @@ function wordsOf(
       tables + i * kernels.tablesSize(),
     ]),
   ];
-  // The rest is the state of the luma rows.
-  return words.concat(Array(SCAN - words.length).fill(0));
+  while (words.length < SCAN - 4) words.push(0); // the state of the luma rows
+  words.push(scan.first, scan.last, scan.high, roomOf(job).masks);
+  return words;
 }
 
 /** Tables that were built, by the codes; files have mostly the same ones. */
@@ -732,7 +772,9 @@ function explain(bytes: Uint8Array, words: Uint32Array): never {
   const next = words[NEXT] - layout.input, error = words[ERROR];
   if (error === SHORT || error === OUT_OF_SEQUENCE) refuse(error, bytes, next);
   let at = words[SEGMENT] - layout.input;
-  for (let n = words[BIT] >> 3; n > 0 && at < next; n--) {
+  // What is left over begins with the next byte: the last one is filled up.
+  const bit = words[BIT] + (error === LEFT_OVER ? 7 : 0);
+  for (let n = bit >> 3; n > 0 && at < next; n--) {
     at += bytes[at] === 0xff ? 2 : 1;
   }
   refuse(error, bytes, at);

@@ -27,7 +27,8 @@ const PREFIX: u32 = 13, ENTRIES: u32 = 1 << PREFIX;
  *
  * Zero stands for what is longer than a prefix, or no code.
  */
-const START: usize = 0; // u32: the block's first symbols, its DC included
+const START: usize = 0; // u32: the block's first symbols, its DC included; or
+// u32, where there is no DC: one symbol, its code's length above 8 bits
 const MORE: usize = START + ENTRIES * 4; // u16: AC symbols
 const DC_CODES: usize = MORE + ENTRIES * 2; // Codes
 const AC_CODES: usize = DC_CODES + 400; // Codes
@@ -52,7 +53,8 @@ class Codes {
 
 /** What is wrong with a scan; the lines are in ../jpeg.ts. */
 const SHORT: u32 = 1, NO_CODE: u32 = 2, LONG_BLOCK: u32 = 3, DC_RANGE: u32 = 4;
-const LEFT_OVER: u32 = 5, OUT_OF_SEQUENCE: u32 = 6, NO_CATEGORY: u32 = 7;
+const LEFT_OVER: u32 = 5, OUT_OF_SEQUENCE: u32 = 6, LONG_RUN: u32 = 7;
+const NO_CATEGORY: u32 = 8;
 
 /** A scan, laid out by ../jpeg.ts. */
 @unmanaged
@@ -115,6 +117,15 @@ class Scan {
   last1: i32;
   last2: i32;
   last3: i32;
+  /**
+   * Of a band of AC coefficients: the first and the last, and whether they get
+   * another bit; and, from one scan to the next, which are not zero: 64 bits
+   * for each block.
+   */
+  bandFirst: u32;
+  bandLast: u32;
+  refines: u32;
+  masks: usize;
 }
 
 // Streams
@@ -161,9 +172,12 @@ function unstuff(scan: Scan, from: usize): void {
     } else {
       at += plain;
       to -= plain;
-      if (at + 1 >= end || load<u8>(at + 1) != 0) break;
-      to -= 1;
-      at += 2;
+      if (at + 1 >= end) at = end; // half a marker
+      else if (load<u8>(at + 1) != 0) break;
+      else {
+        to -= 1;
+        at += 2;
+      }
     }
   }
   store<u64>(to - 8, 0); // a window on the end shows no earlier data
@@ -253,7 +267,11 @@ export function build(tables: usize, dc: usize, ac: usize): void {
   }
   if (dc) newCodes(tables + DC_CODES, dc);
   for (let prefix: u32 = 0; prefix < ENTRIES; prefix++) {
-    const entry = dc ? dcEntry(tables, prefix, ac != 0) : 1 | ENDED;
+    const entry = dc
+      ? dcEntry(tables, prefix, ac != 0)
+      : ac
+      ? symbolIn(tables + AC_CODES, prefix)
+      : 1 | ENDED;
     store<u32>(tables + START + (<usize> prefix << 2), entry);
   }
 }
@@ -283,6 +301,12 @@ function symbolAt(codes: usize, prefix16: u32): u32 {
     }
   }
   return 0;
+}
+
+/** The same for a prefix; also 0 where the code is longer. */
+function symbolIn(codes: usize, prefix: u32): u32 {
+  const symbol = symbolAt(codes, prefix << (16 - PREFIX));
+  return symbol >> 8 > PREFIX ? 0 : symbol;
 }
 
 function dcEntry(tables: usize, prefix: u32, more: bool): u32 {
@@ -317,8 +341,9 @@ const BAD: u32 = 0xffffffff;
 
 @inline
 function fail(scan: Scan, error: u32, at: u32): u32 {
-  // Behind the end there are no codes: the data are too short, not wrong.
-  scan.error = at > scan.bits ? SHORT : error;
+  // What goes beyond the end is too short, not wrong.
+  const end = error == NO_CODE ? at + 16 : at;
+  scan.error = end > scan.bits ? SHORT : error;
   scan.bit = at;
   return BAD;
 }
@@ -491,7 +516,7 @@ function copyLumaRow(
         copied = at + length + size;
       } else if (wanted != difference || all) {
         out = copy(data, copied, at, top, out);
-        out = putDc(scan, top, out, wanted, at);
+        out = putDc(scan, top, out, wanted, at + length + size);
         if (out == BAD) return BAD;
         copied = at + length + size;
       }
@@ -592,5 +617,121 @@ function recodeMcu(scan: Scan, from: u32, row: u32, column: u32): u32 {
       : skipBlocks(scan, tables, blocks, at);
     if (at == BAD) return BAD;
   }
+  return at;
+}
+
+// Bands of AC coefficients
+
+/**
+ * Goes through a scan of AC coefficients, which are copied as they are, to see
+ * that they are good; and notes which are not zero, since the next bit of these
+ * has no code. Returns whether something is wrong.
+ */
+export function checkBand(scan: Scan): bool {
+  unstuff(scan, scan.from);
+  let at: u32 = 0, run: u32 = 0, restarts: u32 = 0;
+  let left = scan.interval ? scan.interval : 0xffffffff;
+  const blocks = scan.mcusWide * scan.mcusHigh;
+  for (let block: u32 = 0; block < blocks; block++) {
+    if (left == 0) {
+      if (run) return fail(scan, LONG_RUN, at) == BAD;
+      if (!restart(scan, at, restarts++)) return true;
+      at = 0;
+      left = scan.interval;
+    }
+    left--;
+    const mask = scan.masks + (<usize> block << 3);
+    if (run) {
+      run--;
+      if (scan.refines) at += passed(load<u64>(mask), scan.bandFirst, scan);
+    } else {
+      at = scan.refines
+        ? refineBlock(scan, mask, at)
+        : skipBlock(scan, mask, at);
+      if (at == BAD) return true;
+      run = scan.prediction; // see `endOfBand`
+      scan.prediction = 0;
+    }
+    if (at > scan.bits) return fail(scan, SHORT, at) == BAD;
+  }
+  if (run) return fail(scan, LONG_RUN, at) == BAD;
+  if (scan.bits - at > 7) return fail(scan, LEFT_OVER, at) == BAD;
+  return false;
+}
+
+/** How many coefficients get a bit without a code, from one on. */
+@inline
+function passed(mask: u64, from: u32, scan: Scan): u32 {
+  return <u32> popcnt(mask & bandFrom(from, scan));
+}
+
+/** The coefficients of a band from one on; k + 1 may be 64. */
+@inline
+function bandFrom(k: u32, scan: Scan): u64 {
+  return (<u64> -1 << k) * u64(k < 64) & (<u64> -1 >> (63 - scan.bandLast));
+}
+
+/** A symbol, and its code's length above 8 bits; 0 where there is no code. */
+@inline
+function nextSymbol(tables: usize, bits: u64): u32 {
+  const prefix = <usize> (bits >> (64 - PREFIX));
+  const symbol = load<u32>(tables + START + (prefix << 2));
+  return symbol ? symbol : symbolAt(tables + AC_CODES, <u32> (bits >> 48));
+}
+
+/** G.1.2.2: an EOBn, and how many blocks after this one end with it. */
+@inline
+function endOfBand(scan: Scan, bits: u64, length: u32, size: u32): u32 {
+  const more = <u32> (bits << length >> 1 >> (63 - size));
+  scan.prediction = (1 << size) - 1 + more;
+  return length + size;
+}
+
+function skipBlock(scan: Scan, mask: usize, from: u32): u32 {
+  const tables = scan.tables, last = scan.bandLast;
+  let at = from, k = scan.bandFirst, found = load<u64>(mask);
+  while (k <= last) {
+    const bits = window(scan.data, at);
+    const symbol = nextSymbol(tables, bits);
+    const length = symbol >> 8, run = symbol >> 4 & 15, size = symbol & 15;
+    if (length == 0 || size > 10) return fail(scan, NO_CODE, at);
+    if (size == 0 && run < 15) {
+      at += endOfBand(scan, bits, length, run);
+      break;
+    }
+    k += run;
+    if (k > last) return fail(scan, LONG_BLOCK, at + length + size);
+    if (size) found |= <u64> 1 << k;
+    at += length + size;
+    k++;
+  }
+  store<u64>(mask, found);
+  return at;
+}
+
+/** G.1.2.3: of a run, only those are counted that were zero before. */
+function refineBlock(scan: Scan, mask: usize, from: u32): u32 {
+  const tables = scan.tables, last = scan.bandLast;
+  const before = load<u64>(mask);
+  let at = from, k = scan.bandFirst, found = before;
+  while (k <= last) {
+    const bits = window(scan.data, at);
+    const symbol = nextSymbol(tables, bits);
+    const length = symbol >> 8, run = symbol >> 4 & 15, size = symbol & 15;
+    if (length == 0 || size > 1) return fail(scan, NO_CODE, at);
+    if (size == 0 && run < 15) {
+      at += endOfBand(scan, bits, length, run) + passed(before, k, scan);
+      break;
+    }
+    let zeros = ~before & bandFrom(k, scan);
+    for (let i: u32 = 0; i < run; i++) zeros &= zeros - 1;
+    if (zeros == 0) return fail(scan, LONG_BLOCK, at + length + size);
+    const place = <u32> ctz(zeros);
+    const between = bandFrom(k, scan) & ((<u64> 1 << place) - 1);
+    if (size) found |= <u64> 1 << place;
+    at += length + size + <u32> popcnt(before & between);
+    k = place + 1;
+  }
+  store<u64>(mask, found);
   return at;
 }

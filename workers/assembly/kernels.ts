@@ -5,5 +5,12 @@
  * before the next `await`.
  */
 
-export { build, findMarker, recode, stuff, tablesSize } from "./jpeg";
+export {
+  build,
+  checkBand,
+  findMarker,
+  recode,
+  stuff,
+  tablesSize,
+} from "./jpeg";
 export { base, count, last, next, search } from "./logscan";
