@@ -189,7 +189,12 @@ class Extraction {
     } else if (marker >= 0xc0 && marker <= 0xcf && marker !== 0xcc) {
       return this.#takeFrame(marker, at, segment);
     } else if (marker !== 0xcc && marker !== 0xdc) { // DAC and DNL
-      broken(`unknown marker (FF${marker.toString(16).toUpperCase()})`, at);
+      broken(
+        `unknown marker (FF${
+          marker.toString(16).toUpperCase().padStart(2, "0")
+        })`,
+        at,
+      );
     }
     return true;
   }
