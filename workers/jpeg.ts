@@ -516,7 +516,7 @@ const sizeOf = (codes: Codes): number =>
 /** Room for what the kernel reads or writes beyond an end, in bytes. */
 const SLACK = 4096;
 /** The structure `Scan` of assembly/jpeg.ts, in words; where outputs are. */
-const SCAN = 47, ERROR = 17, SEGMENT = 18, BIT = 19, NEXT = 20;
+const SCAN = 48, ERROR = 17, SEGMENT = 18, BIT = 19, NEXT = 20;
 const align = (size: number): number => (size + 15) & ~15;
 
 /** What is wrong with a scan, by the kernel's numbers. */
@@ -723,8 +723,8 @@ function wordsOf(
       tables + i * kernels.tablesSize(),
     ]),
   ];
-  while (words.length < SCAN - 4) words.push(0); // the state of the luma rows
-  words.push(scan.first, scan.last, scan.high, roomOf(job).masks);
+  while (words.length < SCAN - 5) words.push(0); // the state of the luma rows
+  words.push(scan.first, scan.last, scan.high, roomOf(job).masks, 0);
   return words;
 }
 

@@ -20,12 +20,15 @@ const PREFIX: u32 = 13, ENTRIES: u32 = 1 << PREFIX;
  * how many coefficients they go on:
  *
  *     bits 0 to 4    length in bits, with the bits of the last value
- *     bit 5          the block ends (EOB)
- *     bits 6 to 12   coefficients, and one more for an EOB
- *     bits 16 to 20  `START` only: length of the DC code
- *     bits 24 to 27  `START` only: length of the DC value
+ *     bits 5 to 10   coefficients, and one more for an EOB
+ *     bit 11         none: what is there is longer than a prefix, or no code
+ *     bit 12         the block ends (EOB)
+ *     bits 13 to 17  `START` only: length of the DC code and its value
+ *     bits 18 to 31  `START` only: the DC difference; where it does not fit
+ *                    into a prefix, all of the entry is 0
  *
- * Zero stands for what is longer than a prefix, or no code.
+ * So bits 5 to 12 can be added up: below 63 the block goes on, and where the
+ * sum has bit 6 there was no entry, or symbols that go beyond the block.
  */
 const START: usize = 0; // u32: the block's first symbols, its DC included; or
 // u32, where there is no DC: one symbol, its code's length above 8 bits
@@ -33,7 +36,7 @@ const MORE: usize = START + ENTRIES * 4; // u16: AC symbols
 const DC_CODES: usize = MORE + ENTRIES * 2; // Codes
 const AC_CODES: usize = DC_CODES + 400; // Codes
 const TABLES: usize = AC_CODES + 400;
-const ENDED: u32 = 32;
+const ENDED: u32 = 1 << 12, NONE: u32 = 1 << 11, BEYOND: u32 = 64;
 
 /** ITU-T T.81, F.2.2.3: how to decode a symbol of any length. */
 @unmanaged
@@ -126,6 +129,8 @@ class Scan {
   bandLast: u32;
   refines: u32;
   masks: usize;
+  /** How many blocks after the current one end with an EOBn. */
+  run: u32;
 }
 
 // Streams
@@ -144,14 +149,17 @@ function put(top: usize, at: u32, bits: u64): void {
   store<u64>(byte, before | bits >> held);
 }
 
-/** Copies bits from one stream to another; a little more may be overwritten. */
+/** Copies bits from one stream to another; 14 bytes may be overwritten. */
 @inline
 function copy(from: usize, at: u32, end: u32, to: usize, out: u32): u32 {
-  const size = end - at;
-  for (let i: u32 = 0; i < size; i += 56) {
-    put(to, out + i, window(from, at + i));
+  const next = out + (end - at);
+  // Mostly this is enough, and a jump that is not foreseen takes longer.
+  put(to, out, window(from, at));
+  put(to, out + 56, window(from, at + 56));
+  for (let done = out + 112; done < next; done += 56) {
+    put(to, done, window(from, at + (done - out)));
   }
-  return out + size;
+  return next;
 }
 
 /** Turns data around until a marker, without the zeros after FF (B.1.1.5). */
@@ -262,7 +270,8 @@ export function build(tables: usize, dc: usize, ac: usize): void {
     newCodes(tables + AC_CODES, ac);
     for (let prefix: u32 = 0; prefix < ENTRIES; prefix++) {
       const entry = acEntry(tables + AC_CODES, prefix, 0, 0);
-      store<u16>(tables + MORE + (<usize> prefix << 1), <u16> entry);
+      const known = entry ? entry : NONE;
+      store<u16>(tables + MORE + (<usize> prefix << 1), <u16> known);
     }
   }
   if (dc) newCodes(tables + DC_CODES, dc);
@@ -313,9 +322,12 @@ function dcEntry(tables: usize, prefix: u32, more: bool): u32 {
   const symbol = symbolAt(tables + DC_CODES, prefix << (16 - PREFIX));
   const length = symbol >> 8, size = symbol & 255;
   if (length == 0 || length > PREFIX || size > 11) return 0;
-  const value = length << 16 | size << 24, bits = length + size;
-  if (!more) return value | bits | ENDED;
-  return value | acEntry(tables + AC_CODES, prefix, bits, 0);
+  const bits = length + size;
+  if (bits > PREFIX) return 0;
+  const value = differenceOf(<u64> prefix << (64 - PREFIX), length, size);
+  const first = bits << 13 | <u32> value << 18;
+  if (!more) return first | bits | ENDED;
+  return first | acEntry(tables + AC_CODES, prefix, bits, 0);
 }
 
 /** Goes over as many AC symbols as there are, from a bit of a prefix on. */
@@ -326,12 +338,12 @@ function acEntry(codes: usize, prefix: u32, bits: u32, k: u32): u32 {
     const symbol = symbolAt(codes, known << (16 - left));
     const length = symbol >> 8, run = symbol >> 4 & 15, size = symbol & 15;
     if (length == 0 || length > left || size > 10) break;
-    if (size == 0 && run == 0) return bits + length | ENDED | (k + 1) << 6;
+    if (size == 0 && run == 0) return bits + length | ENDED | (k + 1) << 5;
     if (size == 0 && run != 15 || k + run + 1 > 63) break;
     k += run + 1;
     bits += length + size;
   }
-  return bits | k << 6;
+  return bits | k << 5;
 }
 
 // Blocks
@@ -358,22 +370,20 @@ function skipRest(
   entry: u32,
 ): u32 {
   const top = scan.data;
-  let used = entry & 31, k = entry >> 6 & 127;
-  while (!(entry & ENDED) && k < 63) {
+  let used = entry & 31, state = entry >> 5 & 255;
+  while (state < 63) {
     if (used > 57 - PREFIX) {
       at += used;
       used = 0;
       bits = window(top, at);
     }
     const prefix = <usize> (bits << used >> (64 - PREFIX));
-    entry = load<u16>(tables + MORE + (prefix << 1));
-    const next = k + (entry >> 6);
-    // A block that ends without an EOB: what follows are no AC symbols.
-    if (entry == 0 || next > 63) {
-      return skipSlowly(scan, tables, at + used, k);
-    }
-    k = next;
-    used += entry & 31;
+    const more = <u32> load<u16>(tables + MORE + (prefix << 1));
+    const next = state + (more >> 5);
+    // Also where a block ends without an EOB: what follows are no AC symbols.
+    if (next & BEYOND) return skipSlowly(scan, tables, at + used, state);
+    state = next;
+    used += more & 31;
   }
   return at + used;
 }
@@ -394,13 +404,14 @@ function skipSlowly(scan: Scan, tables: usize, at: u32, k: u32): u32 {
   return at;
 }
 
-/** The entry of a block whose DC code is longer than a prefix; or 0. */
+/** The entry of a block whose DC is longer than a prefix; or 0. */
 function startSlowly(tables: usize, bits: u64): u32 {
   const symbol = symbolAt(tables + DC_CODES, <u32> (bits >> 48));
   const length = symbol >> 8, size = symbol & 255;
   if (length == 0 || size > 11) return 0;
   const isWhole = load<u32>(tables + AC_CODES + 64) == 0; // no AC codes
-  return length << 16 | size << 24 | (isWhole ? ENDED : 0) | length + size;
+  const value = differenceOf(bits, length, size), width = length + size;
+  return <u32> value << 18 | width << 13 | (isWhole ? ENDED : 0) | width;
 }
 
 @inline
@@ -498,6 +509,7 @@ function copyLumaRow(
   const written = field(scan, offsetof<Scan>("written"), row);
   const last = field(scan, offsetof<Scan>("last"), row);
   let out = load<u32>(written), copied = from, end = from, at = from;
+  let dc = scan.prediction, lastDc = load<i32>(last);
   for (let column: u32 = 0; column < wide; column++) {
     const bits = window(data, at);
     let entry = startOf(tables, bits);
@@ -505,29 +517,30 @@ function copyLumaRow(
       entry = startSlowly(tables, bits);
       if (!entry) return fail(scan, NO_CODE, at);
     }
-    const length = entry >> 16 & 31, size = entry >> 24;
-    const difference = differenceOf(bits, length, size);
-    const dc = scan.prediction += difference;
+    const difference = <i32> entry >> 18;
+    dc += difference;
     if (column < there && (column == 0 || all)) {
-      const wanted = dc - load<i32>(last);
+      const rest = at + (entry >> 13 & 31), wanted = dc - lastDc;
       if (row && mcuColumn == 0 && column == 0) {
         // The row above is not finished: `appendRows` writes this one.
         store<i32>(field(scan, offsetof<Scan>("first"), row), dc);
-        copied = at + length + size;
+        copied = rest;
       } else if (wanted != difference || all) {
-        out = copy(data, copied, at, top, out);
-        out = putDc(scan, top, out, wanted, at + length + size);
+        if (column) out = copy(data, copied, at, top, out);
+        out = putDc(scan, top, out, wanted, rest);
         if (out == BAD) return BAD;
-        copied = at + length + size;
+        copied = rest;
       }
     }
     at = skipRest(scan, tables, at, bits, entry);
     if (at == BAD) return BAD;
     if (column < there) {
       end = at;
-      store<i32>(last, dc);
+      lastDc = dc;
     }
   }
+  scan.prediction = dc;
+  store<i32>(last, lastDc);
   store<u32>(written, copy(data, copied, max(copied, end), top, out));
   return at;
 }
@@ -629,46 +642,48 @@ function recodeMcu(scan: Scan, from: u32, row: u32, column: u32): u32 {
  */
 export function checkBand(scan: Scan): bool {
   unstuff(scan, scan.from);
-  let at: u32 = 0, run: u32 = 0, restarts: u32 = 0;
-  let left = scan.interval ? scan.interval : 0xffffffff;
-  const blocks = scan.mcusWide * scan.mcusHigh;
-  for (let block: u32 = 0; block < blocks; block++) {
-    if (left == 0) {
-      if (run) return fail(scan, LONG_RUN, at) == BAD;
-      if (!restart(scan, at, restarts++)) return true;
-      at = 0;
-      left = scan.interval;
-    }
-    left--;
-    const mask = scan.masks + (<usize> block << 3);
-    if (run) {
-      run--;
-      if (scan.refines) at += passed(load<u64>(mask), scan.bandFirst, scan);
-    } else {
-      at = scan.refines
-        ? refineBlock(scan, mask, at)
-        : skipBlock(scan, mask, at);
-      if (at == BAD) return true;
-      run = scan.prediction; // see `endOfBand`
-      scan.prediction = 0;
-    }
-    if (at > scan.bits) return fail(scan, SHORT, at) == BAD;
+  let at: u32 = 0, restarts: u32 = 0, left = scan.mcusWide * scan.mcusHigh;
+  let mask = scan.masks;
+  for (;;) {
+    const count = scan.interval ? min(scan.interval, left) : left;
+    at = checkBlocks(scan, mask, mask + (<usize> count << 3));
+    if (at == BAD) return true;
+    left -= count;
+    if (!left) break;
+    mask += <usize> count << 3;
+    if (!restart(scan, at, restarts++)) return true;
   }
-  if (run) return fail(scan, LONG_RUN, at) == BAD;
-  if (scan.bits - at > 7) return fail(scan, LEFT_OVER, at) == BAD;
-  return false;
+  return scan.bits - at > 7 && fail(scan, LEFT_OVER, at) == BAD;
 }
 
-/** How many coefficients get a bit without a code, from one on. */
-@inline
-function passed(mask: u64, from: u32, scan: Scan): u32 {
-  return <u32> popcnt(mask & bandFrom(from, scan));
+/** Goes through the blocks of a restart interval. */
+function checkBlocks(scan: Scan, from: usize, end: usize): u32 {
+  const first = scan.bandFirst, last = scan.bandLast, refines = scan.refines;
+  const band = between(first, last);
+  let at: u32 = 0;
+  for (let mask = from; mask < end; mask += 8) {
+    at = refines
+      ? refineBlock(scan, mask, at, first, last)
+      : skipBlock(scan, mask, at, first, last);
+    if (at > scan.bits) return at == BAD ? BAD : fail(scan, SHORT, at);
+    if (!scan.run) continue;
+    const next = mask + (<usize> scan.run << 3);
+    if (next >= end) return fail(scan, LONG_RUN, at);
+    scan.run = 0;
+    if (!refines) mask = next;
+    else while (mask < next) {
+      mask += 8;
+      at += <u32> popcnt(load<u64>(mask) & band);
+    }
+    if (at > scan.bits) return fail(scan, SHORT, at);
+  }
+  return at;
 }
 
-/** The coefficients of a band from one on; k + 1 may be 64. */
+/** The coefficients of a band, as bits. */
 @inline
-function bandFrom(k: u32, scan: Scan): u64 {
-  return (<u64> -1 << k) * u64(k < 64) & (<u64> -1 >> (63 - scan.bandLast));
+function between(first: u32, last: u32): u64 {
+  return (<u64> -1 << first) & (<u64> -1 >> (63 - last));
 }
 
 /** A symbol, and its code's length above 8 bits; 0 where there is no code. */
@@ -683,55 +698,78 @@ function nextSymbol(tables: usize, bits: u64): u32 {
 @inline
 function endOfBand(scan: Scan, bits: u64, length: u32, size: u32): u32 {
   const more = <u32> (bits << length >> 1 >> (63 - size));
-  scan.prediction = (1 << size) - 1 + more;
+  scan.run = (1 << size) - 1 + more;
   return length + size;
 }
 
-function skipBlock(scan: Scan, mask: usize, from: u32): u32 {
-  const tables = scan.tables, last = scan.bandLast;
-  let at = from, k = scan.bandFirst, found = load<u64>(mask);
+@inline
+function skipBlock(
+  scan: Scan,
+  mask: usize,
+  from: u32,
+  first: u32,
+  last: u32,
+): u32 {
+  const tables = scan.tables, data = scan.data;
+  let at = from, k = first, found = load<u64>(mask);
+  let bits = window(data, at), used: u32 = 0;
   while (k <= last) {
-    const bits = window(scan.data, at);
-    const symbol = nextSymbol(tables, bits);
+    if (used > 27) { // 16 bits of a code and 14 of a run have to be there
+      at += used;
+      used = 0;
+      bits = window(data, at);
+    }
+    const here = bits << used, symbol = nextSymbol(tables, here);
     const length = symbol >> 8, run = symbol >> 4 & 15, size = symbol & 15;
-    if (length == 0 || size > 10) return fail(scan, NO_CODE, at);
+    if (length == 0 || size > 10) return fail(scan, NO_CODE, at + used);
     if (size == 0 && run < 15) {
-      at += endOfBand(scan, bits, length, run);
+      used += endOfBand(scan, here, length, run);
       break;
     }
+    used += length + size;
     k += run;
-    if (k > last) return fail(scan, LONG_BLOCK, at + length + size);
-    if (size) found |= <u64> 1 << k;
-    at += length + size;
+    if (k > last) return fail(scan, LONG_BLOCK, at + used);
+    found |= u64(size != 0) << k;
     k++;
   }
   store<u64>(mask, found);
-  return at;
+  return at + used;
 }
 
 /** G.1.2.3: of a run, only those are counted that were zero before. */
-function refineBlock(scan: Scan, mask: usize, from: u32): u32 {
-  const tables = scan.tables, last = scan.bandLast;
-  const before = load<u64>(mask);
-  let at = from, k = scan.bandFirst, found = before;
+@inline
+function refineBlock(
+  scan: Scan,
+  mask: usize,
+  from: u32,
+  first: u32,
+  last: u32,
+): u32 {
+  const tables = scan.tables, data = scan.data;
+  const before = load<u64>(mask) & between(first, last);
+  let at = from, k = first, found: u64 = 0;
   while (k <= last) {
-    const bits = window(scan.data, at);
-    const symbol = nextSymbol(tables, bits);
+    const bits = window(data, at), symbol = nextSymbol(tables, bits);
     const length = symbol >> 8, run = symbol >> 4 & 15, size = symbol & 15;
     if (length == 0 || size > 1) return fail(scan, NO_CODE, at);
     if (size == 0 && run < 15) {
-      at += endOfBand(scan, bits, length, run) + passed(before, k, scan);
+      at += endOfBand(scan, bits, length, run) +
+        <u32> popcnt(before & between(k, last));
       break;
     }
-    let zeros = ~before & bandFrom(k, scan);
-    for (let i: u32 = 0; i < run; i++) zeros &= zeros - 1;
-    if (zeros == 0) return fail(scan, LONG_BLOCK, at + length + size);
-    const place = <u32> ctz(zeros);
-    const between = bandFrom(k, scan) & ((<u64> 1 << place) - 1);
-    if (size) found |= <u64> 1 << place;
-    at += length + size + <u32> popcnt(before & between);
+    // Each that is passed and was not zero puts the place one further.
+    let place = k + run, passed: u32 = 0;
+    while (place <= last) {
+      const more = <u32> popcnt(before & between(k, place));
+      if (more == passed) break;
+      passed = more;
+      place = k + run + passed;
+    }
+    at += length + size + passed;
+    if (place > last) return fail(scan, LONG_BLOCK, at);
+    found |= <u64> size << place;
     k = place + 1;
   }
-  store<u64>(mask, found);
+  store<u64>(mask, load<u64>(mask) | found);
   return at;
 }
