@@ -442,9 +442,10 @@ async function startCodec(): Promise<Magick> {
  * call works as usual: a codec that crashed is started anew.
  *
  * Luma is ITU-R BT.601. Size, alpha, resolution, EXIF (with its orientation)
- * and XMP are kept, color profiles are not. JPEG keeps its quality, lossless
- * WebP stays lossless, GIF only has its color tables changed. A lossy WebP can
- * decode to a green that is one off: its decoders round that way.
+ * and XMP are kept, color profiles are not. Of a JPEG in YCbCr the luma is taken
+ * out without loss, another one keeps its quality; lossless WebP stays
+ * lossless, GIF only has its color tables changed. A lossy WebP can decode to a
+ * green that is one off: its decoders round that way.
  *
  * @param bytes A whole image file; it is not changed.
  * @param options The limit, in pixels.

@@ -608,7 +608,11 @@ function recode(
   const next = words[NEXT] - layout.input;
   const { result, stuffed } = streams;
   const view = memory(stuffed + 2 * written + SLACK);
-  const data = view.slice(stuffed, kernels.stuff(result, written, stuffed));
+  const stuffedEnd = kernels.stuff(result, written, stuffed);
+  // Behind a sequential scan of the luma nothing uses the memory any more.
+  const data = frame.isProgressive
+    ? view.slice(stuffed, stuffedEnd)
+    : view.subarray(stuffed, stuffedEnd);
   return { data, end: next, categories };
 }
 

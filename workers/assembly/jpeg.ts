@@ -30,8 +30,7 @@ const PREFIX: u32 = 13, ENTRIES: u32 = 1 << PREFIX;
  * So bits 5 to 12 can be added up: below 63 the block goes on, and where the
  * sum has bit 6 there was no entry, or symbols that go beyond the block.
  */
-const START: usize = 0; // u32: the block's first symbols, its DC included; or
-// u32, where there is no DC: one symbol, its code's length above 8 bits
+const START: usize = 0; // u32: the first symbols; for `checkBand` a single one
 const MORE: usize = START + ENTRIES * 4; // u16: AC symbols
 const DC_CODES: usize = MORE + ENTRIES * 2; // Codes
 const AC_CODES: usize = DC_CODES + 400; // Codes
@@ -686,6 +685,12 @@ function between(first: u32, last: u32): u64 {
   return (<u64> -1 << first) & (<u64> -1 >> (63 - last));
 }
 
+/** How many coefficients of a part of the band are not zero. */
+@inline
+function ones(mask: u64, first: u32, last: u32): u32 {
+  return <u32> popcnt(mask & between(first, last));
+}
+
 /** A symbol, and its code's length above 8 bits; 0 where there is no code. */
 @inline
 function nextSymbol(tables: usize, bits: u64): u32 {
@@ -748,28 +753,33 @@ function refineBlock(
   const tables = scan.tables, data = scan.data;
   const before = load<u64>(mask) & between(first, last);
   let at = from, k = first, found: u64 = 0;
+  let bits = window(data, at), used: u32 = 0;
   while (k <= last) {
-    const bits = window(data, at), symbol = nextSymbol(tables, bits);
+    if (used > 27) { // as in `skipBlock`
+      at += used;
+      used = 0;
+      bits = window(data, at);
+    }
+    const here = bits << used, symbol = nextSymbol(tables, here);
     const length = symbol >> 8, run = symbol >> 4 & 15, size = symbol & 15;
-    if (length == 0 || size > 1) return fail(scan, NO_CODE, at);
+    if (length == 0 || size > 1) return fail(scan, NO_CODE, at + used);
     if (size == 0 && run < 15) {
-      at += endOfBand(scan, bits, length, run) +
-        <u32> popcnt(before & between(k, last));
+      used += endOfBand(scan, here, length, run) + ones(before, k, last);
       break;
     }
     // Each that is passed and was not zero puts the place one further.
-    let place = k + run, passed: u32 = 0;
-    while (place <= last) {
-      const more = <u32> popcnt(before & between(k, place));
-      if (more == passed) break;
+    let passed = ones(before, k, min(k + run, last));
+    let more = ones(before, k, min(k + run + passed, last));
+    while (more != passed) {
       passed = more;
-      place = k + run + passed;
+      more = ones(before, k, min(k + run + passed, last));
     }
-    at += length + size + passed;
-    if (place > last) return fail(scan, LONG_BLOCK, at);
+    const place = k + run + passed;
+    used += length + size + passed;
+    if (place > last) return fail(scan, LONG_BLOCK, at + used);
     found |= <u64> size << place;
     k = place + 1;
   }
   store<u64>(mask, load<u64>(mask) | found);
-  return at;
+  return at + used;
 }
