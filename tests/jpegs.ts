@@ -514,6 +514,7 @@ function readScan(
     if (interval && i > 0 && i % interval === 0) {
       const code = bits.restart();
       if (code !== 0xd0 + (i / interval - 1 & 7)) throw new Error("restart");
+      if (state.run > 0) throw new Error("a run that is too long");
       predictions.fill(0);
       state.run = 0;
     }
@@ -531,6 +532,7 @@ function readScan(
       else if (last > 0) readBand(bits, block, band, ac, state);
     }
   }
+  if (state.run > 0) throw new Error("a run that is too long");
   return bits.at;
 }
 

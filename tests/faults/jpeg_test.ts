@@ -303,6 +303,43 @@ Deno.test("data after the end of a scan are refused, behind EOI dropped", () => 
   }
 });
 
+Deno.test("AC scans that go beyond a block or the last one are refused", () => {
+  const scans = [band([0], 0, 0), band([0], 1, 63, 0, 1)];
+  const empty = encodeJpeg(newPicture(8, 8, [[1, 1]]), { frame: 0xc2, scans });
+  /** One more scan, of a single code of one bit. */
+  const withScan = (symbol: number, high: number, ...data: number[]) => {
+    const codes = segment(0xc4, [0x10, 1, ...new Array(15).fill(0), symbol]);
+    const header = segment(0xda, [1, 1, 0, 1, 63, high << 4]);
+    const before = high ? empty : empty.subarray(0, placeOf(empty, 0xc4, 1));
+    const start = Array.from(high ? before.subarray(0, -2) : before);
+    return new Uint8Array([...start, ...codes, ...header, ...data, 255, 217]);
+  };
+  // A code and a sign: runs of fifteen zeros and a one.
+  const long = /block with too many coefficients/;
+  assertMatch(refusal(withScan(0xf1, 1, 0, 0), "refinement"), long);
+  assertMatch(refusal(withScan(0xf1, 0, 0, 0), "first"), long);
+  // EOB1, and a bit of how many: 2 blocks, of one.
+  const run = /run of blocks behind the end of a scan/;
+  assertMatch(refusal(withScan(0x10, 1, 0x3f), "run, refinement"), run);
+  assertMatch(refusal(withScan(0x10, 0, 0x3f), "run, first"), run);
+  // EOB0: nothing is wrong.
+  for (const high of [0, 1]) assert(grayJpeg(withScan(0, high, 0x7f)));
+});
+
+Deno.test("a block of a sequential scan that goes on too long is refused", () => {
+  const zeros = new Array(15).fill(0);
+  const empty = encodeJpeg(newPicture(8, 8, [[1, 1]]));
+  const start = empty.subarray(0, placeOf(empty, 0xc4));
+  const bytes = new Uint8Array([
+    ...start,
+    ...segment(0xc4, [0, 1, ...zeros, 0, 0x10, 1, ...zeros, 0xf1]),
+    ...segment(0xda, [1, 1, 0, 0, 63, 0]),
+    ...[0, 0, 0xff, 0xd9],
+  ]);
+  const cause = /block with too many coefficients at byte \d+$/;
+  assertMatch(refusal(bytes, "five runs of fifteen"), cause);
+});
+
 Deno.test("a JPEG that declares more pixels than it has data is refused", () => {
   const at = placeOf(GOOD.baseline, 0xc0);
   for (const name of ["baseline", "progressive"]) {
