@@ -13,6 +13,7 @@ import { sequential } from "../../mod.ts";
 import { randomFrom } from "../../workers/fixtures.ts";
 import { grayscale, service } from "../../workers/grayscale.ts";
 import { grayJpeg } from "../../workers/jpeg.ts";
+import * as kernels from "../../workers/kernels.wasm";
 import { namesIn, withFolder } from "../folders.ts";
 import {
   type Band,
@@ -347,6 +348,8 @@ Deno.test("a JPEG that declares more pixels than it has data is refused", () => 
     const frame = name === "baseline" ? at : placeOf(bytes, 0xc2);
     bytes.set([0xff, 0xff, 0xff, 0xff], frame + 5);
     assertMatch(refusal(bytes, name), /a scan's data end too early/);
+    // No room was made for what cannot be there.
+    assert(kernels.memory.buffer.byteLength < 1 << 24, name);
   }
   checkGood("huge sizes");
 });
