@@ -165,6 +165,14 @@ export const jobs = {
     Atomics.sub(counts, 0, 1);
     return ms;
   },
+  /** Waits until so many have come. */
+  meet: async (counter: Int32Array<SharedArrayBuffer>, count: number) => {
+    Atomics.add(counter, 0, 1);
+    while (Atomics.load(counter, 0) < count) {
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+    return count;
+  },
   isCancelled: async (ms: number) => {
     await new Promise((resolve) => setTimeout(resolve, ms));
     return cancelled();
