@@ -121,11 +121,11 @@ async function scan(printer: Printer): Promise<void> {
 }
 
 /**
- * Workers are asked for when scanning has taken so long, in ms: about what it
- * costs to start two. (With 10, 836 MiB in page cache took 471 ms instead of
- * 313 on two busy cores, and 20,000 small files 1608 instead of 1122.)
+ * Workers are asked for when scanning has taken so long, in ms: more than it
+ * costs to start two. (836 MiB in page cache took 380 ms on this thread alone,
+ * and 473 with two workers that were asked for after 100 ms.)
  */
-const PATIENCE = 100;
+const PATIENCE = 250;
 /** How often to see whether they have come, in ms. */
 const PAUSE = 4;
 /** A compressed file of more bytes is left to them. */
