@@ -125,7 +125,7 @@ async function scan(printer: Printer): Promise<void> {
  * costs to start two. (836 MiB in page cache took 380 ms on this thread alone,
  * and 473 with two workers that were asked for after 100 ms.)
  */
-const PATIENCE = 250;
+const PATIENCE = 400;
 /** How often to see whether they have come, in ms. */
 const PAUSE = 4;
 /** A compressed file of more bytes is left to them. */
