@@ -2116,9 +2116,13 @@ export class Pool<J extends Jobs> extends Runner<J> {
    */
   #died(hand: Hand): void {
     clearTimeout(hand.death);
+    // The first timer may be due already, as a message took its time; before
+    // the second one is, the loop has looked for more.
     hand.death = setTimeout(() => {
-      this.#counts.lost++;
-      this.#lost(hand);
+      hand.death = setTimeout(() => {
+        this.#counts.lost++;
+        this.#lost(hand);
+      });
     });
   }
 

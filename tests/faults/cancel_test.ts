@@ -488,6 +488,14 @@ poolTest(
   },
 );
 
+poolTest("Pool: what has timed out is not lost as well", async () => {
+  await using pool = new Pool(service, { size: 2 });
+  const items = [60_000, 200, 200, 200];
+  const options = { timeout: 300, settle: true } as const;
+  const outcomes = await pool.map("sleep", items, options);
+  assertEquals(outcomes.map(({ status }) => status[0]).join(""), "rfff");
+});
+
 runnerTest("an input is closed, whatever aborts its call", async (runner) => {
   const controllers = numbers(4).map(() => new AbortController());
   let closed = 0;

@@ -345,10 +345,10 @@ poolTest(
     await using pool = new Pool(service, { size: 1 });
     await pool.apply("double", [1]);
     for (let round = 0; round < 5; round++) {
-      const items = numbers(201).map((n): [number, number] => [n, 200]);
+      const items = numbers(3001).map((n): [number, number] => [n, 3000]);
       const options = {
         settle: true,
-        chunkSize: 201,
+        chunkSize: 3001,
         timeout: 60_000,
       } as const;
       const call = pool.starmap("exitOn", items, options);
