@@ -2279,6 +2279,12 @@ function check(
   options: object,
   rules: Record<string, Rule>,
 ): void {
+  if (typeof options !== "object" || options === null) {
+    throw new TypeError(
+      `Cannot ${what} as 'options' must be an object: ` +
+        `current value is ${textOf(options)}`,
+    );
+  }
   for (const [option, value] of Object.entries(options)) {
     if (!Object.hasOwn(rules, option)) {
       const known = Object.keys(rules).join(", ");

@@ -595,6 +595,12 @@ Deno.test("Pool: workers have the permissions that they are given", async () => 
 });
 
 runnerTest("options that do not exist are refused", async (runner) => {
+  for (const options of [null, 5, "size"]) {
+    const wrong = options as unknown as Record<never, never>;
+    const call = () => runner.map("double", [1], wrong);
+    await assertRejects(call, TypeError, "'options' must be an object");
+    assertThrows(() => new Pool(service, wrong), TypeError, "'options'");
+  }
   for (const options of [{ tiemout: 5 }, { toString: 1 }]) {
     const [name] = Object.keys(options);
     const wrong = options as Record<never, never>;
