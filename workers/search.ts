@@ -21,6 +21,8 @@ const HIT = 200;
 const FIRST = 0, ALL = 1;
 /** What the kernels may read after an end, in bytes. */
 const SLACK = 80;
+/** How many lines the kernel tells of at a time, and the size of each. */
+const LINES = 4096, LINE = 12;
 
 /**
  * What is wanted of a file: whether a keyword is in it (it stops at the first
@@ -306,10 +308,13 @@ export class Search {
   readonly #table = kernels.base();
   /** Where in the memory a block goes; what was kept is put before it. */
   readonly #block: number;
+  /** Where the kernel puts what it tells of lines, and after that their text. */
+  readonly #lines: number;
   /** Lines that begin here or later are another one's. */
   readonly #limit: number;
   /** The end of what was searched that is still of use, and where it begins. */
-  #kept = new Uint8Array(0);
+  #buffer = new Uint8Array(0);
+  #kept = this.#buffer;
   #offset: number;
   /** The unfinished line, where it is too long to be held. */
   #long?: { offset: number; keywords: Set<number> };
@@ -335,6 +340,7 @@ export class Search {
     this.#overlap = Math.min(Math.max(...longest), KEYWORD_MAX) - 1;
     this.#counts = counts;
     this.#block = this.#table + align(image.length) + LINE_MAX;
+    this.#lines = this.#block + BLOCK + SLACK;
     this.#limit = range.end ?? Infinity;
     this.#offset = range.offset;
     this.#skipping = range.skip ?? false;
@@ -343,7 +349,8 @@ export class Search {
   /** Where to put the next block, to spare a copy; valid until `add`. */
   get room(): Uint8Array {
     if (this.#room?.buffer === kernels.memory.buffer) return this.#room;
-    reserve(this.#block + BLOCK + SLACK);
+    // Of text there is no more than was searched, and a newline.
+    reserve(this.#lines + LINE * LINES + LINE_MAX + BLOCK + 1);
     return this.#room = memory.subarray(this.#block, this.#block + BLOCK);
   }
 
@@ -385,7 +392,7 @@ export class Search {
   /** Searches the last line where no newline ends it. */
   end(): void {
     if (this.#done || this.#skipping) return;
-    reserve(this.#block + SLACK);
+    if (!this.#room) return; // nothing came
     const from = this.#restore();
     if (this.#long) this.#endLong(this.#block);
     else this.#searchLines(from, this.#block, from);
@@ -453,21 +460,36 @@ export class Search {
 
   /** Searches whole lines of what is in the memory from `base` on. */
   #searchLines(from: number, to: number, base: number): void {
-    let counted = from;
-    for (let at = from; at < to && !this.#done;) {
-      const start = kernels.search(this.#table, at, to, FIRST);
-      if (start >= to) break;
-      const line = kernels.last(at, start);
-      const end = kernels.next(start, to);
-      at = end + 1;
-      if (this.#counts) this.#found.lines += kernels.count(counted, line);
-      counted = line;
-      this.#hit(this.#offset + line - base, end - line, () => {
-        this.#copy(line, end);
-        return this.#seenIn(line, end);
-      });
+    const found = this.#found;
+    if (this.#query.mode === "count") {
+      found.count += kernels.collect(this.#table, from, to, -1, 0, 0, 0);
+      return;
     }
-    if (this.#counts) this.#found.lines += kernels.count(counted, to);
+    const room = this.#query.mode === "found" ? 1 : LINES;
+    let at = from;
+    for (let told = room; told === room && at < to && !this.#done;) {
+      const [lines, text] = [this.#lines, this.#lines + LINE * LINES];
+      told = kernels.collect(this.#table, at, to, room, lines, text, LINE_MAX);
+      at = this.#takeLines(told, at, base);
+      if (told > 0 && at <= to) found.lines++; // the newline of the last one
+    }
+    if (this.#counts && at < to) found.lines += kernels.count(at, to);
+  }
+
+  /** Takes over lines that the kernel has told of; says where they end. */
+  #takeLines(told: number, at: number, base: number): number {
+    const found = this.#found;
+    const words = new Uint32Array(memory.buffer, this.#lines, 3 * told);
+    let length = 0;
+    for (let i = 0; i < words.length; i += 3) {
+      const start = words[i], end = words[i + 1];
+      found.lines += words[i + 2];
+      this.#hit(this.#offset + start - base, end - start, this.#seenIn(start, end));
+      if (end - start <= LINE_MAX) length += end - start + 1;
+      at = end + 1;
+    }
+    this.#append(length);
+    return at;
   }
 
   /** Which keywords are in a range, in order. */
@@ -480,32 +502,32 @@ export class Search {
       .sort((a, b) => a - b);
   }
 
-  #copy(from: number, end: number): void {
-    const length = end - from;
-    if (length > LINE_MAX) return;
-    const need = this.#textLength + length + 1;
+  /** Takes over the text of lines that the kernel has told of. */
+  #append(length: number): void {
+    const need = this.#textLength + length;
     if (need > this.#text.length) {
       const grown = new Uint8Array(Math.max(1024, 2 * need));
       grown.set(this.#text.subarray(0, this.#textLength));
       this.#text = grown;
     }
-    this.#text.set(memory.subarray(from, end), this.#textLength);
-    this.#text[need - 1] = 10;
+    const at = this.#lines + LINE * LINES;
+    this.#text.set(memory.subarray(at, at + length), this.#textLength);
     this.#textLength = need;
     this.#weight += length;
   }
 
-  #hit(offset: number, length: number, keywords: () => number[]): void {
-    this.#found.count++;
+  #hit(offset: number, length: number, keywords: number[]): void {
     const { mode } = this.#query;
+    const found = this.#found;
+    found.count++;
     if (mode === "count") return;
     if (mode === "found") this.#done = true;
     this.#weight += HIT;
-    const { lines, hits = this.#found.hits = newHits() } = this.#found;
-    hits.lines.push(lines);
+    const hits = found.hits ??= newHits();
+    hits.lines.push(found.lines);
     hits.offsets.push(offset);
     hits.lengths.push(length);
-    hits.keywords.push(indexOfSet(hits.sets, keywords()));
+    hits.keywords.push(indexOfSet(hits.sets, keywords));
   }
 
   #beginLong(from: number, start: number, end: number): void {
@@ -531,7 +553,7 @@ export class Search {
     const from = this.#block - this.#kept.length;
     const length = this.#offset + end - from - offset;
     if (keywords.size > 0) {
-      this.#hit(offset, length, () => [...keywords].sort((a, b) => a - b));
+      this.#hit(offset, length, [...keywords].sort((a, b) => a - b));
     }
     if (this.#counts) this.#found.lines++;
   }
@@ -539,7 +561,13 @@ export class Search {
   /** Keeps `kept` to `end` of what is in the memory for the next block. */
   #keep(from: number, kept: number, end: number): void {
     this.#offset += kept - from;
-    this.#kept = memory.slice(kept, end);
+    // Into the same buffer: to allocate one for each block keeps V8 busy.
+    const length = end - kept;
+    if (length > this.#buffer.length) {
+      this.#buffer = new Uint8Array(Math.max(1024, 2 * length));
+    }
+    this.#kept = this.#buffer.subarray(0, length);
+    this.#kept.set(memory.subarray(kept, end));
   }
 }
 

@@ -13,4 +13,4 @@ export {
   stuff,
   tablesSize,
 } from "./jpeg";
-export { base, count, last, next, search } from "./logscan";
+export { base, collect, count, last, next, search } from "./logscan";

@@ -34,9 +34,60 @@ class Table {
   nibbles: usize;
 }
 
+/** A line with a needle, as `collect` tells of it. */
+@unmanaged
+class Line {
+  /** Where it begins, and where its newline is. */
+  start: usize;
+  end: usize;
+  /** How many newlines come before it; of later lines: since the last one. */
+  newlines: u32;
+}
+
 /** Where the memory is free from. */
 export function base(): usize {
   return (__heap_base + 15) & ~15;
+}
+
+/**
+ * Finds the lines with a needle, `room` at most, in a range of whole lines.
+ *
+ * A `Line` for each goes to `lines`, and the lines themselves to `text`, each
+ * with a newline, but for those that are longer than `longest`. Where `lines`
+ * is 0, they are only counted.
+ */
+export function collect(
+  table: Table,
+  from: usize,
+  end: usize,
+  room: u32,
+  lines: usize,
+  text: usize,
+  longest: u32,
+): u32 {
+  let counted = from;
+  let found: u32 = 0;
+  for (let at = from; at < end && found < room; found++) {
+    const hit = search(table, at, end, false);
+    if (hit >= end) break;
+    const newline = next(hit, end);
+    if (lines) {
+      const line = changetype<Line>(lines + found * offsetof<Line>());
+      const start = last(at, hit);
+      line.start = start;
+      line.end = newline;
+      line.newlines = count(counted, start);
+      counted = start;
+      const length = newline - start;
+      if (length <= longest) {
+        memory.copy(text, start, length);
+        store<u8>(text + length, 10);
+        text += length + 1;
+      }
+    }
+    at = newline + 1;
+  }
+  return found;
 }
 
 /**
