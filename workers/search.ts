@@ -104,7 +104,7 @@ function newNeedle(
     ignoreCase && /[a-z]/i.test(String.fromCharCode(byte)) ? 0x20 : 0
   );
   bytes.forEach((byte, i) => bytes[i] = byte | blind[i]);
-  const rarest = several ? rarestTriple(bytes) : rarestPair(bytes);
+  const rarest = several ? rarestPrint(bytes) : rarestPair(bytes);
   return { keyword, bytes, blind, first: rarest[0], second: rarest[1] };
 }
 
@@ -121,12 +121,15 @@ function rarestPair(bytes: Uint8Array): [number, number] {
   return [first, second];
 }
 
-/** Where the rarest three bytes in a row begin. */
-function rarestTriple(bytes: Uint8Array): [number, number] {
-  const rank = (i: number) =>
-    FREQUENCY[bytes[i]] + FREQUENCY[bytes[i + 1]] + FREQUENCY[bytes[i + 2]];
+/** Where the rarest fingerprint begins: of 4 bytes in a row, or all there are. */
+function rarestPrint(bytes: Uint8Array): [number, number] {
+  const rank = (i: number) => {
+    let sum = 0;
+    for (const byte of bytes.subarray(i, i + PRINT)) sum += FREQUENCY[byte];
+    return sum;
+  };
   let first = 0;
-  for (let i = 1; i + 2 < bytes.length; i++) {
+  for (let i = 1; i + PRINT <= bytes.length; i++) {
     if (rank(i) < rank(first)) first = i;
   }
   return [first, first];
@@ -142,7 +145,7 @@ interface Compiled {
   keywords: number[];
 }
 
-const NEEDLE = 24, BUCKETS = 8, NIBBLES = 3 * 2 * 16;
+const NEEDLE = 24, BUCKETS = 8, PRINT = 4, NIBBLES = PRINT * 2 * 16;
 
 const align = (size: number) => (size + 15) & ~15;
 
@@ -188,7 +191,7 @@ function compile({ keywords, ignoreCase }: Query): Compiled {
 }
 
 function compareFingerprints(a: Needle, b: Needle): number {
-  for (let i = 0; i < 3; i++) {
+  for (let i = 0; i < PRINT; i++) {
     const order = (a.bytes[a.first + i] ?? 0) - (b.bytes[b.first + i] ?? 0);
     if (order !== 0) return order;
   }
@@ -202,7 +205,7 @@ function addNibbles(
   { bytes, blind, first }: Needle,
   bit: number,
 ): void {
-  for (let i = 0; i < 3; i++) {
+  for (let i = 0; i < PRINT; i++) {
     const low = at + 32 * i, high = low + 16;
     if (first + i >= bytes.length) {
       for (let k = low; k < high + 16; k++) image[k] |= bit;
@@ -484,7 +487,11 @@ export class Search {
     for (let i = 0; i < words.length; i += 3) {
       const start = words[i], end = words[i + 1];
       found.lines += words[i + 2];
-      this.#hit(this.#offset + start - base, end - start, this.#seenIn(start, end));
+      this.#hit(
+        this.#offset + start - base,
+        end - start,
+        this.#seenIn(start, end),
+      );
       if (end - start <= LINE_MAX) length += end - start + 1;
       at = end + 1;
     }
