@@ -91,6 +91,7 @@ async function main(args: string[]): Promise<number> {
 /** Scans what was named, in parallel, while more of it is being found. */
 async function scan(printer: Printer): Promise<void> {
   const { flags, options } = printer;
+  const ahead: string[] = [];
   const names: string[] = [];
   const progress = new Progress("files", flags.is.quiet);
   let found = 0;
@@ -98,17 +99,22 @@ async function scan(printer: Printer): Promise<void> {
     for await (
       const { path, name, error } of findFiles(flags.paths, undefined, true)
     ) {
-      if (error === undefined) {
-        names.push(name);
-        progress.expect(++found);
-        yield path;
-      } else printer.failed(name, error);
+      if (error !== undefined) {
+        printer.failed(name, error);
+        continue;
+      }
+      names.push(name);
+      progress.expect(++found);
+      ahead.push(path);
+      if (ahead.length > AHEAD) yield ahead.shift()!;
     }
+    while (ahead.length > 0) yield ahead.shift()!;
   };
-  await using runner = new LatePool(options, flags.number.workers);
+  await using runner = new Crew(options, ahead, flags.number.workers);
   const reports = scanLogs(runner, paths(), {
     ...options,
     parts: flags.is.lines,
+    regular: true,
   });
   for await (const report of reports) {
     await printer.scanned(report, names[0]);
@@ -120,101 +126,152 @@ async function scan(printer: Printer): Promise<void> {
   printer.end();
 }
 
+/** How many files are found before the first is scanned, to see what comes. */
+const AHEAD = 500;
 /**
- * Workers are asked for when scanning has taken so long, in ms: more than it
- * costs to start two. (836 MiB in page cache took 380 ms on this thread alone,
- * and 473 with two workers that were asked for after 100 ms.)
+ * Workers are asked for when so much is known to be left for this thread, or
+ * when it has worked so long, in ms. To start one holds it up for 35 ms.
  */
-const PATIENCE = 400;
-/** How often to see whether they have come, in ms. */
-const PAUSE = 4;
-/** A compressed file of more bytes is left to them. */
-const HEAVY = 2 << 20;
+const WORTH = 100, PATIENCE = 200;
+/** How long this thread leaves messages of workers unread, in ms. */
+const DEAF = 2;
+/** How many outcomes of this thread wait for those of workers, at most. */
+const HELD = 16;
 
 /**
- * Scans on this thread until workers have started, and starts none for what is
- * done sooner: in that time one thread scans hundreds of megabytes.
+ * This thread, and workers beside it as soon as they are worth their start: it
+ * scans hundreds of megabytes in the time that takes.
  */
-class LatePool implements LogRunner, AsyncDisposable {
+class Crew implements LogRunner, AsyncDisposable {
   readonly #query: Query;
-  readonly #size?: number;
+  readonly #ahead: string[];
+  readonly #size: number;
   readonly #here = sequential(service);
-  #paused = performance.now();
-  #patience = this.#paused + PATIENCE;
+  readonly #turns = new Turns();
   #pool?: Pool<LogJobs>;
-  #started?: Promise<unknown>;
   #isReady = false;
+  /** How long this thread has worked, in ms, and on how many spans. */
+  #worked = 0;
+  #spans = 0;
 
-  constructor(query: Query, size?: number) {
+  /**
+   * @param query What workers will be asked, to see that they have started
+   * @param ahead The files that are waiting, as far as is known
+   * @param size How many threads work, this one included
+   */
+  constructor(
+    query: Query,
+    ahead: string[],
+    size: number = navigator.hardwareConcurrency,
+  ) {
     this.#query = query;
+    this.#ahead = ahead;
     this.#size = size;
   }
 
   // Typed as a runner's; what they pass on they need not understand.
   readonly apply =
     ((job: never, args: never, options: never) =>
-      (this.#isReady ? this.#pool! : this.#here)
-        .apply(job, args, options)) as LogRunner["apply"];
+      this.#here.apply(job, args, options)) as LogRunner["apply"];
 
   readonly imap =
     ((job: never, items: Items<never>, options: never) =>
       this.#imap(job, items, options)) as LogRunner["imap"];
 
+  /** Outcomes in the order of the items, whoever takes which. */
   async *#imap(job: never, items: Items<never>, options: never) {
     const source = async function* () {
       yield* items;
     }();
-    const held: never[] = [];
-    yield* this.#here.imap(job, this.#untilReady(source, held), options);
-    if (this.#pool) yield* this.#pool.imap(job, rest(source, held), options);
-  }
-
-  /** The first items: until workers have started, or one is much work. */
-  async *#untilReady(source: AsyncIterator<never>, held: never[]) {
-    while (!await this.#looked()) {
+    /** Of the items under way, in their order: whether they are ours. */
+    const ours: boolean[] = [];
+    const held: unknown[] = [];
+    let ended = false;
+    const pull = async (isOurs: boolean) => {
       const { done, value } = await source.next();
-      if (done) return;
-      if (!isHeavy(value)) yield value;
-      else return held.push(value), this.#start();
+      if (done) ended = true;
+      else ours.push(isOurs);
+      return value;
+    };
+    const theirs = async function* () {
+      for (let item; (item = await pull(false)) !== undefined;) yield item;
+    };
+    let outcomes: AsyncGenerator<unknown> | undefined;
+    let reply: Promise<void> | undefined;
+    let replied: IteratorResult<unknown> | undefined;
+    for (;;) {
+      if (this.#isReady && !reply) {
+        outcomes ??= this.#pool!.imap(job, theirs(), options);
+        reply = outcomes.next().then((result) => void (replied = result));
+        reply.catch(() => {}); // of one that nobody waits for any more
+      }
+      if (ours[0] === true && held.length > 0) {
+        ours.shift();
+        yield held.shift() as never;
+      } else if (ours[0] === false && replied) {
+        ours.shift();
+        const { value } = replied;
+        reply = replied = undefined;
+        yield value as never;
+      } else if (!ended && held.length < HELD) {
+        const item = await pull(true);
+        if (item === undefined) continue;
+        held.push(await this.#work(job, item, options));
+        await this.#turns.take();
+      } else if (ours.length > 0) await reply;
+      else return;
     }
   }
 
-  /** Looks whether workers have started, if it is time to. */
-  async #looked(): Promise<boolean> {
-    const now = performance.now();
-    if (now > this.#patience) this.#start();
-    if (!this.#started || now < this.#paused + PAUSE) return this.#isReady;
-    await new Promise((resolve) => setTimeout(resolve)); // lets messages in
-    this.#paused = performance.now();
-    return this.#isReady;
+  async #work(job: never, item: never, options: never): Promise<unknown> {
+    const start = performance.now();
+    const outcome = await this.#here.apply(job, [item] as never, options);
+    this.#worked += performance.now() - start;
+    const { spans = [], behind = 0 } = item as Partial<Batch>;
+    this.#spans += spans.length;
+    const left = this.#worked / this.#spans * (behind + this.#ahead.length);
+    if (left > WORTH || this.#worked > PATIENCE) this.#start();
+    return outcome;
   }
 
   #start(): void {
-    this.#pool ??= new Pool(service, { size: this.#size });
-    const ready = () => this.#isReady = true;
-    // A pool that cannot start says so of each item.
-    this.#started ??= this.#pool.apply("scanSpans", [
-      { spans: [], query: this.#query },
-    ]).then(
-      ready,
-      ready,
+    if (this.#pool || this.#size === 1) return;
+    this.#pool = new Pool(service, { size: this.#size - 1 });
+    this.#pool.apply("scanSpans", [{ spans: [], query: this.#query }]).then(
+      () => this.#isReady = true,
+      () => {}, // none could be started: this thread goes on alone
     );
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#turns.close();
     await this.#pool?.terminate();
   }
 }
 
-async function* rest(source: AsyncIterator<never>, held: never[]) {
-  yield* held;
-  for (let next; !(next = await source.next()).done;) yield next.value;
-}
+/** Turns of the event loop; `setTimeout` would take 2 ms, a message 30 µs. */
+class Turns {
+  readonly #channel = new MessageChannel();
+  #last = performance.now();
+  #resolve = () => {};
 
-function isHeavy({ spans = [] }: Partial<Batch>): boolean {
-  return spans.some(({ path, start, end = start }) =>
-    path.endsWith(".gz") && end - start > HEAVY
-  );
+  constructor() {
+    this.#channel.port1.onmessage = () => this.#resolve();
+  }
+
+  /** Lets messages in, if it is time to. */
+  async take(): Promise<void> {
+    if (performance.now() < this.#last + DEAF) return;
+    await new Promise<void>((resolve) => {
+      this.#resolve = resolve;
+      this.#channel.port2.postMessage(0);
+    });
+    this.#last = performance.now();
+  }
+
+  close(): void {
+    this.#channel.port1.close();
+  }
 }
 
 /** Scans sequentially and in parallel, and tells what that brought. */
@@ -303,7 +360,7 @@ async function collect(
 /** Prints reports as the flags want them, and keeps the exit status. */
 class Printer {
   readonly flags: Flags;
-  readonly options: Required<Omit<ScanOptions, "parts">>;
+  readonly options: Required<Omit<ScanOptions, "parts" | "regular">>;
   #found = false;
   #trouble = false;
   /** Whether part of the file's report is printed already. */

@@ -30,7 +30,7 @@ export type { Mode, Query } from "./search.ts";
 const SPAN = 16 << 20;
 /** Files travel together up to so many bytes, and so many files. */
 const BATCH = 4 << 20, BATCH_FILES = 64;
-/** What a compressed byte is taken for, as decompressing is slow. */
+/** What a byte of a .gz is taken for, as decompressing is slow. */
 const GZIP_WEIGHT = 16;
 /** The path of standard input. */
 const STDIN = "-";
@@ -48,6 +48,12 @@ export interface ScanOptions {
    * reports, all but the last with `more`. Else all are held until the end.
    */
   parts?: boolean;
+  /**
+   * Whether it is known that the paths are regular files, as from a walk. Else
+   * each is asked for first, as to open a FIFO would wait for its writer; for
+   * many small files that takes a third of the time.
+   */
+  regular?: boolean;
 }
 
 /** A line with a keyword in it. */
@@ -90,7 +96,7 @@ export interface Span {
   path: string;
   /** Where the span begins, in bytes. */
   start: number;
-  /** Where it ends, in bytes; absent for the end of the file. */
+  /** Where it ends, in bytes; absent where the file's size is not known yet. */
   end?: number;
 }
 
@@ -104,6 +110,10 @@ export interface SpanReport extends Found {
   next?: number;
   /** Set when it was decoded on the way: going on means to decode it anew. */
   decoded?: true;
+  /** The file's size, where it goes on behind a span without an end. */
+  size?: number;
+  /** Set when it was not searched: the job had enough with those before it. */
+  undone?: true;
 }
 
 // Plan
@@ -165,25 +175,21 @@ export async function* scanLogs(
   };
   const trouble = refusal(query);
   if (trouble) throw new RangeError(`Cannot search as ${trouble}`);
-  const scan: Scan = { runner, query, parts: options.parts ?? false };
-  const plans: Plan[] = [];
-  const batches: Planned[][] = [];
-  const jobs = planBatches(paths, plans, batches, query);
-  // Each outcome belongs to the oldest batch that still waits for one.
-  for await (
-    const outcome of runner.imap("scanSpans", jobs, { settle: true })
-  ) {
-    for (const [i, planned] of batches.shift()!.entries()) {
-      if (plans[0].left === 0) yield* finished(scan, plans);
-      const found = spanOf(outcome, i);
-      // Not by way of a generator, for the many that have no more to give.
-      if (isWhole(planned, found)) {
-        planned.plan.left = 0;
-        addTo(planned.plan, found, query);
-      } else yield* mergeSpan(scan, planned, found);
-    }
-  }
-  yield* finished(scan, plans);
+  const scan: Scan = {
+    runner,
+    query,
+    parts: options.parts ?? false,
+    regular: options.regular ?? false,
+    plans: [],
+    todo: [],
+    batches: [],
+    files: 0,
+    weight: 0,
+  };
+  yield* scanBatches(scan, planBatches(scan, paths));
+  // What came up when the last paths were under way already.
+  while (scan.todo.length > 0) yield* scanBatches(scan, planBatches(scan, []));
+  yield* finished(scan);
 }
 
 /**
@@ -221,94 +227,107 @@ export function refusal(
   }
 }
 
-/** What does not change from file to file. */
+/** A scan under way. */
 interface Scan {
   runner: LogRunner;
   query: Query;
   parts: boolean;
+  regular: boolean;
+  /** The files whose reports have not been given, in order. */
+  plans: Plan[];
+  /** What is to be searched before more paths are asked for. */
+  todo: Planned[];
+  /** What is under way, in the order of its outcomes. */
+  batches: Planned[][];
+  /** How many files have been searched, and how much that was. */
+  files: number;
+  weight: number;
 }
 
-/** Plans files and puts their spans into batches, one for a job. */
+/** Puts files and spans into batches, one for a job. */
 async function* planBatches(
+  scan: Scan,
   paths: Items<string>,
-  plans: Plan[],
-  batches: Planned[][],
-  query: Query,
 ): AsyncGenerator<Batch, void, void> {
   let batch: Planned[] = [];
-  let weight = 0;
-  // The first ones are small, so that all workers have something soon.
-  let most = 1;
-  const ready = (): Batch => {
-    batches.push(batch);
-    const spans = batch.map(({ span }) => span);
-    batch = [];
-    weight = 0;
-    most = Math.min(BATCH_FILES, 2 * most);
-    return { spans, query };
-  };
   for await (const path of paths) {
+    yield* planRests(scan);
     const report = { path, found: false, count: 0, bytes: 0, hits: [] };
     const plan: Plan = { report, left: 0, lines: 0 };
-    plans.push(plan);
-    for (const span of planSpans(plan)) {
-      // Found already: the rest need not be searched.
-      if (query.mode === "found" && report.found) {
-        plan.left--;
-        continue;
-      }
-      batch.push({ plan, span });
-      weight += weightOf(span);
-      if (batch.length >= most || weight >= BATCH) yield ready();
+    scan.plans.push(plan);
+    if (path === STDIN) continue;
+    plan.left = 1;
+    batch.push({ plan, span: { path, start: 0 } });
+    if (batch.length < filesTogether(scan)) continue;
+    yield newBatch(scan, batch);
+    batch = [];
+  }
+  if (batch.length > 0) yield newBatch(scan, batch);
+  yield* planRests(scan);
+}
+
+/** Batches of what is to be done before new files. */
+function* planRests(scan: Scan): Generator<Batch, void, void> {
+  const { todo, query } = scan;
+  for (let next; (next = todo.shift());) {
+    // Found already: the rest need not be searched.
+    if (query.mode === "found" && next.plan.report.found) next.plan.left--;
+    else yield newBatch(scan, [next]);
+  }
+}
+
+function newBatch(scan: Scan, batch: Planned[]): Batch {
+  const { batches, query, regular, todo } = scan;
+  batches.push(batch);
+  const spans = batch.map(({ span }) => span);
+  return { spans, query, regular, behind: todo.length };
+}
+
+/** How many files are as much as a batch should be: one until that is known. */
+function filesTogether({ files, weight }: Scan): number {
+  if (files === 0) return 1;
+  return Math.min(BATCH_FILES, Math.floor(BATCH * files / (weight + 1)));
+}
+
+function weightOf(path: string, bytes: number): number {
+  return path.endsWith(".gz") ? GZIP_WEIGHT * bytes : bytes;
+}
+
+/** Runs batches, and gives the reports that they complete. */
+async function* scanBatches(
+  scan: Scan,
+  jobs: AsyncIterable<Batch>,
+): AsyncGenerator<Report, void, void> {
+  const { runner, plans, batches } = scan;
+  // Each outcome belongs to the oldest batch that still waits for one.
+  for await (
+    const outcome of runner.imap("scanSpans", jobs, { settle: true })
+  ) {
+    const undone: Planned[] = [];
+    for (const [i, planned] of batches.shift()!.entries()) {
+      if (plans[0].left === 0) yield* finished(scan);
+      const found = spanOf(outcome, i);
+      if (found.undone) undone.push(planned);
+      // Not by way of a generator, for the many that have no more to give.
+      else if (isWhole(planned, found)) {
+        planned.plan.left = 0;
+        addTo(scan, planned.plan, found);
+      } else yield* mergeSpan(scan, planned, found);
     }
+    scan.todo.unshift(...undone);
   }
-  if (batch.length > 0) yield ready();
-}
-
-function weightOf({ path, start, end = start }: Span): number {
-  return (end - start) * (path.endsWith(".gz") ? GZIP_WEIGHT : 1);
-}
-
-function planSpans(plan: Plan): Span[] {
-  const { path } = plan.report;
-  if (path === STDIN) return [];
-  try {
-    const cuts = planCuts(path);
-    plan.left = cuts.length;
-    return cuts;
-  } catch (error) {
-    plan.report.error = causeOf(error);
-    return [];
-  }
-}
-
-/** Decides where to cut a file; what has to be decoded stays whole. */
-function planCuts(path: string): Span[] {
-  // Not awaited: for 20,000 small files that would take longer than the rest.
-  const { size, isFile, isDirectory } = Deno.statSync(path);
-  if (isDirectory) throw new Error("Is a directory");
-  // Opening a FIFO would wait for a writer.
-  if (!isFile) throw new Error("Not a regular file");
-  // In /proc and the like there is more than nothing in a file of no size.
-  if (size === 0) return [{ path, start: 0 }];
-  if (size <= SPAN) return [{ path, start: 0, end: size }];
-  using file = Deno.openSync(path);
-  const head = new Uint8Array(10);
-  file.readSync(head);
-  if (encodingOf(head)) return [{ path, start: 0, end: size }];
-  return cutsOf(path, size);
 }
 
 /**
- * What is written meanwhile is not searched: it could go on for ever, where the
- * hits are written into the same folder.
+ * Cuts what is left of a file. What is written meanwhile is not searched: it
+ * could go on for ever, where the hits are written into the same folder.
  */
-function cutsOf(path: string, size: number): Span[] {
-  return Array.from({ length: Math.ceil(size / SPAN) }, (_, i) => ({
-    path,
-    start: i * SPAN,
-    end: Math.min(size, (i + 1) * SPAN),
-  }));
+function cutsOf(path: string, from: number, size: number): Span[] {
+  const cuts: Span[] = [];
+  for (let start = from; start < size; start += SPAN) {
+    cuts.push({ path, start, end: Math.min(size, start + SPAN) });
+  }
+  return cuts;
 }
 
 // Scan
@@ -319,28 +338,33 @@ export interface Batch {
   spans: Span[];
   /** What for. */
   query: Query;
+  /** Whether it is known that these are regular files. */
+  regular?: boolean;
+  /** How many spans wait behind these, as far as is known: for the runner. */
+  behind?: number;
 }
 
 /**
  * Searches spans of files.
  *
  * What cannot be opened, read or decompressed has the cause in its report,
- * beside what was found before. When there are many hits, spans are not searched
- * to their end, or not at all: their reports say where to go on.
+ * beside what was found before. Where the first ones are much, or have many
+ * hits, the others are left undone. With very many hits a span is not searched
+ * to its end: its report says where to go on.
  *
  * @param batch What to search, and for what
  * @returns What was found, span by span
  */
 export async function scanSpans(
-  { spans, query }: Batch,
+  { spans, query, regular = false }: Batch,
 ): Promise<SpanReport[]> {
   const reports: SpanReport[] = [];
   let weight = 0;
   for (const span of spans) {
     const report = weight > BATCH
-      ? { ...emptyReport(), next: span.start }
-      : await scanSpan(span, query);
-    weight += weightOfHits(report);
+      ? { ...emptyReport(), undone: true as const }
+      : await scanSpan(span, query, regular);
+    weight += weightOf(span.path, report.bytes) + weightOfHits(report);
     reports.push(report);
   }
   return reports;
@@ -350,13 +374,24 @@ function weightOfHits({ hits }: Found): number {
   return hits ? hits.text.length + 100 * hits.lines.length : 0;
 }
 
-async function scanSpan(span: Span, query: Query): Promise<SpanReport> {
+async function scanSpan(
+  span: Span,
+  query: Query,
+  regular: boolean,
+): Promise<SpanReport> {
   try {
+    if (!regular && span.start === 0) checkRegular(span.path);
     using file = Deno.openSync(span.path);
     return scanPlain(file, span, query) ?? await scanDecoded(file, span, query);
   } catch (error) {
     return { ...emptyReport(), error: causeOf(error) };
   }
+}
+
+function checkRegular(path: string): void {
+  const { isFile, isDirectory } = Deno.statSync(path);
+  if (isDirectory) throw new Error("Is a directory");
+  if (!isFile) throw new Error("Not a regular file");
 }
 
 /** Searches a span as it is; gives nothing where it has to be decoded first. */
@@ -367,39 +402,52 @@ function scanPlain(
 ): SpanReport | undefined {
   // The newline before a later span tells whether a line begins with it.
   let position = Math.max(0, start - 1);
-  const range = { offset: position, skip: position < start, end };
-  const search = new Search(query, range, query.mode === "lines");
+  const limit = end ?? SPAN;
+  const range = { offset: position, skip: position < start, end: limit };
+  const search = new Search(query, range, query.mode !== "count");
   let error: string | undefined;
+  let wanted = true;
+  let ended = false;
+  let blocks = 0;
   if (position > 0) file.seekSync(position, Deno.SeekMode.Start);
   try {
-    for (let wanted = true; wanted && !search.full;) {
-      const most = sizeOfRead(position, end);
+    for (; wanted && !search.full; blocks++) {
+      const most = sizeOfRead(position, limit);
       const n = file.readSync(search.room.subarray(0, most));
       if (n === null) {
         if (position < (end ?? 0)) error = "it shrank while it was searched";
+        ended = true;
         break;
       }
       const block = search.room.subarray(0, n);
       if (position === 0 && encodingOf(block)) return;
+      // For the first hit it is cheaper to count when there is one.
+      if (blocks > 0 && query.mode === "found") search.counts = false;
       position += n;
       wanted = search.add(block);
     }
   } catch (thrown) {
     error = causeOf(thrown);
   }
-  const next = search.full ? search.next : undefined;
+  const next = wanted && search.full ? search.next : undefined;
   if (next === undefined) search.end();
-  const bytes = (next ?? Math.min(position, end ?? position)) - start;
   const found = search.take();
-  // Only now is the number of the first hit's line of interest.
-  if (query.mode === "found" && found.hits && start === 0) {
+  if (query.mode === "found" && found.hits && start === 0 && blocks > 1) {
     found.hits.lines[0] = newlinesIn(file, 0, found.hits.offsets[0]);
   }
-  return { ...found, bytes, error, next };
+  const isOpen = end === undefined;
+  const to = isOpen && ended ? position : Math.min(position, limit);
+  const report: SpanReport = { ...found, bytes: to - start, error, next };
+  if (next !== undefined) report.bytes = next - start;
+  else if (isOpen && position >= limit && !ended) {
+    const { size } = file.statSync();
+    if (size > limit) report.size = size;
+  }
+  return report;
 }
 
 /** Up to the span's end, then for the rest of its last line. */
-function sizeOfRead(position: number, end = Infinity): number {
+function sizeOfRead(position: number, end: number): number {
   return position < end ? end - position : LINE_MAX;
 }
 
@@ -530,20 +578,22 @@ export async function* readPart(
 // Merge
 
 /** Whether a file is of one span, and that was searched to its end. */
-function isWhole({ span, plan }: Planned, { next }: SpanReport): boolean {
-  return span.start === 0 && plan.left === 1 && next === undefined;
+function isWhole({ plan }: Planned, { next, size }: SpanReport): boolean {
+  return plan.left === 1 && plan.report.bytes === 0 &&
+    next === undefined && size === undefined;
 }
 
 /** Adds what was found in a span to its file's report. */
 async function* mergeSpan(
-  { runner, query, parts }: Scan,
+  scan: Scan,
   { plan, span }: Planned,
   found: SpanReport,
 ): AsyncGenerator<Report, void, void> {
+  const { runner, query, parts } = scan;
   plan.left--;
   // Spans that were under way when an earlier one had the first hit.
   if (query.mode === "found" && plan.report.found) return;
-  addTo(plan, found, query);
+  addTo(scan, plan, found);
   if (query.mode === "found" && found.count > 0 && span.start > 0) {
     await numberHit(runner, plan.report);
   }
@@ -552,47 +602,47 @@ async function* mergeSpan(
     if (found.decoded) {
       // Here, in one go: each job would decode it from the start.
       using file = Deno.openSync(span.path);
-      return yield* mergeDecoded(
-        searchDecoded(sourceOf(file), query, found.next),
-        plan,
-        query,
-        parts,
-      );
+      const reports = searchDecoded(sourceOf(file), query, found.next);
+      return yield* mergeDecoded(scan, reports, plan);
     }
     const spans = [{ ...span, start: found.next }];
     const outcome = await runner.apply("scanSpans", [{ spans, query }], {
       settle: true,
     });
     found = spanOf(outcome, 0);
-    addTo(plan, found, query);
+    addTo(scan, plan, found);
   }
+  if (found.size !== undefined) planRest(scan, plan, found.size);
   if (plan.left > 0 && parts) yield* takePart(plan);
 }
 
+/** Plans what comes behind a file's first span. */
+function planRest({ todo }: Scan, plan: Plan, size: number): void {
+  const cuts = cutsOf(plan.report.path, SPAN, size);
+  plan.left = cuts.length;
+  todo.push(...cuts.map((span) => ({ plan, span })));
+}
+
 async function* mergeDecoded(
+  scan: Scan,
   reports: AsyncIterable<SpanReport>,
   plan: Plan,
-  query: Query,
-  parts: boolean,
 ): AsyncGenerator<Report, void, void> {
   for await (const found of reports) {
-    addTo(plan, found, query);
-    if (parts && found.next !== undefined) yield* takePart(plan);
+    addTo(scan, plan, found);
+    if (scan.parts && found.next !== undefined) yield* takePart(plan);
   }
 }
 
 /** Gives the reports of the oldest files, as far as they are complete. */
-async function* finished(
-  { query, parts }: Scan,
-  plans: Plan[],
-): AsyncGenerator<Report, void, void> {
+async function* finished(scan: Scan): AsyncGenerator<Report, void, void> {
+  const { plans, query } = scan;
   while (plans[0]?.left === 0) {
     const plan = plans.shift()!;
     if (plan.report.path === STDIN) {
       const read = (into: Uint8Array) => Deno.stdin.read(into);
-      const reports = searchDecoded({ read }, query, 0);
-      yield* mergeDecoded(reports, plan, query, parts);
-    }
+      yield* mergeDecoded(scan, searchDecoded({ read }, query, 0), plan);
+    } else scan.files++;
     yield plan.report;
   }
 }
@@ -612,14 +662,15 @@ function spanOf(
   return { ...emptyReport(), error: causeOf(outcome.reason) };
 }
 
-function addTo(plan: Plan, found: SpanReport, { keywords }: Query): void {
+function addTo(scan: Scan, plan: Plan, found: SpanReport): void {
   const { report } = plan;
+  scan.weight += weightOf(report.path, found.bytes);
   report.bytes += found.bytes;
   report.count += found.count;
   report.found = report.count > 0;
   if (found.error !== undefined) report.error ??= found.error;
   if (found.hits) {
-    const hits = hitsOf(found.hits, plan.lines, keywords);
+    const hits = hitsOf(found.hits, plan.lines, scan.query.keywords);
     for (const hit of hits) report.hits.push(hit);
   }
   plan.lines += found.lines;
@@ -660,10 +711,10 @@ function textOf(raw: string): { text: string; raw?: string } {
 
 /** Counts the lines before a hit: where all of them are, not in its span. */
 async function numberHit(
-  runner: Scan["runner"],
+  runner: LogRunner,
   { path, hits: [hit] }: Report,
 ): Promise<void> {
-  const cuts = cutsOf(path, hit.offset);
+  const cuts = cutsOf(path, 0, hit.offset);
   const counts = runner.imap("countLines", cuts, { settle: true });
   hit.line = 1;
   for await (const outcome of counts) {

@@ -307,7 +307,8 @@ export class Search {
   readonly #query: Query;
   readonly #compiled: Compiled;
   readonly #overlap: number;
-  readonly #counts: boolean;
+  /** Whether to count lines; may be given up on the way. */
+  counts: boolean;
   readonly #table = kernels.base();
   /** Where in the memory a block goes; what was kept is put before it. */
   readonly #block: number;
@@ -341,7 +342,7 @@ export class Search {
     const { image } = this.#compiled;
     const longest = query.keywords.map((keyword) => keyword.length * 3);
     this.#overlap = Math.min(Math.max(...longest), KEYWORD_MAX) - 1;
-    this.#counts = counts;
+    this.counts = counts;
     this.#block = this.#table + align(image.length) + LINE_MAX;
     this.#lines = this.#block + BLOCK + SLACK;
     this.#limit = range.end ?? Infinity;
@@ -476,7 +477,7 @@ export class Search {
       at = this.#takeLines(told, at, base);
       if (told > 0 && at <= to) found.lines++; // the newline of the last one
     }
-    if (this.#counts && at < to) found.lines += kernels.count(at, to);
+    if (this.counts && at < to) found.lines += kernels.count(at, to);
   }
 
   /** Takes over lines that the kernel has told of; says where they end. */
@@ -562,7 +563,7 @@ export class Search {
     if (keywords.size > 0) {
       this.#hit(offset, length, [...keywords].sort((a, b) => a - b));
     }
-    if (this.#counts) this.#found.lines++;
+    if (this.counts) this.#found.lines++;
   }
 
   /** Keeps `kept` to `end` of what is in the memory for the next block. */
