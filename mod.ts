@@ -2510,7 +2510,8 @@ class Sequential<J extends Jobs> extends Runner<J> {
       limit.abort(timedOut = true);
     }, timeout);
     return abortable(() => result, [...signals, limit.signal])
-      .finally(() => clearTimeout(timer))
+      // Deno takes 10 ms to load its timers at the first use, of either.
+      .finally(() => timer === undefined || clearTimeout(timer))
       .then((value) => ended(value), (thrown) => ended(thrown, true));
   }
 }

@@ -412,19 +412,21 @@ function scanPlain(
   if (position > 0) file.seekSync(position, Deno.SeekMode.Start);
   try {
     for (; wanted && !search.full; blocks++) {
+      const { room } = search;
       const most = sizeOfRead(position, limit);
-      const n = file.readSync(search.room.subarray(0, most));
+      const n = file.readSync(
+        most < room.length ? room.subarray(0, most) : room,
+      );
       if (n === null) {
         if (position < (end ?? 0)) error = "it shrank while it was searched";
         ended = true;
         break;
       }
-      const block = search.room.subarray(0, n);
-      if (position === 0 && encodingOf(block)) return;
+      if (position === 0 && encodingOf(room.subarray(0, n))) return;
       // For the first hit it is cheaper to count when there is one.
       if (blocks > 0 && query.mode === "found") search.counts = false;
       position += n;
-      wanted = search.add(block);
+      wanted = search.addRoom(n);
     }
   } catch (thrown) {
     error = causeOf(thrown);

@@ -350,7 +350,7 @@ export class Search {
     this.#skipping = range.skip ?? false;
   }
 
-  /** Where to put the next block, to spare a copy; valid until `add`. */
+  /** Where to put the next block, to spare a copy; valid until it is searched. */
   get room(): Uint8Array {
     if (this.#room?.buffer === kernels.memory.buffer) return this.#room;
     // Of text there is no more than was searched, and a newline.
@@ -374,29 +374,31 @@ export class Search {
   }
 
   /**
-   * Searches the next block; false when no more is wanted.
+   * Searches the next block.
    *
-   * @param bytes The block, of any length; or a part of `room` from its start
+   * @param bytes The block, of any length
    * @returns Whether more is wanted
    */
   add(bytes: Uint8Array): boolean {
     for (let at = 0; at < bytes.length && !this.#done; at += BLOCK) {
       const block = bytes.subarray(at, at + BLOCK);
-      const { room } = this;
-      if (
-        block.byteOffset !== room.byteOffset || block.buffer !== room.buffer
-      ) {
-        room.set(block);
-      }
-      this.#search(block.length);
+      this.room.set(block);
+      this.addRoom(block.length);
     }
+    return !this.#done;
+  }
+
+  /** Searches the next block, which is in `room`; else like `add`. */
+  addRoom(length: number): boolean {
+    if (length > 0) this.#search(length);
     return !this.#done;
   }
 
   /** Searches the last line where no newline ends it. */
   end(): void {
-    if (this.#done || this.#skipping) return;
-    if (!this.#room) return; // nothing came
+    const nothing = this.#kept.length === 0 && !this.#long;
+    if (nothing || this.#done || this.#skipping) return;
+    reserve(this.#block + SLACK);
     const from = this.#restore();
     if (this.#long) this.#endLong(this.#block);
     else this.#searchLines(from, this.#block, from);
@@ -474,17 +476,18 @@ export class Search {
     for (let told = room; told === room && at < to && !this.#done;) {
       const [lines, text] = [this.#lines, this.#lines + LINE * LINES];
       told = kernels.collect(this.#table, at, to, room, lines, text, LINE_MAX);
-      at = this.#takeLines(told, at, base);
-      if (told > 0 && at <= to) found.lines++; // the newline of the last one
+      if (told === 0) break;
+      at = this.#takeLines(told, base);
+      if (at <= to) found.lines++; // the newline of the last one
     }
     if (this.counts && at < to) found.lines += kernels.count(at, to);
   }
 
   /** Takes over lines that the kernel has told of; says where they end. */
-  #takeLines(told: number, at: number, base: number): number {
+  #takeLines(told: number, base: number): number {
     const found = this.#found;
     const words = new Uint32Array(memory.buffer, this.#lines, 3 * told);
-    let length = 0;
+    let length = 0, at = 0;
     for (let i = 0; i < words.length; i += 3) {
       const start = words[i], end = words[i + 1];
       found.lines += words[i + 2];
