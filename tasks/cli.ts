@@ -471,11 +471,10 @@ export async function* findFiles(
 ): AsyncGenerator<Found, void, void> {
   const seen = new Set<string>();
   for (const arg of args) {
-    const isStdin = stdin && arg === "-";
-    const files = isStdin
+    const files = stdin && arg === "-"
       ? [{ path: arg, name: arg, base: "" }]
-      : findNamed(arg, skip);
-    for await (const found of files) {
+      : findNamed(arg, skip) ?? await findGlob(arg, skip);
+    for (const found of files) {
       if (seen.has(found.path)) continue;
       seen.add(found.path);
       yield found;
@@ -493,50 +492,60 @@ export async function totalSize(paths: string[]): Promise<number> {
   return sum;
 }
 
-async function* findNamed(
+/** What is meant by a name; nothing where that may be a glob. */
+function findNamed(
   name: string,
   skip: (path: string) => boolean,
-): AsyncGenerator<Found, void, void> {
+): Iterable<Found> | undefined {
   const path = resolve(userFolder, name);
   const base = dirname(path);
   try {
     // An empty name would be the folder that the user stands in.
     if (name === "") throw new Error("No such file or directory");
-    const info = await Deno.stat(path); // follows links, as they are named
-    if (info.isDirectory) yield* walk(path, name, path, skip);
-    else yield { path, name, base, error: notAFile(info) };
+    const info = Deno.statSync(path); // follows links, as they are named
+    if (info.isDirectory) return walk(path, name, path, skip);
+    return [{ path, name, base, error: notAFile(info) }];
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound && isGlob(name)) {
-      yield* findGlob(name, skip);
-    } else yield { path, name, base, error: causeOf(error) };
+    if (error instanceof Deno.errors.NotFound && isGlob(name)) return;
+    return [{ path, name, base, error: causeOf(error) }];
   }
 }
 
-async function* findGlob(
+async function findGlob(
   name: string,
   skip: (path: string) => boolean,
-): AsyncGenerator<Found, void, void> {
+): Promise<Iterable<Found>> {
   const parts = name.split("/");
   const fixed = parts.slice(0, parts.findIndex((part) => isGlob(part)));
   const prefix = fixed.map((part) => `${part}/`).join("");
   const base = resolve(userFolder, prefix);
-  let paths: string[] = [];
   let error = "No file matches";
   try {
     const { expandGlob } = await import("@std/fs/expand-glob");
     const entries = expandGlob(name, { root: userFolder });
-    paths = await Array.fromAsync(entries, (entry) => entry.path);
+    const paths = await Array.fromAsync(entries, (entry) => entry.path);
+    if (paths.length > 0) return findAll(paths.sort(), base, prefix, skip);
   } catch (cause) {
     error = causeOf(cause);
   }
-  if (paths.length === 0) {
-    yield { path: resolve(userFolder, name), name, base, error };
-  }
-  for (const path of paths.sort()) {
+  return [{ path: resolve(userFolder, name), name, base, error }];
+}
+
+/** What is meant by the paths that match a glob. */
+function* findAll(
+  paths: string[],
+  base: string,
+  prefix: string,
+  skip: (path: string) => boolean,
+): Generator<Found, void, void> {
+  for (const path of paths) {
     if (isSkipped(path, base, skip)) continue;
-    for await (
-      const found of findNamed(prefix + relative(base, path), skip)
-    ) yield { ...found, base };
+    const name = prefix + relative(base, path);
+    // Gone meanwhile, and of a name that looks like a glob.
+    const gone = { path, name, base, error: "No such file or directory" };
+    for (const found of findNamed(name, skip) ?? [gone]) {
+      yield { ...found, base };
+    }
   }
 }
 
@@ -552,7 +561,7 @@ function isSkipped(
   return false;
 }
 
-/** Not async: that takes five times as long as what follows it. */
+/** Not async: that would take five times as long as what follows it. */
 function* walk(
   folder: string,
   name: string,

@@ -125,12 +125,20 @@ interface Plan {
   left: number;
   /** How many lines the merged spans have. */
   lines: number;
+  /** What has come of its spans while earlier files were not complete. */
+  arrived: Arrived[];
 }
 
 /** A span, and the file that it is of. */
 interface Planned {
   plan: Plan;
   span: Span;
+}
+
+/** A span, and what was found in it. */
+interface Arrived {
+  span: Span;
+  found: SpanReport;
 }
 
 /**
@@ -186,10 +194,18 @@ export async function* scanLogs(
     files: 0,
     weight: 0,
   };
-  yield* scanBatches(scan, planBatches(scan, paths));
-  // What came up when the last paths were under way already.
-  while (scan.todo.length > 0) yield* scanBatches(scan, planBatches(scan, []));
-  yield* finished(scan);
+  do {
+    const jobs = planBatches(scan, paths);
+    for await (
+      const outcome of runner.imap("scanSpans", jobs, { settle: true })
+    ) {
+      arrive(scan, outcome);
+      yield* finished(scan);
+    }
+    yield* finished(scan);
+    paths = [];
+    // What came up when the last ones were under way already.
+  } while (scan.todo.length > 0);
 }
 
 /**
@@ -253,7 +269,7 @@ async function* planBatches(
   for await (const path of paths) {
     yield* planRests(scan);
     const report = { path, found: false, count: 0, bytes: 0, hits: [] };
-    const plan: Plan = { report, left: 0, lines: 0 };
+    const plan: Plan = { report, left: 0, lines: 0, arrived: [] };
     scan.plans.push(plan);
     if (path === STDIN) continue;
     plan.left = 1;
@@ -291,31 +307,6 @@ function filesTogether({ files, weight }: Scan): number {
 
 function weightOf(path: string, bytes: number): number {
   return path.endsWith(".gz") ? GZIP_WEIGHT * bytes : bytes;
-}
-
-/** Runs batches, and gives the reports that they complete. */
-async function* scanBatches(
-  scan: Scan,
-  jobs: AsyncIterable<Batch>,
-): AsyncGenerator<Report, void, void> {
-  const { runner, plans, batches } = scan;
-  // Each outcome belongs to the oldest batch that still waits for one.
-  for await (
-    const outcome of runner.imap("scanSpans", jobs, { settle: true })
-  ) {
-    const undone: Planned[] = [];
-    for (const [i, planned] of batches.shift()!.entries()) {
-      if (plans[0].left === 0) yield* finished(scan);
-      const found = spanOf(outcome, i);
-      if (found.undone) undone.push(planned);
-      // Not by way of a generator, for the many that have no more to give.
-      else if (isWhole(planned, found)) {
-        planned.plan.left = 0;
-        addTo(scan, planned.plan, found);
-      } else yield* mergeSpan(scan, planned, found);
-    }
-    scan.todo.unshift(...undone);
-  }
 }
 
 /**
@@ -579,26 +570,61 @@ export async function* readPart(
 
 // Merge
 
-/** Whether a file is of one span, and that was searched to its end. */
-function isWhole({ plan }: Planned, { next, size }: SpanReport): boolean {
-  return plan.left === 1 && plan.report.bytes === 0 &&
-    next === undefined && size === undefined;
+/** Shares out what came of the oldest batch that is under way. */
+function arrive(
+  scan: Scan,
+  outcome: PromiseSettledResult<SpanReport[]>,
+): void {
+  const undone: Planned[] = [];
+  for (const [i, planned] of scan.batches.shift()!.entries()) {
+    const { plan, span } = planned;
+    const found = spanOf(outcome, i);
+    if (found.undone) undone.push(planned);
+    else plan.arrived.push({ span, found });
+    if (found.size !== undefined) planRest(scan, plan, found.size);
+  }
+  scan.todo.unshift(...undone);
 }
 
-/** Adds what was found in a span to its file's report. */
-async function* mergeSpan(
+/** Plans what comes behind a file's first span. */
+function planRest({ todo }: Scan, plan: Plan, size: number): void {
+  const cuts = cutsOf(plan.report.path, SPAN, size);
+  plan.left += cuts.length;
+  todo.push(...cuts.map((span) => ({ plan, span })));
+}
+
+/** Merges what has come of the oldest files; gives those that are complete. */
+async function* finished(scan: Scan): AsyncGenerator<Report, void, void> {
+  const { plans, query, parts } = scan;
+  for (let plan; (plan = plans[0]); plans.shift()) {
+    for (let next; (next = plan.arrived.shift());) {
+      const { span, found } = next;
+      plan.left--;
+      // Spans that were under way when an earlier one had the first hit.
+      if (query.mode === "found" && plan.report.found) continue;
+      addTo(scan, plan, found);
+      if (query.mode === "found" && found.count > 0 && span.start > 0) {
+        await numberHit(scan.runner, plan.report);
+      }
+      if (found.next !== undefined) yield* goOn(scan, plan, next);
+      if (plan.left > 0 && parts) yield* takePart(plan);
+    }
+    if (plan.left > 0) return;
+    if (plan.report.path === STDIN) {
+      const read = (into: Uint8Array) => Deno.stdin.read(into);
+      yield* mergeDecoded(scan, searchDecoded({ read }, query, 0), plan);
+    } else scan.files++;
+    yield plan.report;
+  }
+}
+
+/** Searches the rest of a span that has more hits than one answer holds. */
+async function* goOn(
   scan: Scan,
-  { plan, span }: Planned,
-  found: SpanReport,
+  plan: Plan,
+  { span, found }: Arrived,
 ): AsyncGenerator<Report, void, void> {
   const { runner, query, parts } = scan;
-  plan.left--;
-  // Spans that were under way when an earlier one had the first hit.
-  if (query.mode === "found" && plan.report.found) return;
-  addTo(scan, plan, found);
-  if (query.mode === "found" && found.count > 0 && span.start > 0) {
-    await numberHit(runner, plan.report);
-  }
   while (found.next !== undefined) {
     if (parts) yield* takePart(plan);
     if (found.decoded) {
@@ -615,14 +641,6 @@ async function* mergeSpan(
     addTo(scan, plan, found);
   }
   if (found.size !== undefined) planRest(scan, plan, found.size);
-  if (plan.left > 0 && parts) yield* takePart(plan);
-}
-
-/** Plans what comes behind a file's first span. */
-function planRest({ todo }: Scan, plan: Plan, size: number): void {
-  const cuts = cutsOf(plan.report.path, SPAN, size);
-  plan.left = cuts.length;
-  todo.push(...cuts.map((span) => ({ plan, span })));
 }
 
 async function* mergeDecoded(
@@ -633,19 +651,6 @@ async function* mergeDecoded(
   for await (const found of reports) {
     addTo(scan, plan, found);
     if (scan.parts && found.next !== undefined) yield* takePart(plan);
-  }
-}
-
-/** Gives the reports of the oldest files, as far as they are complete. */
-async function* finished(scan: Scan): AsyncGenerator<Report, void, void> {
-  const { plans, query } = scan;
-  while (plans[0]?.left === 0) {
-    const plan = plans.shift()!;
-    if (plan.report.path === STDIN) {
-      const read = (into: Uint8Array) => Deno.stdin.read(into);
-      yield* mergeDecoded(scan, searchDecoded({ read }, query, 0), plan);
-    } else scan.files++;
-    yield plan.report;
   }
 }
 
