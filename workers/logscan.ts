@@ -676,34 +676,30 @@ function addTo(scan: Scan, plan: Plan, found: SpanReport): void {
   report.count += found.count;
   report.found = report.count > 0;
   if (found.error !== undefined) report.error ??= found.error;
-  if (found.hits) {
-    const hits = hitsOf(found.hits, plan.lines, scan.query.keywords);
-    for (const hit of hits) report.hits.push(hit);
-  }
+  if (found.hits) addHits(plan, found.hits, scan.query.keywords);
   plan.lines += found.lines;
 }
 
-function* hitsOf(
-  hits: Hits,
-  before: number,
-  keywords: string[],
-): Generator<Hit, void, void> {
-  const sets = hits.sets.map((set) => set.map((i) => keywords[i]));
-  const held = hits.text.split("\n");
+function addHits(
+  { report, lines: before }: Plan,
+  { lines, offsets, lengths, keywords, sets, text, raw }: Hits,
+  words: string[],
+): void {
+  const wordsOf = sets.map((set) => set.map((i) => words[i]));
+  const held = text.split("\n");
   let next = 0;
-  for (const [i, length] of hits.lengths.entries()) {
+  for (let i = 0; i < lines.length; i++) {
     const hit: Hit = {
-      line: before + hits.lines[i] + 1,
-      offset: hits.offsets[i],
-      length,
-      keywords: sets[hits.keywords[i]],
+      line: before + lines[i] + 1,
+      offset: offsets[i],
+      length: lengths[i],
+      keywords: wordsOf[keywords[i]],
     };
-    if (length > LINE_MAX) yield hit;
-    else if (hits.raw) yield { ...hit, ...textOf(held[next++]) };
-    else {
-      hit.text = held[next++];
-      yield hit;
+    if (hit.length <= LINE_MAX) {
+      if (raw) Object.assign(hit, textOf(held[next++]));
+      else hit.text = held[next++];
     }
+    report.hits.push(hit);
   }
 }
 

@@ -596,6 +596,7 @@ function newHits(): Hits {
 }
 
 function indexOfSet(sets: number[][], set: number[]): number {
+  if (set === sets[0]) return 0; // of a single keyword always
   const same = (other: number[]) =>
     other.length === set.length && other.every((each, i) => each === set[i]);
   const index = sets.findIndex(same);
