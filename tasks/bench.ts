@@ -39,7 +39,7 @@ import {
 const HELP =
   `Measures how both jobs scale: 12 images and 24 logs of 500,000 lines,
 sequentially and with 1, 2, … N workers. Then the log scan runs beside ripgrep
-and grep, where they are installed, on 2.2 GB of other logs, or less where the
+and grep, where they are installed, on 5.3 GB of other logs, or less where the
 logs are fewer or shorter. The result is reports/benchmark.md.
 
 Usage: deno task bench [FLAG]…

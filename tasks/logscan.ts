@@ -132,7 +132,7 @@ const AHEAD = 500;
  * Workers are asked for when so much is known to be left for this thread, or
  * when it has worked so long, in ms. To start one holds it up for 35 ms.
  */
-const WORTH = 100, PATIENCE = 200;
+const WORTH = 200, PATIENCE = 200;
 /** How long this thread leaves messages of workers unread, in ms. */
 const DEAF = 2;
 /** How many outcomes of this thread wait for those of workers, at most. */
