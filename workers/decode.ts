@@ -9,6 +9,11 @@ import type { Gunzip } from "node:zlib";
 
 /** How much is read and decompressed at a time, in bytes. */
 const BLOCK = 1 << 18;
+/**
+ * A gzip file up to this size is decompressed at once, unless that gives more
+ * than so many bytes: twice as fast as in blocks.
+ */
+const AT_ONCE = 4 << 20, AT_ONCE_MAX = 16 << 20;
 
 /** Where bytes come from. */
 export interface Source {
@@ -16,6 +21,8 @@ export interface Source {
   read(into: Uint8Array): number | null | Promise<number | null>;
   /** Goes back to the start, where that can be done. */
   rewind?(): void;
+  /** How much there is, in bytes, where that is known. */
+  size?(): number;
 }
 
 /** What has to be decoded before it can be searched. */
@@ -116,6 +123,7 @@ async function peeked(source: Source): Promise<Peeked> {
       source.rewind!();
       given = length;
     }),
+    size: source.size,
   };
 }
 
@@ -187,7 +195,18 @@ async function* gunzip(
 ): AsyncGenerator<Uint8Array, void, void> {
   // Loaded on first need: it would double the time that a worker takes to
   // start. (`DecompressionStream` fails at the second member of a file.)
-  const { createGunzip } = await import("node:zlib");
+  const { createGunzip, gunzipSync } = await import("node:zlib");
+  const whole = await readSmall(source);
+  if (whole) {
+    const options = { chunkSize: BLOCK, maxOutputLength: AT_ONCE_MAX };
+    let output: Uint8Array | undefined;
+    try {
+      output = gunzipSync(whole, options);
+    } catch {
+      source.rewind!(); // too much, or damaged
+    }
+    if (output) return yield* blocksOf(output);
+  }
   const block = new Uint8Array(BLOCK);
   let given = 0; // of the output
   let good = 0; // of the input
@@ -222,6 +241,22 @@ async function* gunzip(
     } finally {
       inflater.close();
     }
+  }
+}
+
+/** All that there is, if it is little and may have to be read again. */
+async function readSmall(source: Source): Promise<Uint8Array | undefined> {
+  const size = source.size?.() ?? Infinity;
+  if (size > AT_ONCE || !source.rewind) return;
+  const bytes = new Uint8Array(size);
+  let length = 0;
+  for (let n; (n = await source.read(bytes.subarray(length)));) length += n;
+  return bytes.subarray(0, length);
+}
+
+function* blocksOf(bytes: Uint8Array): Generator<Uint8Array, void, void> {
+  for (let at = 0; at < bytes.length; at += BLOCK) {
+    yield bytes.subarray(at, at + BLOCK);
   }
 }
 

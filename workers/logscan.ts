@@ -497,6 +497,7 @@ function sourceOf(file: Deno.FsFile): Source {
   return {
     read: (into) => file.readSync(into),
     rewind: () => void file.seekSync(0, Deno.SeekMode.Start),
+    size: () => file.statSync().size,
   };
 }
 
