@@ -57,7 +57,8 @@ parallel, and what the parallelism brought goes into reports/logscan.md.
       --lines         the lines with a keyword: PATH:LINE:TEXT
       --json          an array with an object per file
       --compare       scan sequentially as well, and write the report
-      --workers N     how many workers scan (default: one per core)
+      --workers N     how many threads scan, the first included (default: one
+                      per core); more than one only where it is worth it
   -q, --quiet         print nothing, not even with --json, but errors
   -h, --help          show this
 
@@ -142,7 +143,7 @@ const HELD = 16;
  * This thread, and workers beside it as soon as they are worth their start: it
  * scans hundreds of megabytes in the time that takes.
  */
-class Crew implements LogRunner, AsyncDisposable {
+export class Crew implements LogRunner, AsyncDisposable {
   readonly #query: Query;
   readonly #ahead: string[];
   readonly #size: number;
@@ -271,6 +272,7 @@ class Turns {
 
   close(): void {
     this.#channel.port1.close();
+    this.#channel.port2.close();
   }
 }
 

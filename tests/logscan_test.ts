@@ -18,6 +18,7 @@ import {
   scanSpans,
   service,
 } from "../workers/logscan.ts";
+import { Crew } from "../tasks/logscan.ts";
 
 const BLOCK = 1 << 20;
 const KEYWORD = "unauthorized access";
@@ -377,6 +378,180 @@ Deno.test("scanLogs gives the same reports with 0, 1, 2 and 7 workers", async ()
   }
   await Deno.remove(dir, { recursive: true });
 });
+
+/** A file's reports, part after part, as one; parts of others may not come between. */
+function joined(reports: Report[]): Report[] {
+  const whole: Report[] = [];
+  let last: Report | undefined;
+  for (const { more, ...report } of reports) {
+    if (last) {
+      assertEquals(report.path, last.path);
+      last = { ...report, hits: [...last.hits, ...report.hits] };
+    } else last = report;
+    if (more) continue;
+    whole.push(last);
+    last = undefined;
+  }
+  assertEquals(last, undefined);
+  return whole;
+}
+
+Deno.test("scanLogs gives one file after the other, whatever is ready first", () =>
+  withFolder(async (folder) => {
+    const line = `${KEYWORD} and so on ${"x".repeat(60)}\n`;
+    const filler = `${"y".repeat(999)}\n`;
+    const long = filler.repeat(21_000);
+    const contents = [
+      `${KEYWORD}\n`,
+      `${long}${KEYWORD}`, // goes on behind its first span
+      line.repeat(230_000), // more hits than a span's answer holds, twice over
+      gzipSync(line.repeat(150_000)),
+      `${long}${line.repeat(2)}`,
+      "nothing\n",
+      line,
+    ].map((content) => typeof content === "string" ? text(content) : content);
+    const paths: string[] = [];
+    for (const [i, content] of contents.entries()) {
+      paths.push(join(folder, `${i}`));
+      await Deno.writeFile(paths[i], content);
+    }
+    await using pool = new Pool(service, { size: 3 });
+    for (const mode of ["lines", "count", "found"] as const) {
+      const wanted = await scan(paths, { mode });
+      if (mode !== "found") {
+        assertEquals(wanted.map(({ count }) => count), [
+          ...[1, 1, 230_000, 150_000, 2, 0, 1],
+        ]);
+      }
+      assertEquals(
+        wanted[1].hits,
+        [{
+          line: 21_001,
+          offset: long.length,
+          length: KEYWORD.length,
+          keywords: [KEYWORD],
+          text: KEYWORD,
+        }].slice(0, mode === "count" ? 0 : 1),
+      );
+      for (const runner of [sequential(service), pool]) {
+        const parts = scanLogs(runner, paths, { mode, parts: true });
+        const reports = joined(await Array.fromAsync(parts));
+        for (const [i, report] of reports.entries()) {
+          // Of a file with a hit, how much was searched is a matter of luck.
+          const bytes = mode === "found" ? wanted[i].bytes : report.bytes;
+          const same = JSON.stringify({ ...report, bytes }) ===
+            JSON.stringify({ ...wanted[i], bytes });
+          assert(same, `${mode}, file ${i}`);
+        }
+      }
+    }
+  }));
+
+Deno.test("scanLogs sends no more files together than are worth a while", () =>
+  withFolder(async (folder) => {
+    const paths: string[] = [];
+    const add = async (count: number, bytes: Uint8Array) => {
+      for (; count > 0; count--) {
+        const path = join(folder, `${paths.length}`);
+        paths.push(path);
+        await Deno.writeFile(path, bytes);
+      }
+    };
+    await add(200, text(`x\n${KEYWORD}\n`));
+    await add(9, text(`${"x\n".repeat(1 << 20)}${KEYWORD}\n`));
+    await add(30, text("x\n"));
+    const query = {
+      keywords: [KEYWORD],
+      ignoreCase: false,
+      mode: "count" as const,
+    };
+    const spans = paths.slice(200, 205).map((path) => ({ path, start: 0 }));
+    const together = await scanSpans({ spans, query });
+    assertEquals(together.map(({ undone }) => undone), [
+      ...[undefined, undefined, true, true, true],
+    ]);
+    await using pool = new Pool(service, { size: 2 });
+    for (const runner of [sequential(service), pool]) {
+      const reports = await Array.fromAsync(
+        scanLogs(runner, paths, { mode: "count" }),
+      );
+      assertEquals(
+        reports.map(({ path, count }) => [path, count]),
+        paths.map((path, i) => [path, i < 209 ? 1 : 0]),
+      );
+    }
+  }));
+
+Deno.test("scanLogs asks what a path is, unless that is known", () =>
+  withFolder(async (folder) => {
+    const fifo = join(folder, "fifo");
+    await new Deno.Command("mkfifo", { args: [fifo] }).output();
+    const [pipe, dir] = await scan([fifo, folder], {});
+    assertEquals([pipe.error, dir.error], [
+      "Not a regular file",
+      "Is a directory",
+    ]);
+    const [known] = await scan([folder], { regular: true });
+    assertEquals(known.error, "Is a directory");
+  }));
+
+Deno.test("scanLogs decompresses what is little at once, and all else as well", async () => {
+  const noise = new Uint8Array(5 << 20);
+  for (let i = 0; i < noise.length; i += 1 << 16) {
+    crypto.getRandomValues(noise.subarray(i, i + (1 << 16)));
+  }
+  const end = text(`\n${KEYWORD}\n`);
+  await check(Buffer.concat([noise, end]), [KEYWORD], "much.gz");
+  const long = text("x\n".repeat(10 << 20)); // of little comes much
+  await check(Buffer.concat([long, end]), [KEYWORD], "long.gz");
+  await check(Buffer.concat([long.subarray(0, 999), end]), [KEYWORD], "a.gz");
+});
+
+Deno.test("a crew gives what one thread gives, and leaves nothing behind", () =>
+  withFolder(async (folder) => {
+    const paths: string[] = [];
+    for (let i = 0; i < 400; i++) {
+      paths.push(join(folder, `${i}`));
+      const line = i % 3 ? "fine\n" : `line with ${KEYWORD}\n`;
+      await Deno.writeTextFile(paths[i], line.repeat(i * 20));
+    }
+    for (const mode of ["found", "lines"] as const) {
+      const options = { keywords: [KEYWORD], ignoreCase: false, mode };
+      const wanted = await scan(paths, options);
+      // As much seems to lie ahead as is worth workers, from the first file on.
+      for (const [size, ahead] of [[1, 1e9], [2, 1e9], [4, 1e9], [4, 0]]) {
+        await using crew = new Crew(options, Array(ahead), size);
+        const items = size > 1 && ahead > 0 ? whenJoined(paths) : paths;
+        const reports = await Array.fromAsync(scanLogs(crew, items, options));
+        assertEquals(reports, wanted, `${mode}, ${size}, ${ahead}`);
+      }
+    }
+    await using crew = new Crew(
+      { keywords: [KEYWORD], ignoreCase: false, mode: "count" },
+      Array(1e9),
+      2,
+    );
+    for await (const { path } of scanLogs(crew, whenJoined(paths))) {
+      if (path === paths[300]) break;
+    }
+  }));
+
+/** The first half, and the rest when a worker has been there for a while. */
+async function* whenJoined(paths: string[]): AsyncGenerator<string> {
+  yield* paths.slice(0, 200);
+  const pause = (ms: number) => new Promise((go) => setTimeout(go, ms));
+  while (!(await locks.query()).held?.length) await pause(5);
+  await pause(100);
+  for (let i = 200; i < paths.length; i++) {
+    yield paths[i];
+    if (i % 10 === 0) await pause(0);
+  }
+}
+
+/** Every worker of a pool holds a lock. (They have no types in Deno yet.) */
+const { locks } = navigator as unknown as {
+  locks: { query(): Promise<{ held?: unknown[] }> };
+};
 
 Deno.test("scanLogs refuses a keyword that no line can have", async () => {
   for (const keyword of ["", "a\nb"]) {
