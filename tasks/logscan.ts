@@ -130,8 +130,9 @@ async function scan(printer: Printer): Promise<void> {
 /** How many files are found before the first is scanned, to see what comes. */
 const AHEAD = 500;
 /**
- * Workers are asked for when so much is known to be left for this thread, or
- * when it has worked so long, in ms. To start one holds it up for 35 ms.
+ * A worker is asked for where so much is known to be left for one thread, and
+ * all of them when this one has worked so long, in ms: to start one holds it up
+ * for 50 ms, in which it scans 400 MiB.
  */
 const WORTH = 200, PATIENCE = 200;
 /** How long this thread leaves messages of workers unread, in ms. */
@@ -230,14 +231,18 @@ export class Crew implements LogRunner, AsyncDisposable {
     this.#worked += performance.now() - start;
     const { spans = [], behind = 0 } = item as Partial<Batch>;
     this.#spans += spans.length;
-    const left = this.#worked / this.#spans * (behind + this.#ahead.length);
-    if (left > WORTH || this.#worked > PATIENCE) this.#start();
+    const waiting = behind + this.#ahead.length;
+    const left = this.#worked / this.#spans * waiting;
+    if (waiting >= AHEAD && left > WORTH || this.#worked > PATIENCE) {
+      this.#start(Infinity); // there is more than can be seen
+    } else if (left > WORTH) this.#start(Math.ceil(left / WORTH));
     return outcome;
   }
 
-  #start(): void {
+  /** Starts as many workers as are worth it, once. */
+  #start(worth: number): void {
     if (this.#pool || this.#size === 1) return;
-    this.#pool = new Pool(service, { size: this.#size - 1 });
+    this.#pool = new Pool(service, { size: Math.min(worth, this.#size - 1) });
     this.#pool.apply("scanSpans", [{ spans: [], query: this.#query }]).then(
       () => this.#isReady = true,
       () => {}, // none could be started: this thread goes on alone
