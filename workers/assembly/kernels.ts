@@ -14,3 +14,4 @@ export {
   tablesSize,
 } from "./jpeg";
 export { base, count, last, next, search } from "./logscan";
+export { filter, lookUp, luma16, luma8, unfilter } from "./png";
