@@ -382,7 +382,7 @@ function checkFilters(format: Format, rows: Uint8Array): void {
 }
 
 function refuseFilter(filter: number, row: number): never {
-  throw new Error(`broken PNG: unknown filter (${filter}) of row ${row}`);
+  throw new Error(`broken PNG: unknown filter (${filter}) in row ${row}`);
 }
 
 // Gray
