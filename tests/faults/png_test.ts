@@ -329,14 +329,14 @@ Deno.test("a zlib stream that is damaged is refused", () => {
   const withData = (data: Uint8Array) =>
     refusal(fileOf([headerOf("RGB"), ["IDAT", data], END]), "damaged");
   const damaged =
-    /^broken PNG: damaged image data \(IDAT: [a-z -]+\) at byte 33$/;
+    /^broken PNG: damaged image data \(IDAT: [A-Za-z ]+\) at byte 33$/;
   for (const at of [0, 1, stream.length - 1, stream.length - 4]) {
     const data = Uint8Array.from(stream);
     data[at] ^= 0x41;
     assertMatch(withData(data), damaged, `byte ${at}`);
   }
   // A dictionary that nobody has, a window of 64 kB, another method.
-  for (const [first, second] of [[0x78, 0xbb], [0x88, 0x1c], [0x79, 0xbe]]) {
+  for (const [first, second] of [[0x78, 0xbb], [0x88, 0x1c], [0x79, 0x18]]) {
     assertEquals((first * 256 + second) % 31, 0);
     const data = Uint8Array.from(stream);
     data.set([first, second]);
@@ -351,18 +351,18 @@ Deno.test("a zlib stream that is damaged is refused", () => {
 });
 
 Deno.test("memory is bounded by the size that is declared, and by the data", () => {
-  const before = Deno.memoryUsage().rss;
   // What would be 400 MB.
   const bomb = deflateSync(new Uint8Array(4e8), { level: 1 });
-  const rss = Deno.memoryUsage().rss;
   const file = fileOf([headerOf("RGB"), ["IDAT", bomb], END]);
-  for (let n = 0; n < 20; n++) assertMatch(refusal(file, "bomb"), /more than/);
-  assert(Deno.memoryUsage().rss - rss < 1e8, "a bomb");
+  const before = Deno.memoryUsage().rss;
+  for (let n = 0; n < 5; n++) assertMatch(refusal(file, "bomb"), /more than/);
+  assert(Deno.memoryUsage().rss - before < 5e7, "a bomb");
   // What is declared to be 48 GB, and is not there.
   const huge = headerOf("RGB", 0, 0, 1, 0xf4, 0, 0, 1, 0xf4, 0);
   const hollow = fileOf([huge, ...bodyOf("RGB"), END]);
   assertMatch(refusal(hollow, "hollow"), /too few image data/);
-  assert(before > 0 && kernels.memory.buffer.byteLength < 1 << 24);
+  assert(Deno.memoryUsage().rss - before < 5e7, "a hollow image");
+  assert(kernels.memory.buffer.byteLength < 1 << 24);
   checkGood("bombs");
 });
 
