@@ -434,15 +434,17 @@ async function startCodec(): Promise<Magick> {
  *
  * Luma is ITU-R BT.601. Size, alpha, resolution, EXIF (with its orientation)
  * and XMP are kept, color profiles are not. Of a JPEG in YCbCr the luma is taken
- * out without loss, another one keeps its quality; lossless WebP stays
- * lossless, GIF only has its color tables changed. A lossy WebP can decode to a
- * green that is one off: its decoders round that way.
+ * out without loss, another one keeps its quality. PNGs of 16 bits stay so, and
+ * one that is gray comes as it is. Lossless WebP stays lossless, GIF only has
+ * its color tables changed. A lossy WebP can decode to a green that is one off:
+ * its decoders round that way.
  *
  * @param bytes A whole image file; it is not changed.
  * @param options The limit, in pixels.
  * @returns A whole image file.
  * @throws {Error} If the bytes are no image, or one that is broken, truncated,
- * animated, of several pages, of more than 8 bits per channel, or too large.
+ * animated, of several pages, of more than 8 bits per channel (but for PNG), or
+ * too large.
  * @throws {RangeError} If `maxPixels` is not positive.
  *
  * @example One red pixel

@@ -76,7 +76,7 @@ function refusal(bytes: Uint8Array, clue: string): string {
   const { message } = assertThrows(() => grayPng(bytes), Error, "", clue);
   assertMatch(
     message,
-    /^(broken|truncated|unsupported) PNG: [A-Za-z ,():0-9-]+ (at byte|row) \d+$/,
+    /^(broken|truncated|unsupported) PNG: [A-Za-z ,():/0-9-]+ (at byte|row) \d+$/,
     clue,
   );
   const [, at] = /byte (\d+)$/.exec(message) ?? [];
