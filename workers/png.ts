@@ -101,8 +101,8 @@ const CHUNK_MAX = 2 ** 31 - 1;
 /**
  * Makes a PNG gray: 8 bits stay 8, fewer become 8, 16 stay 16; what is
  * transparent stays so, as an alpha channel. One that is gray comes as it is,
- * checked to its last pixel. An interlaced one does not stay so: that takes a
- * fifth more bytes, and nobody waits for gray images line by line.
+ * checked to its last pixel. An interlaced one does not stay so: that costs bytes
+ * and time, and nobody waits for files of a batch to show up bit by bit.
  *
  * Chunks are kept if they are safe to copy (14.2: texts, EXIF, pHYs), and gAMA,
  * sRGB and tIME; the others speak of colors that are gone.
@@ -349,7 +349,7 @@ function inflateRows({ format, stream, at }: Parts): Uint8Array {
   const { width, height } = format;
   const size = passesOf(format)
     .reduce((sum, p) => sum + p.rows * (1 + rowSizeOf(format, p.columns)), 0);
-  const short = () => broken("too few image data (IDAT)", at);
+  const short = () => broken("too little image data (IDAT)", at);
   // Room is made only for what can be there.
   if (size > RATIO_MAX * stream.length) short();
   try {
@@ -405,8 +405,8 @@ function grayOf({ format: { depth: bits, type }, transparency }: Parts): Gray {
 
 /** Makes rows of gray, each behind the type of its filter: none. */
 function grayRows(parts: Parts, gray: Gray, rows: Uint8Array): Uint8Array {
-  const { width, height, isInterlaced } = parts.format;
-  const image = new Uint8Array(height * (1 + width * gray.pixel));
+  const { width, height, isInterlaced } = parts.format, { pixel } = gray;
+  const size = 1 + width * pixel, image = new Uint8Array(height * size);
   let at = 0, row = 0;
   for (const pass of passesOf(parts.format)) {
     const bands = new Bands(parts, gray, pass.columns);
@@ -414,8 +414,8 @@ function grayRows(parts: Parts, gray: Gray, rows: Uint8Array): Uint8Array {
       const count = Math.min(bands.count, pass.rows - y);
       const end = at + count * bands.size;
       const band = bands.convert(rows.subarray(at, end), count, row);
-      if (isInterlaced) scatter(band, count, pass, y, image, gray, width);
-      else image.set(band, y * bands.graySize);
+      if (isInterlaced) scatter(band, pass, y, image, size, pixel);
+      else image.set(band, y * size);
       at = end;
       row += count;
     }
@@ -423,20 +423,19 @@ function grayRows(parts: Parts, gray: Gray, rows: Uint8Array): Uint8Array {
   return image;
 }
 
-/** Puts the pixels of some rows of a pass where they are in the image. */
+/** Puts rows of a pass, from one of them on, where they are in the image. */
 function scatter(
   band: Uint8Array,
-  count: number,
   { left, top, right, down, columns }: Pass,
-  first: number,
+  row: number,
   image: Uint8Array,
-  { pixel }: Gray,
-  width: number,
+  size: number,
+  pixel: number,
 ): void {
-  let from = 0;
-  for (let y = first; y < first + count; y++) {
+  let start = (top + row * down) * size + 1 + left * pixel;
+  for (let from = 0; from < band.length; start += down * size) {
     from++; // the type of a filter
-    let to = (top + y * down) * (1 + width * pixel) + 1 + left * pixel;
+    let to = start;
     for (let x = 0; x < columns; x++, to += right * pixel) {
       for (let i = 0; i < pixel; i++) image[to + i] = band[from++];
     }

@@ -128,11 +128,14 @@ Deno.test("truncated pixels are not mended by checksums and an IEND", () => {
         fileOf([header, ...before, data, END]),
         `${name}, cut at ${cut}`,
       );
-      assertMatch(message, /^broken PNG: too few image data \(IDAT\) at byte/);
+      assertMatch(
+        message,
+        /^broken PNG: too little image data \(IDAT\) at byte/,
+      );
     }
     const short = pngRows(png).subarray(0, -1);
     const few = fileOf([header, ...before, dataOf(short), END]);
-    assertMatch(refusal(few, name), /too few image data/);
+    assertMatch(refusal(few, name), /too little image data/);
   }
 });
 
@@ -180,7 +183,7 @@ Deno.test("chunks that are bad, missing, repeated or astray are refused", () => 
       "bad size of a chunk (IEND)",
     ],
     "no IDAT": [[header, END], "no IDAT chunk at byte 33"],
-    "nothing in IDAT": [[header, ["IDAT", []], END], "too few image data"],
+    "nothing in IDAT": [[header, ["IDAT", []], END], "too little image data"],
     "IDAT in two places": [
       [header, images[0], ["tEXt", [65, 0]], images[1], END],
       "IDAT chunk apart from the others",
@@ -360,7 +363,7 @@ Deno.test("memory is bounded by the size that is declared, and by the data", () 
   // What is declared to be 48 GB, and is not there.
   const huge = headerOf("RGB", 0, 0, 1, 0xf4, 0, 0, 1, 0xf4, 0);
   const hollow = fileOf([huge, ...bodyOf("RGB"), END]);
-  assertMatch(refusal(hollow, "hollow"), /too few image data/);
+  assertMatch(refusal(hollow, "hollow"), /too little image data/);
   assert(Deno.memoryUsage().rss - before < 5e7, "a hollow image");
   assert(kernels.memory.buffer.byteLength < 1 << 24);
   checkGood("bombs");
