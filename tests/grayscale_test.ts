@@ -23,17 +23,16 @@ import { namesIn, withFolder } from "./folders.ts";
 import {
   animateWebp,
   apngOf,
-  decodePng,
   draw,
   encodeBmp,
   encodeGif,
   encodePng,
   encodeTiff,
+  findPillow,
   luma,
   lumaOf,
   orient,
   orientationOf,
-  type Png,
   pngChunk,
   pngChunks,
   pngOf,
@@ -126,132 +125,6 @@ const concat = (...parts: Uint8Array[]): Uint8Array =>
   new Uint8Array(Buffer.concat(parts));
 
 // ---- What it makes of good images
-
-/** The gray and the alpha that a PNG's samples stand for. */
-function expected(png: Png): { gray: number[]; alpha: number[] } {
-  const { colorType, depth, samples, palette = [], transparency } = png;
-  const scale = 255 / (2 ** depth - 1);
-  const gray: number[] = [], alpha: number[] = [];
-  const step = { 0: 1, 2: 3, 3: 1, 4: 2, 6: 4 }[colorType]!;
-  for (let i = 0; i < samples.length; i += step) {
-    const s = Array.from({ length: step }, (_, k) => samples[i + k]);
-    if (colorType === 3) {
-      const [r, g, b] = palette.slice(3 * s[0]);
-      gray.push(luma(r, g, b));
-      alpha.push(transparency?.[s[0]] ?? 255);
-    } else {
-      const color = colorType === 0 || colorType === 4
-        ? [s[0], s[0], s[0]]
-        : s.slice(0, 3);
-      const [r, g, b] = color.map((value) => value * scale);
-      gray.push(luma(r, g, b));
-      // tRNS names the one color, in words, that is clear.
-      const clear = transparency !== undefined &&
-        color.every((value, k) =>
-          value === transparency[2 * k + 1] ||
-          colorType === 0 && value === transparency[1]
-        );
-      alpha.push(clear ? 0 : step % 2 ? 255 : s[step - 1]);
-    }
-  }
-  return { gray, alpha };
-}
-
-function* somePngs(): Generator<[name: string, png: Png]> {
-  const random = randomFrom(7);
-  const depths: Record<number, number[]> = {
-    0: [1, 2, 4, 8],
-    2: [8],
-    3: [1, 2, 4, 8],
-    4: [8],
-    6: [8],
-  };
-  const channels: Record<number, number> = { 0: 1, 2: 3, 3: 1, 4: 2, 6: 4 };
-  const sizes = [[31, 19], [1, 1], [9, 7], [5, 1], [1, 17], [8, 8]];
-  const integer = (below: number) => Math.floor(below * random());
-  for (const colorType of [0, 2, 3, 4, 6]) {
-    for (const depth of depths[colorType]) {
-      for (const interlace of [false, true]) {
-        for (const transparent of colorType < 4 ? [false, true] : [false]) {
-          for (const [width, height] of sizes) {
-            const length = width * height * channels[colorType];
-            const samples = Array.from({ length }, () => integer(2 ** depth));
-            const palette = colorType === 3
-              ? Array.from({ length: 3 * 2 ** depth }, () => integer(256))
-              : undefined;
-            const transparency = !transparent
-              ? undefined
-              : colorType === 3
-              ? Array.from({ length: 2 ** depth }, () => integer(256))
-              : samples.slice(0, channels[colorType]).flatMap((s) => [0, s]);
-            const png = { width, height, colorType, depth, samples, interlace };
-            yield [
-              `type ${colorType}, ${depth} bits, ${width}x${height}` +
-              (interlace ? ", interlaced" : "") +
-              (transparent ? ", tRNS" : ""),
-              { ...png, palette, transparency },
-            ];
-          }
-        }
-      }
-    }
-  }
-}
-
-Deno.test("grayscale: every kind of PNG has the luma of its pixels", async () => {
-  for (const [name, png] of somePngs()) {
-    const out = decodePng(await grayscale(encodePng(png)));
-    assertEquals([out.width, out.height], [png.width, png.height], name);
-    // One component (and alpha): R = G = B.
-    assert(out.colorType === 0 || out.colorType === 4, name);
-    const { gray, alpha } = expected(png);
-    const step = out.colorType === 4 ? 2 : 1;
-    const got = Array.from(out.samples);
-    assertEquals(got.filter((_, i) => i % step === 0), gray, name);
-    const opaque = alpha.every((value) => value === 255);
-    assert(step === 2 || opaque, `${name}: alpha is lost`);
-    if (step === 2) assertEquals(got.filter((_, i) => i % 2), alpha, name);
-  }
-});
-
-Deno.test("grayscale: every color, through PNG, has the right luma", async () => {
-  // 65,536 colors: each pair of high and low bits of the three channels.
-  const samples = new Uint8Array(3 * 65536);
-  for (let i = 0; i < 65536; i++) {
-    samples.set([i & 255, i >> 8, (i * 40503 >> 8) & 255], 3 * i);
-  }
-  const png = { width: 256, height: 256, colorType: 2, depth: 8, samples };
-  const out = decodePng(await grayscale(encodePng(png)));
-  assertEquals(Array.from(out.samples), expected(png).gray);
-});
-
-Deno.test("grayscale: what a PNG says about colors does not bend the luma", async () => {
-  const words = (...values: number[]) =>
-    values.flatMap((v) => [v >>> 24, v >>> 16 & 255, v >>> 8 & 255, v & 255]);
-  const samples = small.data.filter((_, i) => i % 4 < 3);
-  const png = { width: 24, height: 18, colorType: 2, depth: 8, samples };
-  const plain = expected(png).gray;
-  const primaries = [31270, 32900, 70800, 29200, 17000, 79700, 13100, 4600];
-  const chunks = {
-    "gamma 1.0": [pngChunk("gAMA", words(100000))],
-    "gamma 2.2": [pngChunk("gAMA", words(45455))],
-    "wide primaries": [
-      pngChunk("gAMA", words(22000)),
-      pngChunk("cHRM", words(...primaries)),
-    ],
-    "sRGB": [pngChunk("sRGB", [0])],
-    "background": [pngChunk("bKGD", [0, 1, 0, 2, 0, 3])],
-    "text and a time": [
-      pngChunk("tEXt", Buffer.from("Title\0hi")),
-      pngChunk("tIME", [7, 224, 1, 1, 1, 1, 1]),
-    ],
-  };
-  for (const [name, extra] of Object.entries(chunks)) {
-    const bytes = encodePng({ ...png, chunks: extra });
-    const out = decodePng(await grayscale(bytes));
-    assertEquals([Array.from(out.samples), out.colorType], [plain, 0], name);
-  }
-});
 
 Deno.test("grayscale: every format stays what it is, at every small size", async () => {
   // How far a lossy codec may stray from the luma of these gradients.
@@ -418,19 +291,6 @@ Deno.test("grayscale: many calls at once on one thread do not mix", async () => 
 
 // ---- Against Pillow
 
-/** A Python that has Pillow, if there is one. */
-async function findPillow(): Promise<string | undefined> {
-  for (const python of ["python3", "/usr/bin/python3"]) {
-    try {
-      const args = ["-c", "import PIL.Image"];
-      const command = new Deno.Command(python, { args, stderr: "null" });
-      if ((await command.output()).success) return python;
-    } catch (error) {
-      if (!(error instanceof Deno.errors.NotFound)) throw error;
-    }
-  }
-}
-
 Deno.test("grayscale: the luma is what Pillow's convert('L') gives", async () => {
   const python = await findPillow();
   if (!python) return console.warn("SKIPPED: no Python with Pillow is here");
@@ -443,12 +303,6 @@ Deno.test("grayscale: the luma is what Pillow's convert('L') gives", async () =>
       "codec.bmp": encodeBmp(raster),
       "codec.tif": encodeTiff([raster]),
     };
-    for (const [name, png] of somePngs()) {
-      // Pillow's "L" of one and two bits, and of tRNS, is a matter of its own.
-      if (png.width === 31 && png.depth === 8 && !png.transparency) {
-        images[`${name}.png`] = encodePng(png);
-      }
-    }
     const names = Object.keys(images);
     for (const name of names) {
       await Deno.writeFile(join(folder, name), images[name]);
@@ -593,23 +447,24 @@ Deno.test("grayscale: a codec that crashed is started anew", async () => {
   const before = useCodec();
   const { MagickImage } = await before;
   const { create } = MagickImage;
+  const bmp = encodeBmp(small), wanted = await grayscale(bmp);
   try {
     MagickImage.create = () => {
       throw new WebAssembly.RuntimeError("unreachable");
     };
-    const error = await assertRejects(() => grayscale(probe), Error);
+    const error = await assertRejects(() => grayscale(bmp), Error);
     assertEquals(
       error.message,
-      "broken PNG: the codec crashed on it (unreachable)",
+      "broken BMP: the codec crashed on it (unreachable)",
     );
   } finally {
     MagickImage.create = create;
   }
-  assertEquals(await grayscale(probe), probeGray);
+  assertEquals(await grayscale(bmp), wanted);
   assert(useCodec() !== before);
   // What is merely broken does not cost a new start.
   const now = useCodec();
-  await refusal(probe.subarray(0, 300), "cut");
+  await refusal(bmp.subarray(0, 300), "cut");
   await refusal((await encode("JPEG", small)).subarray(0, 400), "cut");
   assert(useCodec() === now);
 });
@@ -630,8 +485,6 @@ Deno.test("grayscale: animations, pages and depths are refused by name", async (
   const frame = Buffer.from(jpeg).indexOf(Buffer.from([0xff, 0xc0]));
   deep[frame + 4] = 12;
   const webp = await encode("WEBP", small);
-  const wide = { width: 3, height: 2, depth: 16 };
-  const samples = (channels: number) => new Uint16Array(6 * channels).fill(999);
   const bits = "16 bits per channel: this codec would cut it to 8";
   const sequence = (await encode("AVIF", small)).slice();
   const cases: Record<string, [Uint8Array, string]> = {
@@ -660,24 +513,15 @@ Deno.test("grayscale: animations, pages and depths are refused by name", async (
       "12 bits per channel: this codec would cut it to 8",
     ],
   };
-  for (const [colorType, channels] of [[0, 1], [2, 3], [4, 2], [6, 4]]) {
-    const png = { ...wide, colorType, samples: samples(channels) };
-    cases[`16-bit PNG of type ${colorType}`] = [encodePng(png), bits];
-  }
   for (const [name, [bytes, cause]] of Object.entries(cases)) {
     assertEquals(await refusal(bytes, name), cause, name);
   }
   // A preview behind the picture is no page, and one frame is no animation.
   await grayscale(encodeTiff([small, draw(3, 3)], { preview: 1 }));
   const chunks = [pngChunk("acTL", [0, 0, 0, 1, 0, 0, 0, 0])];
-  const still = {
-    ...wide,
-    depth: 8,
-    colorType: 2,
-    samples: samples(3),
-    chunks,
-  };
-  await grayscale(encodePng(still));
+  const rgb = small.data.filter((_, i) => i % 4 < 3);
+  const png = { ...small, colorType: 2, depth: 8, samples: rgb, chunks };
+  await grayscale(encodePng(png));
 });
 
 Deno.test("grayscale: a TIFF whose directories go in a circle is broken", async () => {

@@ -73,6 +73,8 @@ export interface Png {
   /** Row by row, channel by channel. */
   samples: ArrayLike<number>;
   interlace?: boolean;
+  /** The filter of every row; without it, each has another one in turn. */
+  filter?: number;
   /** Chunks before the first IDAT, between those that this writes. */
   chunks?: Uint8Array[];
   palette?: number[];
@@ -138,8 +140,8 @@ function filterRow(
   return out;
 }
 
-/** Every filter is used in turn. */
-export function encodePng(png: Png): Uint8Array {
+/** The rows of a PNG, with their filters: what is deflated. */
+export function pngRows(png: Png): Uint8Array {
   const { width, height, colorType, depth, samples, interlace } = png;
   const channels = CHANNELS[colorType];
   const step = Math.max(1, channels * depth >> 3);
@@ -156,14 +158,18 @@ export function encodePng(png: Png): Uint8Array {
         if (depth === 16) row.set([value >> 8, value & 255], 2 * i);
         else row[i * depth >> 3] |= value << 8 - depth - (i * depth & 7);
       }
-      rows.push(
-        new Uint8Array([y % 5]),
-        filterRow(y % 5, row, above, step, -1),
-      );
+      const kind = png.filter ?? y % 5;
+      rows.push(new Uint8Array([kind]));
+      rows.push(filterRow(kind, row, above, step, -1));
       above = row;
     }
   }
-  const data = deflateSync(bytesOf(...rows));
+  return bytesOf(...rows);
+}
+
+export function encodePng(png: Png): Uint8Array {
+  const { width, height, colorType, depth, interlace } = png;
+  const data = deflateSync(pngRows(png));
   const half = data.length >> 1;
   return bytesOf(
     SIGNATURE,
@@ -193,33 +199,35 @@ export function pngChunks(bytes: Uint8Array): [string, Uint8Array][] {
   return chunks;
 }
 
-/** Reads a PNG of eight bits per channel that has no palette. */
+/** Reads a PNG of any kind; of one with a palette, the color numbers. */
 export function decodePng(bytes: Uint8Array): Png {
   const chunks = pngChunks(bytes);
   const header = Buffer.from(chunks[0][1]);
   const [width, height] = [header.readUInt32BE(0), header.readUInt32BE(4)];
   const [depth, colorType, interlace] = [header[8], header[9], !!header[12]];
-  const step = CHANNELS[colorType];
-  if (depth !== 8) throw new Error(`a PNG of ${depth} bits`);
+  const channels = CHANNELS[colorType], bits = channels * depth;
   const data = inflateSync(
     bytesOf(...chunks.filter(([type]) => type === "IDAT").map(([, d]) => d)),
   );
-  const samples = new Uint8Array(width * height * step);
+  const length = width * height * channels;
+  const samples = depth > 8 ? new Uint16Array(length) : new Uint8Array(length);
   let at = 0;
   for (const pass of passesOf(width, height, interlace)) {
     let above: Uint8Array | undefined;
     for (let y = 0; y < pass.rows; y++) {
       const kind = data[at++];
-      const row = data.subarray(at, at += pass.columns * step);
-      above = filterRow(kind, row, above, step, 1);
-      for (let x = 0; x < pass.columns; x++) {
-        samples.set(
-          above.subarray(x * step, (x + 1) * step),
-          pass.at(x, y) * step,
-        );
+      const row = data.subarray(at, at += Math.ceil(pass.columns * bits / 8));
+      above = filterRow(kind, row, above, Math.max(1, bits >> 3), 1);
+      for (let i = 0; i < pass.columns * channels; i++) {
+        const x = Math.floor(i / channels), bit = i * depth;
+        const value = depth > 8
+          ? above[2 * i] << 8 | above[2 * i + 1]
+          : above[bit >> 3] >> 8 - depth - (bit & 7) & (1 << depth) - 1;
+        samples[pass.at(x, y) * channels + i % channels] = value;
       }
     }
   }
+  if (at !== data.length) throw new Error(`${data.length - at} bytes too many`);
   return { width, height, colorType, depth, samples, interlace };
 }
 
@@ -457,6 +465,21 @@ export function orientationOf(jpeg: Uint8Array): number | undefined {
     const entry = directory + 2 + 12 * i;
     if (view.getUint16(entry, little) === 0x0112) {
       return view.getUint16(entry + 8, little);
+    }
+  }
+}
+
+// ---- Pillow
+
+/** A Python that has Pillow, if there is one. */
+export async function findPillow(): Promise<string | undefined> {
+  for (const python of ["python3", "/usr/bin/python3"]) {
+    try {
+      const args = ["-c", "import PIL.Image"];
+      const command = new Deno.Command(python, { args, stderr: "null" });
+      if ((await command.output()).success) return python;
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) throw error;
     }
   }
 }

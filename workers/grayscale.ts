@@ -13,6 +13,7 @@
 import { serve, type Service } from "../mod.ts";
 import { folderOf, writeWhole } from "./files.ts";
 import { grayJpeg } from "./jpeg.ts";
+import { grayPng } from "./png.ts";
 
 /**
  * The codec, loaded on first need. An import of a literal would be part of the
@@ -27,7 +28,9 @@ type Image = ReturnType<Magick["MagickImage"]["create"]>;
 type Loader = { _api?: { HEAPU8: Uint8Array } };
 
 /** What can be converted, by the names of ImageMagick's coders. */
-type Format = "JPEG" | "PNG" | "WEBP" | "GIF" | "TIFF" | "BMP" | "AVIF";
+type Format = "PNG" | Coded;
+/** Those of them that the codec is for; of a JPEG only what is unusual. */
+type Coded = "JPEG" | "WEBP" | "GIF" | "TIFF" | "BMP" | "AVIF";
 
 /** What the headers of an image tell. */
 interface Header {
@@ -82,9 +85,8 @@ const KEEP_BYTES = 2 ** 28;
  * The warnings that say nothing about pixels; any other one refuses the image:
  * ImageMagick only warns when, say, libjpeg fills a missing half with gray.
  */
-const HARMLESS: Partial<Record<Format, RegExp>> = {
+const HARMLESS: Partial<Record<Coded, RegExp>> = {
   JPEG: /SOS parameters|JFIF|Adobe|ICC|profile/i,
-  PNG: /^(?!tRNS|PLTE)/,
   TIFF: /^(?!.*(ColorMap|Offsets)).*`TIFF(ReadDirectory|Fetch)/,
 };
 
@@ -136,20 +138,6 @@ function jpegHeader(bytes: Uint8Array, view: DataView): Header {
       };
     }
   }
-}
-
-/** PNG 3rd edition, 5 and 11: IHDR; every chunk up to IEND has to be there. */
-function pngHeader(bytes: Uint8Array, view: DataView): Header {
-  if (text(bytes, 12) !== "IHDR") throw new Error("broken PNG: no IHDR chunk");
-  const [width, height] = [view.getUint32(16), view.getUint32(20)];
-  const header: Header = { width, height, bits: view.getUint8(24) };
-  for (let at = 8, type = ""; type !== "IEND";) {
-    type = text(bytes, at + 4);
-    if (type === "acTL") header.frames = view.getUint32(at + 8);
-    at += 12 + view.getUint32(at);
-    view.getUint32(at - 4); // throws unless the checksum is there
-  }
-  return header;
 }
 
 /** RFC 9649: the chunks; VP8X tells the canvas, VP8 and VP8L a frame. */
@@ -338,9 +326,12 @@ function avifHeader(bytes: Uint8Array, view: DataView): Header {
   return header;
 }
 
-const HEADERS: Record<Format, (bytes: Uint8Array, view: DataView) => Header> = {
+/** Of those formats that go through the codec. */
+const HEADERS: Record<
+  Coded,
+  (bytes: Uint8Array, view: DataView) => Header
+> = {
   JPEG: jpegHeader,
-  PNG: pngHeader,
   WEBP: webpHeader,
   GIF: gifHeader,
   TIFF: tiffHeader,
@@ -351,7 +342,7 @@ const HEADERS: Record<Format, (bytes: Uint8Array, view: DataView) => Header> = {
 const nameOf = (format: Format): string => format === "WEBP" ? "WebP" : format;
 
 /** Reads the header, or says that the file ends before it does. */
-function readHeader(format: Format, bytes: Uint8Array): Header {
+function readHeader(format: Coded, bytes: Uint8Array): Header {
   try {
     return HEADERS[format](
       bytes,
@@ -443,15 +434,17 @@ async function startCodec(): Promise<Magick> {
  *
  * Luma is ITU-R BT.601. Size, alpha, resolution, EXIF (with its orientation)
  * and XMP are kept, color profiles are not. Of a JPEG in YCbCr the luma is taken
- * out without loss, another one keeps its quality; lossless WebP stays
- * lossless, GIF only has its color tables changed. A lossy WebP can decode to a
- * green that is one off: its decoders round that way.
+ * out without loss, another one keeps its quality. PNGs of 16 bits stay so, and
+ * one that is gray comes as it is. Lossless WebP stays lossless, GIF only has
+ * its color tables changed. A lossy WebP can decode to a green that is one off:
+ * its decoders round that way.
  *
  * @param bytes A whole image file; it is not changed.
  * @param options The limit, in pixels.
  * @returns A whole image file.
  * @throws {Error} If the bytes are no image, or one that is broken, truncated,
- * animated, of several pages, of more than 8 bits per channel, or too large.
+ * animated, of several pages, of more than 8 bits per channel (but for PNG), or
+ * too large.
  * @throws {RangeError} If `maxPixels` is not positive.
  *
  * @example One red pixel
@@ -471,6 +464,9 @@ export async function grayscale(
   const format = sniff(bytes);
   if (!format) {
     throw new Error("not an image (JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF)");
+  }
+  if (format === "PNG") {
+    return grayPng(bytes, (header) => judge(format, header, maxPixels));
   }
   if (format === "JPEG") {
     const gray = grayJpeg(bytes, (header) => judge(format, header, maxPixels));
@@ -496,11 +492,11 @@ export async function grayscale(
   }
 }
 
-/** Makes a plain line of what the codec says: "No data `' @ error/png.c/…". */
+/** Makes a plain line of what the codec says: "No data `' @ error/webp.c/…". */
 function explain(
   error: unknown,
   crashed: boolean,
-  format: Format,
+  format: Coded,
   { width, height }: Header,
 ): Error {
   let cause = error instanceof Error ? error.message : "no reason given";
@@ -524,7 +520,7 @@ function explain(
 /** Decodes, turns gray and encodes. */
 function convert(
   magick: Magick,
-  format: Format,
+  format: Coded,
   header: Header,
   bytes: Uint8Array,
 ): Uint8Array {
@@ -558,7 +554,7 @@ function convert(
 function decode(
   magick: Magick,
   image: Image,
-  format: Format,
+  format: Coded,
   bytes: Uint8Array,
 ): void {
   const size = bytes.length;
@@ -596,8 +592,7 @@ function grayPalettes(
 
 /**
  * Takes the luma of the stored samples. ImageMagick's own conversion is not
- * used: it weighs by 0.298839, 0.586811 and 0.114350, and a PNG's gAMA chunk
- * bends it.
+ * used: it weighs by 0.298839, 0.586811 and 0.114350.
  */
 function grayPixels(
   magick: Magick,
@@ -663,7 +658,7 @@ function copySettings(magick: Magick, source: Image, target: Image): void {
 function encodeLike(
   source: Image,
   target: Image,
-  format: Format,
+  format: Coded,
   lossless: boolean,
 ): void {
   const { settings } = target;
@@ -671,13 +666,6 @@ function encodeLike(
   // ImageMagick cannot tell the quality of some coarse JPEGs: less than 50.
   target.quality = format === "JPEG" ? source.quality || 50 : 85;
   if (format === "TIFF") settings.compression = source.compression;
-  if (format === "PNG") {
-    target.quality = 75; // zlib level 7, filters chosen row by row
-    settings.setDefine("PNG", "color-type", target.hasAlpha ? 4 : 0);
-    settings.setDefine("PNG", "bit-depth", 8);
-    // The same image gives the same bytes whenever it is converted.
-    settings.setDefine("PNG", "exclude-chunks", "date,tIME");
-  }
   if (format === "WEBP") {
     // Level 2 of 6: two to five times as fast as the default, 5 % more bytes.
     settings.setDefine("WEBP", "method", 2);

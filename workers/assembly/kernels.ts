@@ -14,3 +14,5 @@ export {
   tablesSize,
 } from "./jpeg";
 export { base, collect, count, last, next, search } from "./logscan";
+export { base, count, last, next, search } from "./logscan";
+export { filter, lookUp, luma16, luma8, unfilter } from "./png";
