@@ -105,6 +105,8 @@ interface Batch {
   orders: Order[];
   /** What to call each image: as the user named it. */
   names: string[];
+  /** The folders that were named, or that named files are in. */
+  folders: string[];
   /** The folder that the gray images are under. */
   out: string;
   converted: number;
@@ -119,6 +121,7 @@ function newBatch(flags: Flags, out: string): Batch {
     flags,
     orders: [],
     names: [],
+    folders: [],
     out,
     converted: 0,
     skipped: 0,
@@ -134,6 +137,7 @@ async function demo(flags: Flags): Promise<Batch> {
   const { images } = await makeFixtures({ images: 10, keep: true, quiet });
   const batch = newBatch(flags, out);
   batch.names = images.map((path) => basename(path));
+  batch.folders = images.map((path) => dirname(path));
   batch.orders = images.map((path) => ({
     path,
     out: join(out, basename(path)),
@@ -153,7 +157,8 @@ async function plan(flags: Flags): Promise<Batch> {
     if (file.error === undefined) found.push(file);
     else fail(batch, file.name, file.error);
   }
-  const base = commonFolder(found.map((file) => file.base));
+  batch.folders = found.map((file) => file.base);
+  const base = commonFolder(batch.folders);
   const inputs = new Set(found.map((file) => file.path));
   const maxPixels = flags.number["max-pixels"];
   const redo = flags.is.force || flags.is.compare;
@@ -199,7 +204,9 @@ async function isNewer(path: string, than: string): Promise<boolean> {
 async function convert(batch: Batch): Promise<number> {
   const { flags, orders, names } = batch;
   const start = performance.now();
-  const pool = new Pool(service, { size: flags.number.workers });
+  const { workers: size } = flags.number;
+  const permissions = permissionsFor(batch);
+  const pool = new Pool(service, { size, permissions });
   clearFolders(orders);
   onInterrupt(() => pool.terminate()); // first: nobody writes any more
   const progress = new Progress("images", flags.is.quiet);
@@ -221,6 +228,29 @@ async function convert(batch: Batch): Promise<number> {
   await pool.terminate();
   const seconds = ((performance.now() - start) / 1000).toFixed(2);
   return finish(batch, `${summary(batch)} in ${seconds} s\n`);
+}
+
+/** Deno looks through all paths at each access: 0.1 µs for each. */
+const PATHS_MAX = 16;
+
+/**
+ * What a worker may do that opens images which nobody vouches for: read these,
+ * or where they are many what is in their folders; and write what it makes.
+ *
+ * @param batch The images, the folders that were named, and the one for results
+ * @returns The permissions; all that are not there are withheld
+ */
+export function permissionsFor(
+  { orders, folders, out }: Pick<Batch, "orders" | "folders" | "out">,
+): { read: string[]; write: string[] } {
+  const files = orders.map(({ path }) => path);
+  const named = [...new Set(folders)];
+  const read = files.length <= PATHS_MAX
+    ? files
+    : named.length <= PATHS_MAX
+    ? named
+    : [commonFolder(named)];
+  return { read: [...read, out], write: [out] };
 }
 
 /** Prints how it went, as the flags want it; gives the exit status. */
@@ -266,7 +296,7 @@ async function compareConversions(
     finish(batch, `${summary(batch)}: nothing to compare\n`);
   if (orders.length === 0) return nothing();
   clearFolders(orders);
-  const work = await grayscaleWork(orders);
+  const work = await grayscaleWork(orders, permissionsFor(batch));
   const workers = flags.number.workers ?? navigator.hardwareConcurrency;
   const comparison = await compare(work, workers, flags.is.quiet)
     .catch((error) => {
@@ -302,11 +332,13 @@ function note(batch: Batch, failures: Map<number, string>): void {
 /** The conversion of a batch, to be compared. */
 export async function grayscaleWork(
   orders: Order[],
+  permissions?: Deno.PermissionOptions,
 ): Promise<Work<GrayJobs> & { failures: Map<number, string> }> {
   const failures = new Map<number, string>();
   return {
     failures,
     service,
+    permissions,
     items: orders.length,
     unit: "images",
     bytes: await totalSize(orders.map((order) => order.path)),

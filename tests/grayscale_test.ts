@@ -10,12 +10,14 @@ import {
 import { join, relative } from "@std/path";
 import { Buffer } from "node:buffer";
 import { Pool, sequential } from "../mod.ts";
+import { permissionsFor } from "../tasks/grayscale.ts";
 import { clearTemporary, isTemporary } from "../workers/files.ts";
 import { randomFrom } from "../workers/fixtures.ts";
 import {
   applyGrayscale,
   grayscale,
   grayscaleFile,
+  type GrayscaleFileOptions,
   service,
   useCodec,
 } from "../workers/grayscale.ts";
@@ -415,6 +417,25 @@ Deno.test("grayscale: many calls at once on one thread do not mix", async () => 
     else assertEquals(outcome, { status: "fulfilled", value: wanted[i / 2] });
   }
 });
+
+Deno.test("grayscale: the task's workers, which may do little, convert every format", () =>
+  withFolder(async (folder) => {
+    const out = join(folder, "gray");
+    const raster = draw(33, 21), orders: GrayscaleFileOptions[] = [];
+    const folders = [folder];
+    for (const format of FORMATS) {
+      const path = join(folder, `a, b.${format}`);
+      await Deno.writeFile(path, await encode(format, raster));
+      orders.push({ path, out: join(out, "c, d", format) });
+    }
+    const permissions = permissionsFor({ orders, folders, out });
+    await using pool = new Pool(service, { size: 1, permissions });
+    await pool.map("grayscaleFile", orders);
+    for (const { path, out } of orders) {
+      const expected = await grayscale(await Deno.readFile(path));
+      assertEquals(await Deno.readFile(out), expected, out);
+    }
+  }));
 
 // ---- Against Pillow
 

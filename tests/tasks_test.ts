@@ -16,6 +16,7 @@ import { Buffer } from "node:buffer";
 import { gzipSync } from "node:zlib";
 import { commandLine, printable } from "../tasks/cli.ts";
 import { makeImage, makeLog, randomFrom } from "../workers/fixtures.ts";
+import { copy } from "./folders.ts";
 
 const repo = resolve(import.meta.dirname!, "..");
 const tasks: Record<string, { command: string }> =
@@ -125,16 +126,6 @@ async function ended(child: Deno.ChildProcess): Promise<Outcome> {
     stdout: decoder.decode(stdout),
     stderr: decoder.decode(stderr),
   };
-}
-
-function copy(from: string, to: string): void {
-  if (Deno.statSync(from).isFile) {
-    Deno.mkdirSync(join(to, ".."), { recursive: true });
-    return Deno.copyFileSync(from, to);
-  }
-  for (const { name } of Deno.readDirSync(from)) {
-    copy(join(from, name), join(to, name));
-  }
 }
 
 /** Says that something cannot be tested here: loudly, as it is not. */
@@ -711,6 +702,31 @@ Deno.test("grayscale keeps the layout of files, folders and globs", async (t) =>
       await home.run("grayscale", ...args);
       assertEquals(home.list(), [...inputs, ...made].sort());
     });
+  }
+});
+
+Deno.test("grayscale follows links that are named, on both sides", async () => {
+  await using home = new Home();
+  await home.write({ "else, here/a[1].gif": GIF, "photos/b.gif": GIF });
+  await Deno.mkdir(join(home.path, "results"));
+  const links = {
+    "link.gif": "else, here/a[1].gif",
+    "album": "photos",
+    "photos/unnamed.gif": "../else, here/a[1].gif",
+    "gray": "results",
+  };
+  for (const [name, target] of Object.entries(links)) {
+    await Deno.symlink(target, join(home.path, name));
+  }
+  for (const args of [["--force"], ["--compare"]]) {
+    const files = ["link.gif", "album", "./else, here/../else, here/a[1].gif"];
+    const { stdout, stderr } = await home.run("grayscale", ...files, ...args);
+    assertEquals(stderr, "");
+    assertMatch(stdout, /^3 images converted into gray/);
+    const made = ["album/b.gif", "else, here/a[1].gif", "link.gif"];
+    assertEquals(home.list("results"), made);
+    await Deno.remove(join(home.path, "results"), { recursive: true });
+    await Deno.mkdir(join(home.path, "results"));
   }
 });
 
