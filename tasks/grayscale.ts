@@ -167,7 +167,7 @@ async function plan(flags: Flags): Promise<Batch> {
     if (inputs.has(target)) {
       const which = target === path ? "the input" : "another input";
       fail(batch, name, `the output would replace ${which}`);
-    } else if (!redo && await isNewer(target, path)) {
+    } else if (!redo && isNewer(target, path)) {
       batch.skipped++;
       batch.objects.push({ path: name, out: shownPath(target), skipped: true });
     } else {
@@ -189,10 +189,11 @@ function commonFolder(folders: string[]): string {
   return common;
 }
 
-async function isNewer(path: string, than: string): Promise<boolean> {
+/** Not async: of 10,000 images the promises alone took half a second. */
+function isNewer(path: string, than: string): boolean {
   try {
-    const [a, b] = await Promise.all([Deno.stat(path), Deno.stat(than)]);
-    return a.isFile && a.mtime! > b.mtime!;
+    const { isFile, mtime } = Deno.statSync(path);
+    return isFile && mtime! > Deno.statSync(than).mtime!;
   } catch {
     return false; // not there yet, or about to be reported
   }

@@ -815,6 +815,42 @@ Deno.test("grayscaleFile: makes the folder, and leaves only the image", async ()
   });
 });
 
+Deno.test("grayscaleFile: files that are converted at the same time do not mix", () =>
+  withFolder(async (folder) => {
+    const files: Record<string, Uint8Array> = {};
+    for (const size of [64, 8]) {
+      const all = await oneOfEach(draw(size, size));
+      for (const [format, bytes] of Object.entries(all)) {
+        files[`${size}.${format}`] = bytes;
+      }
+    }
+    const names = Object.keys(files);
+    for (const name of names) {
+      await Deno.writeFile(join(folder, name), files[name]);
+    }
+    const convert = (name: string) =>
+      grayscaleFile({
+        path: join(folder, name),
+        out: join(folder, "gray", name),
+      });
+    const convertAll = [
+      () => Promise.all(names.map(convert)),
+      async () => {
+        for (const name of names) await convert(name);
+      },
+    ];
+    for (const convert of convertAll) {
+      for (const { out, bytes } of await convert() ?? []) {
+        assertEquals(bytes, (await Deno.stat(out)).size);
+      }
+      for (const name of names) {
+        const gray = await Deno.readFile(join(folder, "gray", name));
+        assertEquals(gray, await grayscale(files[name]), name);
+      }
+      await Deno.remove(join(folder, "gray"), { recursive: true });
+    }
+  }));
+
 Deno.test("grayscaleFile: takes any name that the file system takes", async () => {
   await withFolder(async (folder) => {
     const path = join(folder, "a.png");
