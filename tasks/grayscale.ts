@@ -32,16 +32,7 @@ import {
   userFolder,
   warn,
 } from "./cli.ts";
-import { makeFixtures } from "./fixtures.ts";
-import {
-  AllFailedError,
-  compare,
-  conclusion,
-  render,
-  table,
-  type Work,
-  writeReport,
-} from "./report.ts";
+import type { Work } from "./report.ts";
 
 const HELP = `Turns images gray: JPEG, PNG, WebP, GIF, TIFF, BMP and AVIF.
 
@@ -133,6 +124,7 @@ function newBatch(flags: Flags, out: string): Batch {
 /** The ten images that are made where none are named. */
 async function demo(flags: Flags): Promise<Batch> {
   const { quiet } = flags.is;
+  const { makeFixtures } = await import("./fixtures.ts");
   const out = join(projectFolder, "fixtures", "gray");
   const { images } = await makeFixtures({ images: 10, keep: true, quiet });
   const batch = newBatch(flags, out);
@@ -293,25 +285,34 @@ async function compareConversions(
   command: string,
 ): Promise<number> {
   const { flags, orders, names } = batch;
+  // Loaded on first need: most runs compare nothing, and start sooner.
+  const report = await import("./report.ts");
   const nothing = () =>
     finish(batch, `${summary(batch)}: nothing to compare\n`);
   if (orders.length === 0) return nothing();
   clearFolders(orders);
   const work = await grayscaleWork(orders, permissionsFor(batch));
   const workers = flags.number.workers ?? navigator.hardwareConcurrency;
-  const comparison = await compare(work, workers, flags.is.quiet)
+  const comparison = await report.compare(work, workers, flags.is.quiet)
     .catch((error) => {
-      if (!(error instanceof AllFailedError)) throw error;
+      if (!(error instanceof report.AllFailedError)) throw error;
     });
   note(batch, work.failures);
   if (!comparison) return nothing();
   const status = finish(
     batch,
-    `${summary(batch)}\n\n${table(comparison)}\n${conclusion(comparison)}\n`,
+    `${summary(batch)}\n\n${report.table(comparison)}\n${
+      report.conclusion(comparison)
+    }\n`,
   );
-  const path = await writeReport(
+  const path = await report.writeReport(
     join(projectFolder, "reports", "grayscale.md"),
-    render("Grayscale", command, comparison, names.map((n) => basename(n))),
+    report.render(
+      "Grayscale",
+      command,
+      comparison,
+      names.map((n) => basename(n)),
+    ),
   );
   if (!flags.is.json && !flags.is.quiet) print(`\nReport: ${path}\n`);
   return status;
