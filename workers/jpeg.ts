@@ -558,7 +558,7 @@ const sizeOf = (codes: Codes): number =>
 /** Room for what the kernel reads or writes beyond an end, in bytes. */
 const SLACK = 4096;
 /** The structure `Scan` of assembly/jpeg.ts, in words; where outputs are. */
-const SCAN = 48, ERROR = 17, SEGMENT = 18, BIT = 19, NEXT = 20;
+const SCAN = 50, ERROR = 17, SEGMENT = 18, BIT = 19, NEXT = 20;
 const align = (size: number): number => (size + 15) & ~15;
 
 /** What is wrong with a scan, by the kernel's numbers. */
@@ -578,9 +578,10 @@ const SHORT = 1, LEFT_OVER = 5, OUT_OF_SEQUENCE = 6, NO_CATEGORY = 8;
 const layout = (() => {
   const scan = kernels.base();
   const categories = scan + 4 * SCAN, codes = categories + 4 * 12;
-  const tables = align(codes + 2 * 272);
+  const symbols = align(codes + 2 * 272);
+  const tables = symbols + 2 * 2 ** 13;
   const input = align(tables + 4 * kernels.tablesSize());
-  return { scan, categories, codes, tables, input };
+  return { scan, categories, codes, symbols, tables, input };
 })();
 
 /** A view of the kernels' memory of so many bytes at least. */
@@ -769,8 +770,9 @@ function wordsOf(
       tables + i * kernels.tablesSize(),
     ]),
   ];
-  while (words.length < SCAN - 5) words.push(0); // the state of the luma rows
-  words.push(scan.first, scan.last, scan.high, roomOf(job).masks, 0);
+  while (words.length < SCAN - 7) words.push(0); // the state of the luma rows
+  words.push(scan.first, scan.last, scan.high, roomOf(job).masks);
+  words.push(0, 0, 0); // the state of the scan
   return words;
 }
 
@@ -799,7 +801,8 @@ function build(at: number, dc?: Codes, ac?: Codes): Uint8Array {
   const view = memory(0), places = [layout.codes, layout.codes + 272];
   if (dc) view.set(dc, places[0]);
   if (ac) view.set(ac, places[1]);
-  kernels.build(at, dc ? places[0] : 0, ac ? places[1] : 0);
+  const [first, second] = [dc ? places[0] : 0, ac ? places[1] : 0];
+  kernels.build(at, first, second, layout.symbols);
   return view.slice(at, at + kernels.tablesSize());
 }
 

@@ -10,6 +10,7 @@ export {
   checkBand,
   findMarker,
   recode,
+  recodeRow,
   stuff,
   tablesSize,
 } from "./jpeg";
