@@ -296,9 +296,13 @@ export function build(
   }
   for (let prefix: u32 = 0; prefix < ENTRIES; prefix++) {
     const start = tables + START + (<usize> prefix << 2);
-    if (ac && !dc) store<u32>(start, bandEntry(symbols, prefix));
-    else store<u32>(start, dc ? dcEntry(tables, symbols, prefix, ac) : 1 | ENDED);
-    if (ac && dc) {
+    const entry = dc
+      ? dcEntry(tables, symbols, prefix, ac)
+      : ac
+      ? bandEntry(symbols, prefix)
+      : 1 | ENDED;
+    store<u32>(start, entry);
+    if (dc && ac) {
       const entry = acEntry(symbols, prefix, 0);
       const more = tables + MORE + (<usize> prefix << 1);
       store<u16>(more, <u16> (entry ? entry : NONE));
@@ -669,6 +673,7 @@ export function recode(scan: Scan): u32 {
  * compiles well what is called often, and not what goes on for long.
  */
 export function recodeRow(scan: Scan, from: u32, row: u32): u32 {
+  const isBits = scan.refines != 0;
   let at = from, left = scan.left;
   for (let column: u32 = 0; column < scan.mcusWide; column++) {
     if (left == 0) {
@@ -677,7 +682,9 @@ export function recodeRow(scan: Scan, from: u32, row: u32): u32 {
       left = scan.interval;
     }
     left--;
-    at = recodeMcu(scan, at, row, column);
+    at = isBits
+      ? moveBits(scan, at, row, column)
+      : recodeMcu(scan, at, row, column);
     if (at == BAD) return BAD;
     if (at > scan.bits) return fail(scan, SHORT, at);
   }
@@ -697,6 +704,27 @@ function recodeMcu(scan: Scan, from: u32, row: u32, column: u32): u32 {
       ? copyLuma(scan, tables, at, row, column)
       : skipBlocks(scan, tables, blocks, at);
     if (at == BAD) return BAD;
+  }
+  return at;
+}
+
+/** Of a scan of one more bit of each DC (G.1.2.1), there is only this to do. */
+@inline
+function moveBits(scan: Scan, from: u32, row: u32, column: u32): u32 {
+  const wide = scan.lumaWide, high = scan.lumaHigh, luma = scan.luma;
+  let at = from, own = from;
+  for (let i: u32 = 0; i < scan.count; i++) {
+    if (i == luma) own = at;
+    const component = changetype<usize>(scan) + (<usize> i << 3);
+    at += load<u32>(component, offsetof<Scan>("blocks"));
+  }
+  const columns = min(wide, scan.blocksWide - column * wide);
+  const rows = min(high, scan.blocksHigh - row * high);
+  for (let i: u32 = 0; i < rows; i++) {
+    const written = field(scan, offsetof<Scan>("written"), i);
+    const out = load<u32>(written);
+    put(rowTop(scan, i), out, window(scan.data, own + i * wide));
+    store<u32>(written, out + columns);
   }
   return at;
 }
