@@ -40,7 +40,10 @@ const FLAGS: Record<string, string[]> = {
     ...["--images=1", "--logs=1", "--lines=1", "--seed=1", "--out=x"],
     ...["--workers=1", "--quiet"],
   ],
-  bench: ["--images=1", "--logs=1", "--lines=1", "--workers=1", "--quiet"],
+  bench: [
+    ...["--images=1", "--logs=1", "--lines=1", "--peers=x", "--workers=1"],
+    "--quiet",
+  ],
 };
 
 interface Outcome {
@@ -228,7 +231,7 @@ Deno.test("the tasks have no permission that they do not need", async () => {
     assert(!/ (-A|--allow-all) /.test(command), name);
     // The benchmark runs the task that it measures, and its peers; no more.
     const own = name === "bench"
-      ? command.replace(" --allow-run=deno,rg,grep ", " ")
+      ? command.replace(/ --allow-run=deno,rg,grep,python3,\S+ /, " ")
       : command;
     if (name in FLAGS) assert(!/--allow-(net|run|ffi|import)/.test(own), name);
   }
@@ -1120,6 +1123,13 @@ Deno.test("bench reports on both jobs", async () => {
   for (const [table] of tables) assertStringIncludes(stdout, table);
   assertEquals(report.match(/```mermaid\nxychart-beta\n/g)?.length, 2);
   assert(!/NaN|Infinity|undefined/.test(report), report);
+  if (/^Python with Pillow is not installed/m.test(report)) {
+    skipped("images beside Pillow: there is none");
+  } else {
+    const rows = report.match(/^\| \d+ .*(JPEG|PNG)s? of \d+×\d+.* ms /gm);
+    assertEquals(rows?.slice(0, 3).length, 3, report);
+    assertStringIncludes(report, "No sharp was measured: no `--peers DIR`.");
+  }
   if (!await has("rg")) return skipped("the log scan beside ripgrep: no rg");
   assertMatch(report, /^\| .* \.gz files? .*\| `rg -F -z -l` \| +\d+ ms \|/m);
 });
