@@ -11,7 +11,7 @@ import { Pool, type Runner, sequential } from "../mod.ts";
 import { type GrayJobs, service } from "../workers/grayscale.ts";
 import { projectFolder } from "./cli.ts";
 
-/** How often each is measured, after one time that is not counted. */
+/** How often all that does not take long is measured, for figures. */
 const RUNS = 5;
 
 /** What is converted. */
@@ -41,6 +41,8 @@ interface Row {
 
 /** What the rows are made of. */
 interface Bench {
+  /** How often each is measured, after one time that is not counted. */
+  runs: number;
   /** Where the images are, and where gray ones go. */
   folder: string;
   workers: number;
@@ -88,8 +90,9 @@ export async function compareImages(
   await using pool = new Pool(service, { size: workers, permissions });
   const contestants: Contestant[] = [ours(pool), python];
   if (sharp) contestants.push(sharp);
+  const runs = scale < 1 ? 1 : RUNS;
   const bench: Bench = {
-    ...{ folder, workers, python, pillow, contestants, say },
+    ...{ runs, folder, workers, python, pillow, contestants, say },
     hasJpegtran: jpegtran !== undefined,
     notes: [],
   };
@@ -100,7 +103,7 @@ export async function compareImages(
     await measureWarm(bench, sets.progressive),
     await measureWarm(bench, sets.png),
     ...jpegtran ? [await measureCpu(bench, sets.baseline)] : [],
-    ...await measureWhole(bench, sets.baseline, RUNS),
+    ...await measureWhole(bench, sets.baseline, runs),
     ...await measureWhole(bench, sets.fewer, 1),
     ...await measureWhole(bench, sets.many, 1),
   ];
@@ -108,7 +111,9 @@ export async function compareImages(
   if (!jpegtran) bench.notes.push("No jpegtran is installed.");
   const text = table(rows, ["manyhands", "Pillow", "sharp", "jpegtran"]);
   const used = [...versions, jpegtran].filter((version) => version);
-  return `${introduction(workers)}\n${text}\n${bench.notes.join(" ")}\n\n` +
+  return `${introduction(workers, runs)}\n${text}\n${
+    bench.notes.join(" ")
+  }\n\n` +
     `Measured with ${used.join("; ")}.\n`;
 }
 
@@ -268,7 +273,7 @@ function remove(path: string): void {
 
 /** Pools that have been used before, with reading and writing. */
 async function measureWarm(bench: Bench, set: Photographs): Promise<Row> {
-  const { folder, contestants, say } = bench;
+  const { runs, folder, contestants, say } = bench;
   const from = join(folder, set.name);
   const outOf = (name: string) => join(folder, "gray", name, set.name);
   const times: Record<string, number[]> = {};
@@ -280,7 +285,7 @@ async function measureWarm(bench: Bench, set: Photographs): Promise<Row> {
     times[contestant.name] = [];
   }
   await check(bench, set, outOf);
-  for (let run = 0; run < RUNS; run++) {
+  for (let run = 0; run < runs; run++) {
     for (const contestant of contestants) {
       const out = outOf(contestant.name);
       remove(out);
@@ -318,7 +323,7 @@ async function check(
 
 /** What one thread uses of a core, beside a process for each image. */
 async function measureCpu(
-  { folder, python, say }: Bench,
+  { runs, folder, python, say }: Bench,
   set: Photographs,
 ): Promise<Row> {
   say(`${set.title}, CPU …`);
@@ -326,7 +331,7 @@ async function measureCpu(
   const out = (name: string) => join(folder, "gray", name, "cpu");
   const alone = ours(sequential(service));
   const times: Record<string, number[]> = { manyhands: [], jpegtran: [] };
-  for (let run = 0; run <= RUNS; run++) {
+  for (let run = 0; run <= runs; run++) {
     const before = process.cpuUsage().user;
     await alone.convert(from, out("manyhands"));
     const used = (process.cpuUsage().user - before) / 1000 / set.count;
@@ -389,13 +394,13 @@ function medians(all: Record<string, number[]>): Record<string, number> {
 
 // What is told
 
-const introduction = (workers: number): string =>
+const introduction = (workers: number, runs: number): string =>
   `Photographs made by Pillow, ${workers} at a time: in pools that have been
 used before, with reading and writing, unless a row says "whole process". Pillow
 does \`Image.open(path).convert("L").save(out, quality=85)\` in a
 \`multiprocessing.Pool\`, sharp \`sharp(path).grayscale().jpeg({ quality: 85 })\`
 with a thread for each image, jpegtran \`-grayscale\`. They take turns; medians of
-${RUNS} after a warm-up; one run of the many small JPEGs. Memory is that of the
+${runs} after a warm-up; one run of the many small JPEGs. Memory is that of the
 largest process: ours has but one. Behind each peer's figure: how many times ours it is, so that
 below 1× the peer was better. The pixels were compared first: JPEGs as jpegtran
 has them, PNGs as Pillow has them, to the bit.
