@@ -6,6 +6,7 @@
 
 import { basename } from "@std/path/basename";
 import { join } from "@std/path/join";
+import { resolve } from "@std/path/resolve";
 import type { Jobs } from "../mod.ts";
 import { clearTemporary } from "../workers/files.ts";
 import type { GrayJobs } from "../workers/grayscale.ts";
@@ -19,9 +20,11 @@ import {
   projectFolder,
   readFlags,
   runTask,
+  userFolder,
 } from "./cli.ts";
 import { makeFixtures } from "./fixtures.ts";
 import { grayscaleWork } from "./grayscale.ts";
+import { compareImages } from "./image_peers.ts";
 import { logscanWork } from "./logscan.ts";
 import { comparePeers } from "./peers.ts";
 import {
@@ -40,22 +43,26 @@ const HELP =
   `Measures how both jobs scale: 12 images and 24 logs of 500,000 lines,
 sequentially and with 1, 2, … N workers. Then the log scan runs beside ripgrep
 and grep, where they are installed, on 5.3 GB of other logs, or less where the
-logs are fewer or shorter. The result is reports/benchmark.md.
+logs are fewer or shorter; and the images beside Pillow, sharp and jpegtran, on
+1.3 GB of photographs, or less where the images are fewer. Pillow makes these,
+so it has to be installed. The result is reports/benchmark.md.
 
 Usage: deno task bench [FLAG]…
 
   --images N    how many images (default 12)
   --logs N      how many logs (default 24)
   --lines N     how many lines a log has (default 500000)
+  --peers DIR   a folder in which "npm install sharp" was run, to measure that
   --workers N   the most workers (default: one per core)
   -q, --quiet   print nothing
   -h, --help    show this
 `;
 
-const LOGS = 24, LINES = 500_000;
+const IMAGES = 12, LOGS = 24, LINES = 500_000;
 
 async function main(args: string[]): Promise<number> {
-  const { is, number } = readFlags(args, {
+  const { is, number, text } = readFlags(args, {
+    text: ["peers"],
     number: { images: 1, logs: 1, lines: 1 },
   });
   if (is.help) return print(HELP), 0;
@@ -90,6 +97,15 @@ async function main(args: string[]): Promise<number> {
   );
   parts.push(`## Log scan beside ripgrep and grep\n`, peers);
   say(`\nLog scan beside ripgrep and grep\n\n${peers}`);
+  const images = await compareImages(
+    join(projectFolder, "fixtures", "peers", "images"),
+    Math.min(1, (number.images ?? IMAGES) / IMAGES),
+    most,
+    text.peers && resolve(userFolder, text.peers),
+    say,
+  );
+  parts.push("## Grayscale beside Pillow, sharp and jpegtran\n", images);
+  say(`\nGrayscale beside Pillow, sharp and jpegtran\n\n${images}`);
   const path = await writeReport(
     join(projectFolder, "reports", "benchmark.md"),
     parts.join("\n"),
@@ -100,7 +116,7 @@ async function main(args: string[]): Promise<number> {
 
 /** Makes the fixtures, and of them the work of both kinds. */
 async function makeWork(
-  { images = 12, logs = LOGS, lines = LINES }: Flags["number"],
+  { images = IMAGES, logs = LOGS, lines = LINES }: Flags["number"],
   quiet: boolean,
 ): Promise<{ conversions: Work<GrayJobs>; scans: Work<LogJobs> }> {
   const out = join(projectFolder, "fixtures", "bench");

@@ -22,6 +22,8 @@ import { count, onInterrupt, Progress, shownPath } from "./cli.ts";
 export interface Work<J extends Jobs> {
   /** Where its jobs are. */
   service: Service<J>;
+  /** What the pool's workers may do. Default: what the program may. */
+  permissions?: Deno.PermissionOptions;
   /** How many items the batch has. */
   items: number;
   /** What an item is, in the plural. */
@@ -92,7 +94,9 @@ export async function compare<J extends Jobs>(
   const bench: Bench = { timings: [] };
   const onTask = (timing: TaskTiming) => void bench.timings.push(timing);
   await using alone = sequential(work.service, { onTask });
-  await using pool = new Pool(work.service, { size: workers, onTask });
+  const { permissions } = work;
+  const options = { size: workers, permissions, onTask };
+  await using pool = new Pool(work.service, options);
   // Before anything is cleared nobody must write any more.
   using _ = onInterrupt(() => pool.terminate());
   const created = performance.timeOrigin + performance.now();

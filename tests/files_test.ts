@@ -120,18 +120,42 @@ Deno.test("writeWhole: on failure nothing changes", async () => {
     assertEquals(namesIn(join(folder, "taken")), ["x"]);
     assertEquals(Deno.readTextFileSync(path), "as it was");
     // Nor does it where the disk is full, in the middle of the write.
-    const { writeFileSync } = Deno;
-    try {
-      Deno.writeFileSync = (path, data, options) => {
-        writeFileSync(path, data.subarray(0, 1), options);
-        throw new Error("No space left on device");
-      };
+    const full = (written: number) => {
+      if (written > 1) throw new Error("No space left on device");
+    };
+    withShortWrites(full, () => {
       assertThrows(() => writeWhole(path, bytes), Error, "No space left");
-    } finally {
-      Deno.writeFileSync = writeFileSync;
-    }
+    });
     assertEquals(namesIn(folder), ["old", "taken"]);
     assertEquals(Deno.readTextFileSync(path), "as it was");
+  });
+});
+
+/** Runs something while a write takes one byte; `before` hears of each. */
+function withShortWrites(before: (writes: number) => void, run: () => void) {
+  const { prototype } = Deno.FsFile, { writeSync } = prototype;
+  let writes = 0;
+  try {
+    prototype.writeSync = function (bytes) {
+      before(writes++);
+      return writeSync.call(this, bytes.subarray(0, 1));
+    };
+    run();
+  } finally {
+    prototype.writeSync = writeSync;
+  }
+}
+
+Deno.test("writeWhole: writes all parts to their ends", async () => {
+  await withFolder((folder) => {
+    const path = join(folder, "a"), none = text("");
+    const parts = [none, text("all "), none, text("of "), text("it"), none];
+    writeWhole(path, ...parts);
+    assertEquals(Deno.readTextFileSync(path), "all of it");
+    withShortWrites(() => {}, () => writeWhole(path, ...parts, text("!")));
+    assertEquals(Deno.readTextFileSync(path), "all of it!");
+    writeWhole(path);
+    assertEquals(Deno.readTextFileSync(path), "");
   });
 });
 

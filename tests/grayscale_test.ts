@@ -10,12 +10,14 @@ import {
 import { join, relative } from "@std/path";
 import { Buffer } from "node:buffer";
 import { Pool, sequential } from "../mod.ts";
+import { permissionsFor } from "../tasks/grayscale.ts";
 import { clearTemporary, isTemporary } from "../workers/files.ts";
 import { randomFrom } from "../workers/fixtures.ts";
 import {
   applyGrayscale,
   grayscale,
   grayscaleFile,
+  type GrayscaleFileOptions,
   service,
   useCodec,
 } from "../workers/grayscale.ts";
@@ -288,6 +290,25 @@ Deno.test("grayscale: many calls at once on one thread do not mix", async () => 
     else assertEquals(outcome, { status: "fulfilled", value: wanted[i / 2] });
   }
 });
+
+Deno.test("grayscale: the task's workers, which may do little, convert every format", () =>
+  withFolder(async (folder) => {
+    const out = join(folder, "gray");
+    const raster = draw(33, 21), orders: GrayscaleFileOptions[] = [];
+    const folders = [folder];
+    for (const format of FORMATS) {
+      const path = join(folder, `a, b.${format}`);
+      await Deno.writeFile(path, await encode(format, raster));
+      orders.push({ path, out: join(out, "c, d", format) });
+    }
+    const permissions = permissionsFor({ orders, folders, out });
+    await using pool = new Pool(service, { size: 1, permissions });
+    await pool.map("grayscaleFile", orders);
+    for (const { path, out } of orders) {
+      const expected = await grayscale(await Deno.readFile(path));
+      assertEquals(await Deno.readFile(out), expected, out);
+    }
+  }));
 
 // ---- Against Pillow
 
@@ -637,6 +658,42 @@ Deno.test("grayscaleFile: makes the folder, and leaves only the image", async ()
     assertEquals(await Deno.readFile(path), probe);
   });
 });
+
+Deno.test("grayscaleFile: files that are converted at the same time do not mix", () =>
+  withFolder(async (folder) => {
+    const files: Record<string, Uint8Array> = {};
+    for (const size of [64, 8]) {
+      const all = await oneOfEach(draw(size, size));
+      for (const [format, bytes] of Object.entries(all)) {
+        files[`${size}.${format}`] = bytes;
+      }
+    }
+    const names = Object.keys(files);
+    for (const name of names) {
+      await Deno.writeFile(join(folder, name), files[name]);
+    }
+    const convert = (name: string) =>
+      grayscaleFile({
+        path: join(folder, name),
+        out: join(folder, "gray", name),
+      });
+    const convertAll = [
+      () => Promise.all(names.map(convert)),
+      async () => {
+        for (const name of names) await convert(name);
+      },
+    ];
+    for (const convert of convertAll) {
+      for (const { out, bytes } of await convert() ?? []) {
+        assertEquals(bytes, (await Deno.stat(out)).size);
+      }
+      for (const name of names) {
+        const gray = await Deno.readFile(join(folder, "gray", name));
+        assertEquals(gray, await grayscale(files[name]), name);
+      }
+      await Deno.remove(join(folder, "gray"), { recursive: true });
+    }
+  }));
 
 Deno.test("grayscaleFile: takes any name that the file system takes", async () => {
   await withFolder(async (folder) => {

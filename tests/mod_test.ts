@@ -586,12 +586,14 @@ Deno.test("Pool: workers have the permissions that they are given", async () => 
     await using more = new Pool(service, { size: 1, permissions: { net: true } });
     console.log((await more.apply("mayRead", []).catch((error) => error)).message);
   `;
-  const output = await runAlone(script, ["--unstable-worker-options"]);
+  const flags = ["--no-config", "--unstable-worker-options"];
+  const output = await runAlone(script, flags);
   const [none, inherited, more] = output.split("\n");
   assertEquals([none, inherited], ["prompt", "granted"]);
   assertStringIncludes(more, "escalate parent thread permissions");
   // Deno's own words: there is no way to ask for the flag.
-  assertStringIncludes(await runAlone(script), "--unstable-worker-options");
+  const without = await runAlone(script, ["--no-config"]);
+  assertStringIncludes(without, "--unstable-worker-options");
 });
 
 runnerTest("options that do not exist are refused", async (runner) => {

@@ -16,6 +16,7 @@ import { Buffer } from "node:buffer";
 import { gzipSync } from "node:zlib";
 import { commandLine, printable } from "../tasks/cli.ts";
 import { makeImage, makeLog, randomFrom } from "../workers/fixtures.ts";
+import { copy } from "./folders.ts";
 
 const repo = resolve(import.meta.dirname!, "..");
 const tasks: Record<string, { command: string }> =
@@ -39,7 +40,10 @@ const FLAGS: Record<string, string[]> = {
     ...["--images=1", "--logs=1", "--lines=1", "--seed=1", "--out=x"],
     ...["--workers=1", "--quiet"],
   ],
-  bench: ["--images=1", "--logs=1", "--lines=1", "--workers=1", "--quiet"],
+  bench: [
+    ...["--images=1", "--logs=1", "--lines=1", "--peers=x", "--workers=1"],
+    "--quiet",
+  ],
 };
 
 interface Outcome {
@@ -125,16 +129,6 @@ async function ended(child: Deno.ChildProcess): Promise<Outcome> {
     stdout: decoder.decode(stdout),
     stderr: decoder.decode(stderr),
   };
-}
-
-function copy(from: string, to: string): void {
-  if (Deno.statSync(from).isFile) {
-    Deno.mkdirSync(join(to, ".."), { recursive: true });
-    return Deno.copyFileSync(from, to);
-  }
-  for (const { name } of Deno.readDirSync(from)) {
-    copy(join(from, name), join(to, name));
-  }
 }
 
 /** Says that something cannot be tested here: loudly, as it is not. */
@@ -237,7 +231,7 @@ Deno.test("the tasks have no permission that they do not need", async () => {
     assert(!/ (-A|--allow-all) /.test(command), name);
     // The benchmark runs the task that it measures, and its peers; no more.
     const own = name === "bench"
-      ? command.replace(" --allow-run=deno,rg,grep,python3 ", " ")
+      ? command.replace(/ --allow-run=deno,rg,grep,python3,\S+ /, " ")
       : command;
     if (name in FLAGS) assert(!/--allow-(net|run|ffi|import)/.test(own), name);
   }
@@ -714,6 +708,31 @@ Deno.test("grayscale keeps the layout of files, folders and globs", async (t) =>
   }
 });
 
+Deno.test("grayscale follows links that are named, on both sides", async () => {
+  await using home = new Home();
+  await home.write({ "else, here/a[1].gif": GIF, "photos/b.gif": GIF });
+  await Deno.mkdir(join(home.path, "results"));
+  const links = {
+    "link.gif": "else, here/a[1].gif",
+    "album": "photos",
+    "photos/unnamed.gif": "../else, here/a[1].gif",
+    "gray": "results",
+  };
+  for (const [name, target] of Object.entries(links)) {
+    await Deno.symlink(target, join(home.path, name));
+  }
+  for (const args of [["--force"], ["--compare"]]) {
+    const files = ["link.gif", "album", "./else, here/../else, here/a[1].gif"];
+    const { stdout, stderr } = await home.run("grayscale", ...files, ...args);
+    assertEquals(stderr, "");
+    assertMatch(stdout, /^3 images converted into gray/);
+    const made = ["album/b.gif", "else, here/a[1].gif", "link.gif"];
+    assertEquals(home.list("results"), made);
+    await Deno.remove(join(home.path, "results"), { recursive: true });
+    await Deno.mkdir(join(home.path, "results"));
+  }
+});
+
 function readGif(home: Home, name: string): Uint8Array<ArrayBuffer> {
   return Deno.readFileSync(join(home.path, name));
 }
@@ -1102,6 +1121,13 @@ Deno.test("bench reports on both jobs", async () => {
   for (const [table] of tables) assertStringIncludes(stdout, table);
   assertEquals(report.match(/```mermaid\nxychart-beta\n/g)?.length, 2);
   assert(!/NaN|Infinity|undefined/.test(report), report);
+  if (/^Python with Pillow is not installed/m.test(report)) {
+    skipped("images beside Pillow: there is none");
+  } else {
+    const rows = report.match(/^\| \d+ .*(JPEG|PNG)s? of \d+×\d+.* ms /gm);
+    assertEquals(rows?.slice(0, 3).length, 3, report);
+    assertStringIncludes(report, "No sharp was measured: no `--peers DIR`.");
+  }
   if (!await has("rg")) return skipped("the log scan beside ripgrep: no rg");
   assertMatch(report, /^\| .* \.gz files? .*\| `rg -F -z -l` \| +\d+ ms \|/m);
 });

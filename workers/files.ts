@@ -23,7 +23,7 @@ const began = performance.timeOrigin;
  * killed process leaves the temporary file to {@linkcode clearTemporary}.
  *
  * @param path Where the file goes; its folder must exist
- * @param bytes What is in it
+ * @param parts What is in it, one after the other
  * @throws {Deno.errors.NotFound} If there is no such folder
  * @throws {Deno.errors.PermissionDenied} If it may not be written
  *
@@ -36,7 +36,7 @@ const began = performance.timeOrigin;
  * await Deno.remove(folder, { recursive: true });
  * ```
  */
-export function writeWhole(path: string, bytes: Uint8Array): void {
+export function writeWhole(path: string, ...parts: Uint8Array[]): void {
   const folder = folderOf(path), at = folder.length;
   // Unique per attempt: a thread that was given up may still be writing.
   const random = crypto.randomUUID().slice(0, 8);
@@ -44,7 +44,7 @@ export function writeWhole(path: string, bytes: Uint8Array): void {
   const name = `.${path.slice(at, at + 40)}.${Deno.pid}-${random}.manyhands`;
   const temporary = folder + name;
   try {
-    Deno.writeFileSync(temporary, bytes, { createNew: true });
+    writeNew(temporary, parts);
     Deno.renameSync(temporary, path);
   } catch (error) {
     try {
@@ -53,6 +53,15 @@ export function writeWhole(path: string, bytes: Uint8Array): void {
       // It was never made.
     }
     throw error;
+  }
+}
+
+function writeNew(path: string, parts: Uint8Array[]): void {
+  using file = Deno.openSync(path, { write: true, createNew: true });
+  for (const part of parts) {
+    for (let at = 0; at < part.length;) {
+      at += file.writeSync(part.subarray(at));
+    }
   }
 }
 

@@ -12,7 +12,7 @@
 
 import { serve, type Service } from "../mod.ts";
 import { folderOf, writeWhole } from "./files.ts";
-import { grayJpeg } from "./jpeg.ts";
+import { grayJpeg, grayJpegParts } from "./jpeg.ts";
 import { grayPng } from "./png.ts";
 
 /**
@@ -80,6 +80,9 @@ const MAX_BYTES = 2 ** 31;
 
 /** A codec grown past this is dropped: wasm memory never shrinks. */
 const KEEP_BYTES = 2 ** 28;
+
+/** The largest image to decode, unless another number is asked for. */
+const MAX_PIXELS = 268_000_000;
 
 /**
  * The warnings that say nothing about pixels; any other one refuses the image:
@@ -458,7 +461,7 @@ async function startCodec(): Promise<Magick> {
  */
 export async function grayscale(
   bytes: Uint8Array,
-  { maxPixels = 268_000_000 }: GrayscaleOptions = {},
+  { maxPixels = MAX_PIXELS }: GrayscaleOptions = {},
 ): Promise<Uint8Array> {
   if (!bytes.length) throw new Error("empty file");
   const format = sniff(bytes);
@@ -707,11 +710,67 @@ export async function grayscaleFile(
   if (!input.isFile) throw new Error("not a regular file");
   if (input.size > MAX_BYTES) throw new Error(`too large: ${input.size} bytes`);
   refuseOutput(input, out);
-  const gray = await grayscale(Deno.readFileSync(path), { maxPixels });
-  const folder = folderOf(out);
-  if (folder) Deno.mkdirSync(folder, { recursive: true });
-  writeWhole(out, gray);
-  return { path, out, bytes: gray.length };
+  const buffer = takeBuffer(input.size);
+  try {
+    const image = readInto(buffer, path, input.size);
+    const gray = lumaOf(image, maxPixels) ??
+      [await grayscale(image, { maxPixels })];
+    writeInFolder(out, gray);
+    const bytes = gray.reduce((sum, part) => sum + part.length, 0);
+    return { path, out, bytes };
+  } finally {
+    if (buffer.length <= KEEP_BYTES) spare = buffer;
+  }
+}
+
+/**
+ * Memory for the next file. Memory of its own for each, and the collection of
+ * that, took 1 to 3 ms for files of 437 kB; to turn them gray takes 3.
+ */
+let spare: Uint8Array<ArrayBuffer> | undefined;
+
+/** Takes the spare memory, unless it is too small or another call has it. */
+function takeBuffer(size: number): Uint8Array<ArrayBuffer> {
+  const buffer = spare;
+  spare = undefined;
+  if (buffer && buffer.length >= size) return buffer;
+  return new Uint8Array(Math.ceil(size / 2 ** 20) * 2 ** 20);
+}
+
+/** Reads a file; what it grew by meanwhile is left out. */
+function readInto(
+  buffer: Uint8Array,
+  path: string,
+  size: number,
+): Uint8Array {
+  using file = Deno.openSync(path);
+  let length = 0;
+  while (length < size) {
+    const n = file.readSync(buffer.subarray(length, size));
+    if (n === null) break;
+    length += n;
+  }
+  return buffer.subarray(0, length);
+}
+
+/** What is luma in a JPEG, in parts that are good until the next `await`. */
+function lumaOf(
+  bytes: Uint8Array,
+  maxPixels = MAX_PIXELS,
+): Uint8Array[] | undefined {
+  if (sniff(bytes) !== "JPEG") return;
+  return grayJpegParts(bytes, (header) => judge("JPEG", header, maxPixels));
+}
+
+/** Makes the folder only where it is missing: mostly it is there. */
+function writeInFolder(out: string, parts: Uint8Array[]): void {
+  try {
+    writeWhole(out, ...parts);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    Deno.mkdirSync(folderOf(out) || ".", { recursive: true });
+    writeWhole(out, ...parts);
+  }
 }
 
 /** Compares device and inode, which sees through links and spellings. */

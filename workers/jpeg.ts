@@ -102,6 +102,35 @@ export function grayJpeg(
   bytes: Uint8Array,
   judge: (header: JpegHeader) => void = () => {},
 ): Uint8Array | undefined {
+  const parts = grayJpegParts(bytes, judge);
+  return parts && joined(parts);
+}
+
+/**
+ * The same in parts, as they are to be written: no memory is asked for that is
+ * as large as an image. They lie in `bytes` and in the kernels' memory, so they
+ * are good until either is used for something else.
+ *
+ * @param bytes A whole file; it is not changed
+ * @param judge As for {@linkcode grayJpeg}
+ * @returns The parts of a whole file, in order; or nothing
+ * @throws {Error} If it is broken or truncated; the line says where
+ *
+ * @example
+ * ```ts
+ * import { grayJpegParts } from "./jpeg.ts";
+ *
+ * try {
+ *   grayJpegParts(new Uint8Array([0xff, 0xd8]));
+ * } catch (error) {
+ *   console.log(String(error)); // Error: truncated JPEG: no end of image (EOI) at byte 2
+ * }
+ * ```
+ */
+export function grayJpegParts(
+  bytes: Uint8Array,
+  judge: (header: JpegHeader) => void = () => {},
+): Uint8Array[] | undefined {
   if (bytes.length > MAX_BYTES) return;
   return new Extraction(bytes, judge).run();
 }
@@ -141,7 +170,7 @@ class Extraction {
     load(bytes);
   }
 
-  run(): Uint8Array | undefined {
+  run(): Uint8Array[] | undefined {
     for (;;) {
       const at = this.#at, marker = this.#nextMarker();
       if (marker === EOI) return this.#finish(at);
@@ -394,16 +423,16 @@ class Extraction {
     this.#out.add({ codes, interval: 0, header: this.#scanHeader(scan), data });
   }
 
-  #finish(at: number): Uint8Array {
+  #finish(at: number): Uint8Array[] {
     const frame = this.#frame ?? broken("EOI before a frame", at);
     if (!this.#quantizer) broken("EOI before a scan of the luma", at);
     if (frame.components.length === 1) {
-      return new Uint8Array(this.#bytes.subarray(0, this.#at));
+      return [this.#bytes.subarray(0, this.#at)];
     }
     const { marker, bits, width, height } = frame;
     const [{ id, quantization }] = frame.components;
     const header = [bits, ...be16(height), ...be16(width), 1];
-    return joined([
+    return gathered([
       [0xff, SOI],
       ...this.#kept,
       segmentOf(DQT, this.#quantizer),
@@ -418,6 +447,19 @@ const be16 = (value: number): number[] => [value >> 8, value & 255];
 
 function segmentOf(marker: number, content: Bytes): number[] {
   return [0xff, marker, ...be16(2 + content.length), ...content];
+}
+
+/** Joins what is small: a write of its own takes longer than a copy. */
+function gathered(parts: Bytes[]): Uint8Array[] {
+  const large: Uint8Array[] = [];
+  let small: Bytes[] = [];
+  for (const part of parts) {
+    if (part instanceof Uint8Array && part.length > SLACK) {
+      large.push(joined(small), part);
+      small = [];
+    } else small.push(part);
+  }
+  return [...large, joined(small)];
 }
 
 function joined(parts: Bytes[]): Uint8Array {
@@ -516,7 +558,7 @@ const sizeOf = (codes: Codes): number =>
 /** Room for what the kernel reads or writes beyond an end, in bytes. */
 const SLACK = 4096;
 /** The structure `Scan` of assembly/jpeg.ts, in words; where outputs are. */
-const SCAN = 48, ERROR = 17, SEGMENT = 18, BIT = 19, NEXT = 20;
+const SCAN = 50, ERROR = 17, SEGMENT = 18, BIT = 19, NEXT = 20;
 const align = (size: number): number => (size + 15) & ~15;
 
 /** What is wrong with a scan, by the kernel's numbers. */
@@ -536,9 +578,10 @@ const SHORT = 1, LEFT_OVER = 5, OUT_OF_SEQUENCE = 6, NO_CATEGORY = 8;
 const layout = (() => {
   const scan = kernels.base();
   const categories = scan + 4 * SCAN, codes = categories + 4 * 12;
-  const tables = align(codes + 2 * 272);
+  const symbols = align(codes + 2 * 272);
+  const tables = symbols + 2 * 2 ** 13;
   const input = align(tables + 4 * kernels.tablesSize());
-  return { scan, categories, codes, tables, input };
+  return { scan, categories, codes, symbols, tables, input };
 })();
 
 /** A view of the kernels' memory of so many bytes at least. */
@@ -727,8 +770,9 @@ function wordsOf(
       tables + i * kernels.tablesSize(),
     ]),
   ];
-  while (words.length < SCAN - 5) words.push(0); // the state of the luma rows
-  words.push(scan.first, scan.last, scan.high, roomOf(job).masks, 0);
+  while (words.length < SCAN - 7) words.push(0); // the state of the luma rows
+  words.push(scan.first, scan.last, scan.high, roomOf(job).masks);
+  words.push(0, 0, 0); // the state of the scan
   return words;
 }
 
@@ -757,7 +801,8 @@ function build(at: number, dc?: Codes, ac?: Codes): Uint8Array {
   const view = memory(0), places = [layout.codes, layout.codes + 272];
   if (dc) view.set(dc, places[0]);
   if (ac) view.set(ac, places[1]);
-  kernels.build(at, dc ? places[0] : 0, ac ? places[1] : 0);
+  const [first, second] = [dc ? places[0] : 0, ac ? places[1] : 0];
+  kernels.build(at, first, second, layout.symbols);
   return view.slice(at, at + kernels.tablesSize());
 }
 

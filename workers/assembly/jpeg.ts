@@ -30,12 +30,26 @@ const PREFIX: u32 = 13, ENTRIES: u32 = 1 << PREFIX;
  * So bits 5 to 12 can be added up: below 63 the block goes on, and where the
  * sum has bit 6 there was no entry, or symbols that go beyond the block.
  */
-const START: usize = 0; // u32: the first symbols; for `checkBand` a single one
+const START: usize = 0; // u32: the first symbols
 const MORE: usize = START + ENTRIES * 4; // u16: AC symbols
 const DC_CODES: usize = MORE + ENTRIES * 2; // Codes
 const AC_CODES: usize = DC_CODES + 400; // Codes
 const TABLES: usize = AC_CODES + 400;
 const ENDED: u32 = 1 << 12, NONE: u32 = 1 << 11, BEYOND: u32 = 64;
+
+/**
+ * The tables for a band of AC coefficients are others. `MORE` has the symbol
+ * that a prefix begins with, and its code's length above 8 bits; `START` has
+ * for the scans that refine what all those do that are whole in it:
+ *
+ *     bits 0 to 4    length in bits, with the bits of the values
+ *     bits 5 to 9    coefficients, up to 20, where all of them were zero
+ *     bit 10         the block ends (EOB0)
+ *     bits 12 to 31  which of them are not zero any more
+ *
+ * Where there is no such symbol, all of it is 0.
+ */
+const BAND_ENDED: u32 = 1 << 10, BAND_MOST: u32 = 20;
 
 /** ITU-T T.81, F.2.2.3: how to decode a symbol of any length. */
 @unmanaged
@@ -130,6 +144,9 @@ class Scan {
   masks: usize;
   /** How many blocks after the current one end with an EOBn. */
   run: u32;
+  /** MCUs until the next restart marker, and how many of these there were. */
+  left: u32;
+  restarts: u32;
 }
 
 // Streams
@@ -261,27 +278,58 @@ export function tablesSize(): usize {
 /**
  * Builds the tables of a component from the counts and values of a DHT (B.2.4.2)
  * for DC and AC, checked by ../jpeg.ts. Zero stands for no such table: a scan of
- * DC alone, and, without both, one more bit of each (G.1.2.1).
+ * DC alone, a band of AC, and, without both, one more bit of each (G.1.2.1).
+ * `symbols` is memory for as many u16 as there are prefixes.
  */
-export function build(tables: usize, dc: usize, ac: usize): void {
+export function build(
+  tables: usize,
+  dc: usize,
+  ac: usize,
+  symbols: usize,
+): void {
   memory.fill(tables, 0, TABLES);
+  if (dc) newCodes(tables + DC_CODES, dc);
   if (ac) {
     newCodes(tables + AC_CODES, ac);
-    for (let prefix: u32 = 0; prefix < ENTRIES; prefix++) {
-      const entry = acEntry(tables + AC_CODES, prefix, 0, 0);
-      const known = entry ? entry : NONE;
-      store<u16>(tables + MORE + (<usize> prefix << 1), <u16> known);
+    if (!dc) symbols = tables + MORE;
+    spreadSymbols(symbols, ac);
+  }
+  for (let prefix: u32 = 0; prefix < ENTRIES; prefix++) {
+    const start = tables + START + (<usize> prefix << 2);
+    const entry = dc
+      ? dcEntry(tables, symbols, prefix, ac)
+      : ac
+      ? bandEntry(symbols, prefix)
+      : 1 | ENDED;
+    store<u32>(start, entry);
+    if (dc && ac) {
+      const entry = acEntry(symbols, prefix, 0);
+      const more = tables + MORE + (<usize> prefix << 1);
+      store<u16>(more, <u16> (entry ? entry : NONE));
     }
   }
-  if (dc) newCodes(tables + DC_CODES, dc);
-  for (let prefix: u32 = 0; prefix < ENTRIES; prefix++) {
-    const entry = dc
-      ? dcEntry(tables, prefix, ac != 0)
-      : ac
-      ? symbolIn(tables + AC_CODES, prefix)
-      : 1 | ENDED;
-    store<u32>(tables + START + (<usize> prefix << 2), entry);
+}
+
+/** For each prefix the symbol that it begins with, if that is whole in it. */
+function spreadSymbols(symbols: usize, dht: usize): void {
+  memory.fill(symbols, 0, ENTRIES * 2);
+  let to = symbols, value = dht + 16;
+  for (let length: u32 = 1; length <= PREFIX; length++) {
+    for (let count = load<u8>(dht + length - 1); count; count--) {
+      const symbol = <u16> (length << 8 | load<u8>(value++));
+      for (const end = to + (2 << (PREFIX - length)); to < end; to += 2) {
+        store<u16>(to, symbol);
+      }
+    }
   }
+}
+
+/** The symbol behind the first bits of a prefix, if it is whole. */
+@inline
+function symbolBehind(symbols: usize, prefix: u32, bits: u32): u32 {
+  const rest = prefix << bits & (ENTRIES - 1);
+  const symbol = <u32> load<u16>(symbols + (<usize> rest << 1));
+  return symbol >> 8 > PREFIX - bits ? 0 : symbol;
 }
 
 /** C.2: codes of one length follow on each other, from one length to the next. */
@@ -311,13 +359,12 @@ function symbolAt(codes: usize, prefix16: u32): u32 {
   return 0;
 }
 
-/** The same for a prefix; also 0 where the code is longer. */
-function symbolIn(codes: usize, prefix: u32): u32 {
-  const symbol = symbolAt(codes, prefix << (16 - PREFIX));
-  return symbol >> 8 > PREFIX ? 0 : symbol;
-}
-
-function dcEntry(tables: usize, prefix: u32, more: bool): u32 {
+function dcEntry(
+  tables: usize,
+  symbols: usize,
+  prefix: u32,
+  more: usize,
+): u32 {
   const symbol = symbolAt(tables + DC_CODES, prefix << (16 - PREFIX));
   const length = symbol >> 8, size = symbol & 255;
   if (length == 0 || length > PREFIX || size > 11) return 0;
@@ -326,23 +373,40 @@ function dcEntry(tables: usize, prefix: u32, more: bool): u32 {
   const value = differenceOf(<u64> prefix << (64 - PREFIX), length, size);
   const first = bits << 13 | <u32> value << 18;
   if (!more) return first | bits | ENDED;
-  return first | acEntry(tables + AC_CODES, prefix, bits, 0);
+  return first | acEntry(symbols, prefix, bits);
 }
 
 /** Goes over as many AC symbols as there are, from a bit of a prefix on. */
-function acEntry(codes: usize, prefix: u32, bits: u32, k: u32): u32 {
+function acEntry(symbols: usize, prefix: u32, from: u32): u32 {
+  let bits = from, k: u32 = 0;
   while (bits < PREFIX && k < 63) {
-    const left = PREFIX - bits;
-    const known = prefix & ((1 << left) - 1);
-    const symbol = symbolAt(codes, known << (16 - left));
+    const symbol = symbolBehind(symbols, prefix, bits);
     const length = symbol >> 8, run = symbol >> 4 & 15, size = symbol & 15;
-    if (length == 0 || length > left || size > 10) break;
+    if (length == 0 || size > 10) break;
     if (size == 0 && run == 0) return bits + length | ENDED | (k + 1) << 5;
     if (size == 0 && run != 15 || k + run + 1 > 63) break;
     k += run + 1;
     bits += length + size;
   }
   return bits | k << 5;
+}
+
+/** The same for a band that is refined. */
+function bandEntry(symbols: usize, prefix: u32): u32 {
+  let bits: u32 = 0, k: u32 = 0, found: u32 = 0;
+  while (bits < PREFIX) {
+    const symbol = symbolBehind(symbols, prefix, bits);
+    const length = symbol >> 8, run = symbol >> 4 & 15, size = symbol & 15;
+    if (length == 0 || size > 1) break;
+    if (size == 0 && run == 0) {
+      return bits + length | k << 5 | BAND_ENDED | found << 12;
+    }
+    if (size == 0 && run != 15 || k + run + 1 > BAND_MOST) break;
+    found |= size << (k + run);
+    k += run + 1;
+    bits += length + size;
+  }
+  return bits | k << 5 | found << 12;
 }
 
 // Blocks
@@ -565,7 +629,7 @@ function appendRows(scan: Scan, mcuRow: u32): bool {
 // Scans
 
 /** Goes on behind the next restart marker, if it is the right one (E.2.4). */
-function restart(scan: Scan, at: u32, number: u32): bool {
+function restart(scan: Scan, at: u32): bool {
   if (scan.bits - at > 7) {
     fail(scan, LEFT_OVER, at);
     return false;
@@ -573,11 +637,12 @@ function restart(scan: Scan, at: u32, number: u32): bool {
   let marker = scan.next;
   const end = scan.end;
   while (marker < end && load<u8>(marker) == 0xff) marker++; // fill bytes
-  if (marker >= end || load<u8>(marker) != 0xd0 + (number & 7)) {
+  if (marker >= end || load<u8>(marker) != 0xd0 + (scan.restarts & 7)) {
     fail(scan, marker >= end ? SHORT : OUT_OF_SEQUENCE, at);
     return false;
   }
   unstuff(scan, marker + 1);
+  scan.restarts++;
   scan.prediction = 0;
   return true;
 }
@@ -589,24 +654,11 @@ function restart(scan: Scan, at: u32, number: u32): bool {
  */
 export function recode(scan: Scan): u32 {
   unstuff(scan, scan.from);
-  let at: u32 = 0, restarts: u32 = 0;
-  let left = scan.interval ? scan.interval : 0xffffffff;
+  scan.left = scan.interval ? scan.interval : 0xffffffff;
+  let at: u32 = 0;
   for (let row: u32 = 0; row < scan.mcusHigh; row++) {
-    for (let column: u32 = 0; column < scan.mcusWide; column++) {
-      if (left == 0) {
-        if (!restart(scan, at, restarts++)) return 0;
-        at = 0;
-        left = scan.interval;
-      }
-      left--;
-      at = recodeMcu(scan, at, row, column);
-      if (at == BAD) return 0;
-      if (at > scan.bits) {
-        fail(scan, SHORT, at);
-        return 0;
-      }
-    }
-    if (!appendRows(scan, row)) return 0;
+    at = recodeRow(scan, at, row);
+    if (at == BAD) return 0;
   }
   if (scan.bits - at > 7) {
     fail(scan, LEFT_OVER, at);
@@ -614,6 +666,30 @@ export function recode(scan: Scan): u32 {
   }
   put(scan.result, scan.written, -1); // F.1.2.3: fill up with ones
   return (scan.written + 7) >> 3;
+}
+
+/**
+ * The same for a row of MCUs. It is exported so that it stays a function: V8
+ * compiles well what is called often, and not what goes on for long.
+ */
+export function recodeRow(scan: Scan, from: u32, row: u32): u32 {
+  const isBits = scan.refines != 0;
+  let at = from, left = scan.left;
+  for (let column: u32 = 0; column < scan.mcusWide; column++) {
+    if (left == 0) {
+      if (!restart(scan, at)) return BAD;
+      at = 0;
+      left = scan.interval;
+    }
+    left--;
+    at = isBits
+      ? moveBits(scan, at, row, column)
+      : recodeMcu(scan, at, row, column);
+    if (at == BAD) return BAD;
+    if (at > scan.bits) return fail(scan, SHORT, at);
+  }
+  scan.left = left;
+  return appendRows(scan, row) ? at : BAD;
 }
 
 @inline
@@ -632,6 +708,27 @@ function recodeMcu(scan: Scan, from: u32, row: u32, column: u32): u32 {
   return at;
 }
 
+/** Of a scan of one more bit of each DC (G.1.2.1), there is only this to do. */
+@inline
+function moveBits(scan: Scan, from: u32, row: u32, column: u32): u32 {
+  const wide = scan.lumaWide, high = scan.lumaHigh, luma = scan.luma;
+  let at = from, own = from;
+  for (let i: u32 = 0; i < scan.count; i++) {
+    if (i == luma) own = at;
+    const component = changetype<usize>(scan) + (<usize> i << 3);
+    at += load<u32>(component, offsetof<Scan>("blocks"));
+  }
+  const columns = min(wide, scan.blocksWide - column * wide);
+  const rows = min(high, scan.blocksHigh - row * high);
+  for (let i: u32 = 0; i < rows; i++) {
+    const written = field(scan, offsetof<Scan>("written"), i);
+    const out = load<u32>(written);
+    put(rowTop(scan, i), out, window(scan.data, own + i * wide));
+    store<u32>(written, out + columns);
+  }
+  return at;
+}
+
 // Bands of AC coefficients
 
 /**
@@ -641,7 +738,7 @@ function recodeMcu(scan: Scan, from: u32, row: u32, column: u32): u32 {
  */
 export function checkBand(scan: Scan): bool {
   unstuff(scan, scan.from);
-  let at: u32 = 0, restarts: u32 = 0, left = scan.mcusWide * scan.mcusHigh;
+  let at: u32 = 0, left = scan.mcusWide * scan.mcusHigh;
   let mask = scan.masks;
   for (;;) {
     const count = scan.interval ? min(scan.interval, left) : left;
@@ -650,7 +747,7 @@ export function checkBand(scan: Scan): bool {
     left -= count;
     if (!left) break;
     mask += <usize> count << 3;
-    if (!restart(scan, at, restarts++)) return true;
+    if (!restart(scan, at)) return true;
   }
   return scan.bits - at > 7 && fail(scan, LEFT_OVER, at) == BAD;
 }
@@ -685,17 +782,11 @@ function between(first: u32, last: u32): u64 {
   return (<u64> -1 << first) & (<u64> -1 >> (63 - last));
 }
 
-/** How many coefficients of a part of the band are not zero. */
-@inline
-function ones(mask: u64, first: u32, last: u32): u32 {
-  return <u32> popcnt(mask & between(first, last));
-}
-
 /** A symbol, and its code's length above 8 bits; 0 where there is no code. */
 @inline
 function nextSymbol(tables: usize, bits: u64): u32 {
   const prefix = <usize> (bits >> (64 - PREFIX));
-  const symbol = load<u32>(tables + START + (prefix << 2));
+  const symbol = <u32> load<u16>(tables + MORE + (prefix << 1));
   return symbol ? symbol : symbolAt(tables + AC_CODES, <u32> (bits >> 48));
 }
 
@@ -741,7 +832,10 @@ function skipBlock(
   return at + used;
 }
 
-/** G.1.2.3: of a run, only those are counted that were zero before. */
+/**
+ * G.1.2.3: of a run, only those are counted that were zero before; of the
+ * others each that is passed has a bit, behind the symbol.
+ */
 @inline
 function refineBlock(
   scan: Scan,
@@ -750,8 +844,9 @@ function refineBlock(
   first: u32,
   last: u32,
 ): u32 {
-  const tables = scan.tables, data = scan.data;
-  const before = load<u64>(mask) & between(first, last);
+  const tables = scan.tables, data = scan.data, known = load<u64>(mask);
+  // Those that were not zero, from coefficient k on.
+  let old = (known & between(first, last)) >> first;
   let at = from, k = first, found: u64 = 0;
   let bits = window(data, at), used: u32 = 0;
   while (k <= last) {
@@ -760,26 +855,47 @@ function refineBlock(
       used = 0;
       bits = window(data, at);
     }
-    const here = bits << used, symbol = nextSymbol(tables, here);
+    const here = bits << used, prefix = <usize> (here >> (64 - PREFIX));
+    const entry = load<u32>(tables + START + (prefix << 2));
+    const zeros = entry >> 5 & 31, isEnd = entry >> 10 & 1;
+    // As long as none is passed, several symbols can be taken at once; but
+    // behind the last coefficient they are the next block's.
+    const isFree = (old & ((<u64> 1 << zeros) - 1)) == 0;
+    if (entry && isFree && k + zeros + isEnd <= last + 1) {
+      used += entry & 31;
+      found |= <u64> (entry >> 12) << k;
+      old >>= zeros;
+      k += zeros;
+      if (!isEnd) continue;
+      used += <u32> popcnt(old);
+      break;
+    }
+    const symbol = nextSymbol(tables, here);
     const length = symbol >> 8, run = symbol >> 4 & 15, size = symbol & 15;
     if (length == 0 || size > 1) return fail(scan, NO_CODE, at + used);
     if (size == 0 && run < 15) {
-      used += endOfBand(scan, here, length, run) + ones(before, k, last);
+      used += endOfBand(scan, here, length, run) + <u32> popcnt(old);
       break;
     }
-    // Each that is passed and was not zero puts the place one further.
-    let passed = ones(before, k, min(k + run, last));
-    let more = ones(before, k, min(k + run + passed, last));
+    // Each that is passed puts the place one further.
+    let passed = ones(old, run), more = ones(old, run + passed);
     while (more != passed) {
       passed = more;
-      more = ones(before, k, min(k + run + passed, last));
+      more = ones(old, run + passed);
     }
-    const place = k + run + passed;
+    const step = run + passed;
     used += length + size + passed;
-    if (place > last) return fail(scan, LONG_BLOCK, at + used);
-    found |= <u64> size << place;
-    k = place + 1;
+    if (k + step > last) return fail(scan, LONG_BLOCK, at + used);
+    found |= <u64> size << (k + step);
+    old >>= step + 1;
+    k += step + 1;
   }
-  store<u64>(mask, load<u64>(mask) | found);
+  store<u64>(mask, known | found);
   return at + used;
+}
+
+/** How many of the first coefficients, up to one, are not zero. */
+@inline
+function ones(old: u64, last: u32): u32 {
+  return <u32> popcnt(old & ((<u64> 2 << min(last, 62)) - 1));
 }

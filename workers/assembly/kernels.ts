@@ -10,9 +10,9 @@ export {
   checkBand,
   findMarker,
   recode,
+  recodeRow,
   stuff,
   tablesSize,
 } from "./jpeg";
 export { base, collect, count, last, next, search } from "./logscan";
-export { base, count, last, next, search } from "./logscan";
 export { filter, lookUp, luma16, luma8, unfilter } from "./png";
