@@ -162,7 +162,7 @@ for (const kind of KINDS) {
 }
 
 Deno.test("grayPng: larger pictures, of many bands", () => {
-  for (const kind of KINDS) {
+  for (const kind of KINDS.filter(({ colorType }) => colorType % 4 !== 0)) {
     for (const interlace of [false, true]) {
       const png = { ...some(kind, 257, 203), interlace };
       checkGray(encodePng(png), png, nameOf(kind));
