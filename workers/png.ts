@@ -101,8 +101,8 @@ const CHUNK_MAX = 2 ** 31 - 1;
 /**
  * Makes a PNG gray: 8 bits stay 8, fewer become 8, 16 stay 16; what is
  * transparent stays so, as an alpha channel. One that is gray comes as it is,
- * checked to its last pixel. An interlaced one does not stay so: that costs bytes
- * and time, and nobody waits for files of a batch to show up bit by bit.
+ * checked to its last pixel. An interlaced one does not stay so: that costs
+ * bytes and time, and nobody waits for files of a batch to show up bit by bit.
  *
  * Chunks are kept if they are safe to copy (14.2: texts, EXIF, pHYs), and gAMA,
  * sRGB and tIME; the others speak of colors that are gone.
