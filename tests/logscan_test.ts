@@ -399,8 +399,8 @@ function joined(reports: Report[]): Report[] {
 Deno.test("scanLogs gives one file after the other, whatever is ready first", () =>
   withFolder(async (folder) => {
     const line = `${KEYWORD} and so on ${"x".repeat(60)}\n`;
-    const filler = `${"y".repeat(999)}\n`;
-    const long = filler.repeat(21_000);
+    // A line ends where the first span does.
+    const long = `${"y".repeat(1023)}\n`.repeat(21_000);
     const contents = [
       `${KEYWORD}\n`,
       `${long}${KEYWORD}`, // goes on behind its first span
@@ -443,6 +443,28 @@ Deno.test("scanLogs gives one file after the other, whatever is ready first", ()
             JSON.stringify({ ...wanted[i], bytes });
           assert(same, `${mode}, file ${i}`);
         }
+      }
+    }
+  }));
+
+Deno.test("scanSpans says to go on only where there is more", () =>
+  withFolder(async (folder) => {
+    const path = join(folder, "log");
+    const line = KEYWORD.padEnd(999, ".") + "\n";
+    // There are hits enough for one answer just before the end.
+    for (const count of [6980, 6990, 7000]) {
+      await Deno.writeTextFile(path, line.repeat(count));
+      const query = {
+        keywords: [KEYWORD],
+        ignoreCase: false,
+        mode: "lines" as const,
+      };
+      for (const end of [undefined, count * line.length]) {
+        const spans = [{ path, start: 0, end }];
+        const [{ next, bytes, ...found }] = await scanSpans({ spans, query });
+        const left = next === undefined ? 0 : count - next / line.length;
+        assertEquals(found.count + left, count);
+        assertEquals(bytes, next ?? count * line.length);
       }
     }
   }));
