@@ -683,7 +683,7 @@ export function recodeRow(scan: Scan, from: u32, row: u32): u32 {
     }
     left--;
     at = isBits
-      ? moveBits(scan, at, row, column)
+      ? moveBits(scan, at, column)
       : recodeMcu(scan, at, row, column);
     if (at == BAD) return BAD;
     if (at > scan.bits) return fail(scan, SHORT, at);
@@ -710,8 +710,8 @@ function recodeMcu(scan: Scan, from: u32, row: u32, column: u32): u32 {
 
 /** Of a scan of one more bit of each DC (G.1.2.1), there is only this to do. */
 @inline
-function moveBits(scan: Scan, from: u32, row: u32, column: u32): u32 {
-  const wide = scan.lumaWide, high = scan.lumaHigh, luma = scan.luma;
+function moveBits(scan: Scan, from: u32, column: u32): u32 {
+  const wide = scan.lumaWide, luma = scan.luma;
   let at = from, own = from;
   for (let i: u32 = 0; i < scan.count; i++) {
     if (i == luma) own = at;
@@ -719,8 +719,8 @@ function moveBits(scan: Scan, from: u32, row: u32, column: u32): u32 {
     at += load<u32>(component, offsetof<Scan>("blocks"));
   }
   const columns = min(wide, scan.blocksWide - column * wide);
-  const rows = min(high, scan.blocksHigh - row * high);
-  for (let i: u32 = 0; i < rows; i++) {
+  // Rows below the picture's last one are left out by `appendRows`.
+  for (let i: u32 = 0; i < scan.lumaHigh; i++) {
     const written = field(scan, offsetof<Scan>("written"), i);
     const out = load<u32>(written);
     put(rowTop(scan, i), out, window(scan.data, own + i * wide));
