@@ -92,10 +92,10 @@ async function main(args: string[]): Promise<number> {
 /** Scans what was named, in parallel, while more of it is being found. */
 async function scan(printer: Printer): Promise<void> {
   const { flags, options } = printer;
-  const ahead: string[] = [];
+  const ahead: Ahead = { files: [], isAll: false };
   const names: string[] = [];
   const progress = new Progress("files", flags.is.quiet);
-  let found = 0;
+  let found = 0, limit = AHEAD;
   const paths = async function* () {
     for await (
       const { path, name, error } of findFiles(flags.paths, undefined, true)
@@ -106,10 +106,13 @@ async function scan(printer: Printer): Promise<void> {
       }
       names.push(name);
       progress.expect(++found);
-      ahead.push(path);
-      if (ahead.length > AHEAD) yield ahead.shift()!;
+      ahead.files.push(path);
+      if (ahead.files.length <= limit) continue;
+      if (limit < AHEAD_MAX) limit += AHEAD_MORE;
+      yield ahead.files.shift()!;
     }
-    while (ahead.length > 0) yield ahead.shift()!;
+    ahead.isAll = true;
+    while (ahead.files.length > 0) yield ahead.files.shift()!;
   };
   await using runner = new Crew(options, ahead, flags.number.workers);
   const reports = scanLogs(runner, paths(), {
@@ -127,14 +130,25 @@ async function scan(printer: Printer): Promise<void> {
   printer.end();
 }
 
-/** How many files are found before the first is scanned, to see what comes. */
-const AHEAD = 500;
+/** What is known to wait for being scanned. */
+interface Ahead {
+  files: string[];
+  /** Whether that is all; else more is being found. */
+  isAll: boolean;
+}
+
 /**
- * A worker is asked for where so much is known to be left for one thread, and
- * all of them when this one has worked so long, in ms: to start one holds it up
- * for 50 ms, in which it scans 400 MiB.
+ * How many files are found before the first is scanned, how many more for each
+ * that is, and how many wait at most.
  */
-const WORTH = 200, PATIENCE = 200;
+const AHEAD = 500, AHEAD_MORE = 8, AHEAD_MAX = 100_000;
+/**
+ * A worker is asked for where so much is known to be left for one thread, in
+ * ms: to start one holds this thread up for 50 ms, in which it scans 400 MiB.
+ */
+const WORTH = 200;
+/** Before it has worked so long, this thread is no measure, in ms. */
+const COLD = 20;
 /** How long this thread leaves messages of workers unread, in ms. */
 const DEAF = 2;
 /** How many outcomes of this thread wait for those of workers, at most. */
@@ -146,24 +160,24 @@ const HELD = 16;
  */
 export class Crew implements LogRunner, AsyncDisposable {
   readonly #query: Query;
-  readonly #ahead: string[];
+  readonly #ahead: Ahead;
   readonly #size: number;
   readonly #here = sequential(service);
   readonly #turns = new Turns();
   #pool?: Pool<LogJobs>;
   #isReady = false;
-  /** How long this thread has worked, in ms, and on how many spans. */
+  /** How long this thread has worked, and lately for a span, in ms. */
   #worked = 0;
-  #spans = 0;
+  #pace = 0;
 
   /**
    * @param query What workers will be asked, to see that they have started
-   * @param ahead The files that are waiting, as far as is known
+   * @param ahead The files that are waiting
    * @param size How many threads work, this one included
    */
   constructor(
     query: Query,
-    ahead: string[],
+    ahead: Ahead,
     size: number = navigator.hardwareConcurrency,
   ) {
     this.#query = query;
@@ -228,20 +242,20 @@ export class Crew implements LogRunner, AsyncDisposable {
   async #work(job: never, item: never, options: never): Promise<unknown> {
     const start = performance.now();
     const outcome = await this.#here.apply(job, [item] as never, options);
-    this.#worked += performance.now() - start;
+    const took = performance.now() - start;
     const { spans = [], behind = 0 } = item as Partial<Batch>;
-    this.#spans += spans.length;
-    const waiting = behind + this.#ahead.length;
-    const left = this.#worked / this.#spans * waiting;
-    if (waiting >= AHEAD && left > WORTH || this.#worked > PATIENCE) {
-      this.#start(Infinity); // there is more than can be seen
-    } else if (left > WORTH) this.#start(Math.ceil(left / WORTH));
+    this.#worked += took;
+    this.#pace += (took / Math.max(1, spans.length) - this.#pace) / 4;
+    if (this.#worked > COLD) this.#judge(behind);
     return outcome;
   }
 
   /** Starts as many workers as are worth it, once. */
-  #start(worth: number): void {
-    if (this.#pool || this.#size === 1) return;
+  #judge(behind: number): void {
+    const { files, isAll } = this.#ahead;
+    const left = this.#pace * (behind + files.length);
+    if (left < WORTH || this.#pool || this.#size === 1) return;
+    const worth = isAll ? Math.ceil(left / WORTH) : Infinity;
     this.#pool = new Pool(service, { size: Math.min(worth, this.#size - 1) });
     this.#pool.apply("scanSpans", [{ spans: [], query: this.#query }]).then(
       () => this.#isReady = true,

@@ -542,7 +542,8 @@ Deno.test("a crew gives what one thread gives, and leaves nothing behind", () =>
       const wanted = await scan(paths, options);
       // As much seems to lie ahead as is worth workers, from the first file on.
       for (const [size, ahead] of [[1, 1e9], [2, 1e9], [4, 1e9], [4, 0]]) {
-        await using crew = new Crew(options, Array(ahead), size);
+        const seen = { files: Array(ahead), isAll: false };
+        await using crew = new Crew(options, seen, size);
         const items = size > 1 && ahead > 0 ? whenJoined(paths) : paths;
         const reports = await Array.fromAsync(scanLogs(crew, items, options));
         assertEquals(reports, wanted, `${mode}, ${size}, ${ahead}`);
@@ -550,7 +551,7 @@ Deno.test("a crew gives what one thread gives, and leaves nothing behind", () =>
     }
     await using crew = new Crew(
       { keywords: [KEYWORD], ignoreCase: false, mode: "count" },
-      Array(1e9),
+      { files: Array(1e9), isAll: true },
       2,
     );
     for await (const { path } of scanLogs(crew, whenJoined(paths))) {

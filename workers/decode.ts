@@ -198,7 +198,13 @@ async function* gunzip(
   const { createGunzip, gunzipSync } = await import("node:zlib");
   const whole = await readSmall(source);
   if (whole) {
-    const options = { chunkSize: BLOCK, maxOutputLength: AT_ONCE_MAX };
+    // RFC 1952, 2.3.1: it ends with its size, or that of its last member. In
+    // one piece, as to join many takes as long again.
+    const size = new DataView(whole.buffer).getUint32(whole.length - 4, true);
+    const options = {
+      chunkSize: Math.max(BLOCK, Math.min(size + 1, AT_ONCE_MAX)),
+      maxOutputLength: AT_ONCE_MAX,
+    };
     let output: Uint8Array | undefined;
     try {
       output = gunzipSync(whole, options);
