@@ -532,42 +532,57 @@ Deno.test("scanLogs decompresses what is little at once, and all else as well", 
 Deno.test("a crew gives what one thread gives, and leaves nothing behind", () =>
   withFolder(async (folder) => {
     const paths: string[] = [];
-    for (let i = 0; i < 400; i++) {
+    for (let i = 0; i < 50; i++) {
       paths.push(join(folder, `${i}`));
       const line = i % 3 ? "fine\n" : `line with ${KEYWORD}\n`;
-      await Deno.writeTextFile(paths[i], line.repeat(i * 20));
+      await Deno.writeTextFile(paths[i], line.repeat(i * 200));
     }
     for (const mode of ["found", "lines"] as const) {
       const options = { keywords: [KEYWORD], ignoreCase: false, mode };
-      const wanted = await scan(paths, options);
-      // As much seems to lie ahead as is worth workers, from the first file on.
-      for (const [size, ahead] of [[1, 1e9], [2, 1e9], [4, 1e9], [4, 0]]) {
-        const seen = { files: Array(ahead), isAll: false };
-        await using crew = new Crew(options, seen, size);
-        const items = size > 1 && ahead > 0 ? whenJoined(paths) : paths;
+      const wanted = new Map<string, Report>();
+      for (const report of await scan(paths, options)) {
+        wanted.set(report.path, report);
+      }
+      for (const [size, isAll] of [[2, true], [4, false], [1, true]] as const) {
+        // Much seems to lie ahead.
+        const ahead = { files: Array(1e9), isAll };
+        await using crew = new Crew(options, ahead, size);
+        const given: string[] = [];
+        const items = size > 1 ? whenJoined(paths, given) : paths;
         const reports = await Array.fromAsync(scanLogs(crew, items, options));
-        assertEquals(reports, wanted, `${mode}, ${size}, ${ahead}`);
+        assertEquals(
+          reports,
+          (size > 1 ? given : paths).map((path) => wanted.get(path)!),
+          `${mode}, ${size} threads`,
+        );
       }
     }
-    await using crew = new Crew(
-      { keywords: [KEYWORD], ignoreCase: false, mode: "count" },
-      { files: Array(1e9), isAll: true },
-      2,
-    );
-    for await (const { path } of scanLogs(crew, whenJoined(paths))) {
-      if (path === paths[300]) break;
+    const query = {
+      keywords: [KEYWORD],
+      ignoreCase: false,
+      mode: "count" as const,
+    };
+    await using crew = new Crew(query, { files: Array(1e9), isAll: true }, 2);
+    const given: string[] = [];
+    let left = 200;
+    for await (const _ of scanLogs(crew, whenJoined(paths, given))) {
+      if (given.length > 0 && (await locks.query()).held?.length) left--;
+      if (left === 0) break;
     }
   }));
 
-/** The first half, and the rest when a worker has been there for a while. */
-async function* whenJoined(paths: string[]): AsyncGenerator<string> {
-  yield* paths.slice(0, 200);
-  const pause = (ms: number) => new Promise((go) => setTimeout(go, ms));
-  while (!(await locks.query()).held?.length) await pause(5);
-  await pause(100);
-  for (let i = 200; i < paths.length; i++) {
-    yield paths[i];
-    if (i % 10 === 0) await pause(0);
+/** The paths, over and over, until a worker has been there for a while. */
+async function* whenJoined(
+  paths: string[],
+  given: string[],
+): AsyncGenerator<string> {
+  let left = 600;
+  for (let i = 0; left > 0; i++) {
+    given.push(paths[i % paths.length]);
+    yield paths[i % paths.length];
+    if (i % 50) continue;
+    await new Promise((go) => setTimeout(go));
+    if ((await locks.query()).held?.length) left -= 50;
   }
 }
 
