@@ -161,7 +161,7 @@ async function plan(flags: Flags): Promise<Batch> {
       fail(batch, name, `the output would replace ${which}`);
     } else if (!redo && isNewer(target, path)) {
       batch.skipped++;
-      batch.objects.push({ path: name, out: shownPath(target), skipped: true });
+      tell(batch, { path: name, out: shownPath(target), skipped: true });
     } else {
       batch.orders.push({ path, out: target, maxPixels });
       batch.names.push(name);
@@ -213,7 +213,7 @@ async function convert(batch: Batch): Promise<number> {
     } else {
       batch.converted++;
       const out = shownPath(outcome.value.out);
-      batch.objects.push({ ...outcome.value, path: name, out });
+      tell(batch, { ...outcome.value, path: name, out });
     }
     progress.step();
   }
@@ -246,6 +246,11 @@ export function permissionsFor(
   return { read: [...read, out], write: [out] };
 }
 
+/** Keeps what --json prints; else 10,000 objects would be held for nobody. */
+function tell({ flags, objects }: Batch, object: unknown): void {
+  if (flags.is.json) objects.push(object);
+}
+
 /** Prints how it went, as the flags want it; gives the exit status. */
 function finish({ flags, objects, failed }: Batch, text: string): number {
   const { quiet, json } = flags.is;
@@ -255,7 +260,7 @@ function finish({ flags, objects, failed }: Batch, text: string): number {
 
 function fail(batch: Batch, name: string, error: string): void {
   batch.failed++;
-  batch.objects.push({ path: name, error });
+  tell(batch, { path: name, error });
   warn(`${printable(name, Deno.stderr)}: ${error}`);
 }
 
@@ -326,7 +331,7 @@ function note(batch: Batch, failures: Map<number, string>): void {
     else {
       batch.converted++;
       const out = shownPath(batch.orders[i].out);
-      batch.objects.push({ path: name, out });
+      tell(batch, { path: name, out });
     }
   }
 }
