@@ -13,7 +13,6 @@
 import { serve, type Service } from "../mod.ts";
 import { folderOf, writeWhole } from "./files.ts";
 import { grayJpeg, grayJpegParts } from "./jpeg.ts";
-import { grayPng } from "./png.ts";
 
 /**
  * The codec, loaded on first need. An import of a literal would be part of the
@@ -469,6 +468,8 @@ export async function grayscale(
     throw new Error("not an image (JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF)");
   }
   if (format === "PNG") {
+    // Loaded on first need: node:zlib takes 20 ms of each worker's start.
+    const { grayPng } = await import("./png.ts");
     return grayPng(bytes, (header) => judge(format, header, maxPixels));
   }
   if (format === "JPEG") {
