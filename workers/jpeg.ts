@@ -7,6 +7,7 @@
  */
 
 import * as kernels from "./kernels.wasm";
+import { memory } from "./memory.ts";
 
 /** What a frame header tells. */
 export interface JpegHeader {
@@ -583,17 +584,6 @@ const layout = (() => {
   const input = align(tables + 4 * kernels.tablesSize());
   return { scan, categories, codes, symbols, tables, input };
 })();
-
-/** A view of the kernels' memory of so many bytes at least. */
-function memory(size: number): Uint8Array {
-  const missing = size - kernels.memory.buffer.byteLength;
-  try {
-    if (missing > 0) kernels.memory.grow(Math.ceil(missing / 65536));
-  } catch (error) {
-    throw new Error("too large for the kernels' memory", { cause: error });
-  }
-  return new Uint8Array(kernels.memory.buffer);
-}
 
 /** Puts a file into the kernels' memory, to stay there until we are done. */
 function load(bytes: Uint8Array): void {

@@ -14,6 +14,7 @@ import {
   type ZlibOptions,
 } from "node:zlib";
 import * as kernels from "./kernels.wasm";
+import { memory } from "./memory.ts";
 
 /** What the first chunks tell. */
 export interface PngHeader {
@@ -492,17 +493,6 @@ const BAND = 1 << 17;
 /** What the kernel knows for: no color is transparent. */
 const OPAQUE = -1n;
 const align = (size: number): number => Math.ceil(size / 16) * 16;
-
-/** A view of the kernels' memory of so many bytes at least. */
-function memory(size: number): Uint8Array {
-  const missing = size - kernels.memory.buffer.byteLength;
-  try {
-    if (missing > 0) kernels.memory.grow(Math.ceil(missing / 65536));
-  } catch (error) {
-    throw new Error("too large for the kernels' memory", { cause: error });
-  }
-  return new Uint8Array(kernels.memory.buffer);
-}
 
 /** How many rows of so many bytes are worked on at once. */
 const bandOf = (size: number): number => Math.max(1, Math.floor(BAND / size));

@@ -6,6 +6,7 @@
  */
 
 import * as kernels from "./kernels.wasm";
+import { memory as grown } from "./memory.ts";
 
 /** How much is searched at a time, in bytes. */
 export const BLOCK = 1 << 18;
@@ -231,14 +232,11 @@ function compiled(query: Query): Compiled {
 // Memory
 
 /** The kernels' memory; a new view after it grew, as the old one is empty. */
-let memory = new Uint8Array(kernels.memory.buffer);
+let memory = grown(0);
 
 function reserve(size: number): void {
-  const missing = size - kernels.memory.buffer.byteLength;
-  if (missing > 0) kernels.memory.grow(Math.ceil(missing / 65536));
-  if (memory.buffer !== kernels.memory.buffer) {
-    memory = new Uint8Array(kernels.memory.buffer);
-  }
+  const isFresh = memory.buffer === kernels.memory.buffer;
+  if (!isFresh || memory.length < size) memory = grown(size);
 }
 
 /**
