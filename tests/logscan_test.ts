@@ -91,6 +91,7 @@ const text = (s: string) => new TextEncoder().encode(s);
 
 Deno.test("scanLogs agrees with the reference on awkward files", async (t) => {
   const cases: Record<string, string | Uint8Array> = {
+    "a first hit after many lines": `${"x\n".repeat(3e5)}${KEYWORD}\n`,
     "empty": "",
     "one newline": "\n",
     "keyword at the very start": `${KEYWORD}\nx\n`,
@@ -307,6 +308,28 @@ Deno.test("scanLogs finds all that is before the damage in a .gz", async (t) => 
     });
   }
 });
+
+Deno.test("scanLogs finds every line that can be decompressed before the damage", () =>
+  withFolder(async (folder) => {
+    const path = join(folder, "log.gz");
+    // Of lines that are much alike, as many bytes have as many lines.
+    const lines = Array.from(
+      { length: 5000 },
+      (_, i) => `${i * 7919 % 9973} ${KEYWORD}`,
+    );
+    const whole = gzipSync(lines.join("\n"));
+    for (const part of [0.2, 0.6, 0.95]) {
+      const bytes = Buffer.from(whole);
+      bytes[Math.floor(bytes.length * part)] ^= 255;
+      await Deno.writeFile(path, bytes);
+      const [report] = await scan([path], { mode: "lines" });
+      assert(report.error && !report.error.includes("end of file"), `${part}`);
+      const found = report.hits.map((hit) => hit.text);
+      const right = found.findIndex((text, i) => text !== lines[i]);
+      const sure = Math.floor(lines.length * (part - 0.05));
+      assert((right < 0 ? found.length : right) > sure, `${part}`);
+    }
+  }));
 
 Deno.test("scanLogs gives many hits in parts, and misses none", async (t) => {
   const lines = Array.from(
