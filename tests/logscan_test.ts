@@ -10,7 +10,9 @@ import { Buffer } from "node:buffer";
 import { Pool, sequential } from "../mod.ts";
 import { withFolder } from "./folders.ts";
 import {
+  type Batch,
   type Hit,
+  type LogRunner,
   readPart,
   type Report,
   scanLogs,
@@ -729,6 +731,89 @@ Deno.test("scanLogs reads no more than there was, and says when there is less", 
       query,
     });
     assertEquals([grown.error, grown.count], [undefined, 5]);
+  }));
+
+Deno.test("scanLogs tells of a file that goes or shrinks between its parts", () =>
+  withFolder(async (folder) => {
+    const path = join(folder, "a"), other = join(folder, "b");
+    const many = `${KEYWORD} ${"x".repeat(30)}\n`.repeat(400_000);
+    await Deno.writeTextFile(other, KEYWORD);
+    const wide = Buffer.from(`\ufeff${many}`, "utf16le");
+    const isGone = () => Deno.removeSync(path);
+    const isCut = () => Deno.truncateSync(path, 99);
+    await using pool = new Pool(service, { size: 2 });
+    for (
+      const [content, spoil, cause] of [
+        [gzipSync(many, { level: 1 }), isGone, "No such file or directory"],
+        [wide, isGone, "No such file or directory"],
+        [text(many), isGone, "No such file or directory"],
+        [text(many), isCut, "it shrank while it was searched"],
+      ] as const
+    ) {
+      for (const runner of [sequential(service), pool]) {
+        await Deno.writeFile(path, content);
+        let spoilt = false;
+        const reports: Report[] = [];
+        const options = { mode: "lines", parts: true } as const;
+        for await (const part of scanLogs(runner, [path, other], options)) {
+          if (!spoilt) spoil();
+          spoilt = true;
+          reports.push(part);
+        }
+        const [first, last] = joined(reports);
+        assertEquals([first.error, last.error], [cause, undefined]);
+        assertEquals(last.count, 1);
+        assertEquals(first.count, first.hits.length);
+        assert(first.bytes >= 0 && first.count > 1e4, `${first.count} hits`);
+      }
+    }
+  }));
+
+Deno.test("scanLogs cuts a file of many terabytes into spans that can be held", async () => {
+  // Nobody has one; sparse files are that large, and take half an hour to read.
+  let spans = 0, end = 0;
+  const runner: LogRunner = {
+    apply: () => {
+      throw new Error("nothing goes on");
+    },
+    imap: async function* (_: string, batches: AsyncIterable<Batch>) {
+      for await (const { spans: [span] } of batches) {
+        const found = { lines: 0, count: 0, bytes: 1 };
+        const size = span.start === 0 ? 8e12 : undefined;
+        assertEquals(span.start, end);
+        end = span.end ?? 16 << 20;
+        spans++;
+        yield { status: "fulfilled", value: [{ ...found, size }] };
+      }
+    } as unknown as LogRunner["imap"],
+  };
+  const [report] = await Array.fromAsync(scanLogs(runner, ["huge"]));
+  assertEquals([report.bytes, end], [spans, 8e12]);
+  assert(spans < 30_000, `${spans} spans`);
+});
+
+Deno.test("scanLogs gives what comes before an error of its paths", () =>
+  withFolder(async (folder) => {
+    const path = join(folder, "a");
+    await Deno.writeTextFile(path, KEYWORD);
+    await using pool = new Pool(service, { size: 2 });
+    for (const runner of [sequential(service), pool]) {
+      let reports = 0;
+      await assertRejects(
+        async () => {
+          const paths = function* () {
+            for (let i = 0; i < 333; i++) yield path;
+            throw new Error("no more paths");
+          };
+          for await (const { found } of scanLogs(runner, paths())) {
+            reports += Number(found);
+          }
+        },
+        Error,
+        "no more paths",
+      );
+      assertEquals(reports, 333);
+    }
   }));
 
 Deno.test("scanLogs expands a bomb in little memory", () =>

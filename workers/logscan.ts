@@ -28,6 +28,8 @@ export type { Mode, Query } from "./search.ts";
 
 /** Plain files larger than this are shared out, in bytes. */
 const SPAN = 16 << 20;
+/** No file is cut into more spans than that. */
+const CUTS_MAX = 20_000;
 /** Files travel together up to so many bytes, and so many files. */
 const BATCH = 4 << 20, BATCH_FILES = 64;
 /** What a byte of a .gz is taken for, as decompressing is slow. */
@@ -110,7 +112,7 @@ export interface SpanReport extends Found {
   next?: number;
   /** Set when it was decoded on the way: going on means to decode it anew. */
   decoded?: true;
-  /** The file's size, where it goes on behind a span without an end. */
+  /** The file's size, where a span without an end does not reach its end. */
   size?: number;
   /** Set when it was not searched: the job had enough with those before it. */
   undone?: true;
@@ -266,20 +268,26 @@ async function* planBatches(
   paths: Items<string>,
 ): AsyncGenerator<Batch, void, void> {
   let batch: Planned[] = [];
-  for await (const path of paths) {
-    yield* planRests(scan);
-    const report = { path, found: false, count: 0, bytes: 0, hits: [] };
-    const plan: Plan = { report, left: 0, lines: 0, arrived: [] };
-    scan.plans.push(plan);
-    if (path === STDIN) continue;
-    plan.left = 1;
-    batch.push({ plan, span: { path, start: 0 } });
-    if (batch.length < filesTogether(scan)) continue;
-    yield newBatch(scan, batch);
-    batch = [];
+  let failure: { error: unknown } | undefined;
+  try {
+    for await (const path of paths) {
+      yield* planRests(scan);
+      const report = { path, found: false, count: 0, bytes: 0, hits: [] };
+      const plan: Plan = { report, left: 0, lines: 0, arrived: [] };
+      scan.plans.push(plan);
+      if (path === STDIN) continue;
+      plan.left = 1;
+      batch.push({ plan, span: { path, start: 0 } });
+      if (batch.length < filesTogether(scan)) continue;
+      yield newBatch(scan, batch);
+      batch = [];
+    }
+  } catch (error) {
+    failure = { error }; // of the paths; those before it are still searched
   }
   if (batch.length > 0) yield newBatch(scan, batch);
   yield* planRests(scan);
+  if (failure) throw failure.error;
 }
 
 /** Batches of what is to be done before new files. */
@@ -310,13 +318,15 @@ function weightOf(path: string, bytes: number): number {
 }
 
 /**
- * Cuts what is left of a file. What is written meanwhile is not searched: it
- * could go on for ever, where the hits are written into the same folder.
+ * Cuts what is left of a file, into larger spans where it is of many terabytes
+ * (sparse ones are). What is written after its first span was searched is not:
+ * that could go on for ever, where the hits are written into the same folder.
  */
 function cutsOf(path: string, from: number, size: number): Span[] {
   const cuts: Span[] = [];
-  for (let start = from; start < size; start += SPAN) {
-    cuts.push({ path, start, end: Math.min(size, start + SPAN) });
+  const step = SPAN * Math.ceil(size / SPAN / CUTS_MAX);
+  for (let start = from; start < size; start += step) {
+    cuts.push({ path, start, end: Math.min(size, start + step) });
   }
   return cuts;
 }
@@ -429,14 +439,11 @@ function scanPlain(
     found.hits.lines[0] = newlinesIn(file, 0, found.hits.offsets[0]);
   }
   const isOpen = end === undefined;
-  const to = isOpen && ended ? position : Math.min(position, limit);
-  const report: SpanReport = { ...found, bytes: to - start, error, next };
-  if (next !== undefined) report.bytes = next - start;
-  else if (isOpen && position >= limit && !ended) {
-    const { size } = file.statSync();
-    if (size > limit) report.size = size;
-  }
-  return report;
+  const to = next ?? (isOpen && ended ? position : Math.min(position, limit));
+  const bytes = Math.max(0, to - start);
+  const goesOn = next !== undefined || position >= limit;
+  const size = isOpen && goesOn && !ended ? file.statSync().size : undefined;
+  return { ...found, bytes, error, next, size };
 }
 
 /** Up to the span's end, then for the rest of its last line. */
@@ -591,7 +598,7 @@ function arrive(
 function planRest({ todo }: Scan, plan: Plan, size: number): void {
   const cuts = cutsOf(plan.report.path, SPAN, size);
   plan.left += cuts.length;
-  todo.push(...cuts.map((span) => ({ plan, span })));
+  for (const span of cuts) todo.push({ plan, span });
 }
 
 /** Merges what has come of the oldest files; gives those that are complete. */
@@ -626,22 +633,36 @@ async function* goOn(
   { span, found }: Arrived,
 ): AsyncGenerator<Report, void, void> {
   const { runner, query, parts } = scan;
+  let { end } = span;
   while (found.next !== undefined) {
     if (parts) yield* takePart(plan);
     if (found.decoded) {
       // Here, in one go: each job would decode it from the start.
-      using file = Deno.openSync(span.path);
-      const reports = searchDecoded(sourceOf(file), query, found.next);
+      const reports = searchAgain(span.path, query, found.next);
       return yield* mergeDecoded(scan, reports, plan);
     }
-    const spans = [{ ...span, start: found.next }];
+    end ??= Math.min(SPAN, found.size!);
+    const spans = [{ path: span.path, start: found.next, end }];
     const outcome = await runner.apply("scanSpans", [{ spans, query }], {
       settle: true,
     });
     found = spanOf(outcome, 0);
     addTo(scan, plan, found);
   }
-  if (found.size !== undefined) planRest(scan, plan, found.size);
+}
+
+/** Decodes a file again, and searches it from an offset. */
+async function* searchAgain(
+  path: string,
+  query: Query,
+  start: number,
+): AsyncGenerator<SpanReport, void, void> {
+  try {
+    using file = Deno.openSync(path);
+    yield* searchDecoded(sourceOf(file), query, start);
+  } catch (error) {
+    yield { ...emptyReport(), error: causeOf(error) }; // it is gone
+  }
 }
 
 async function* mergeDecoded(
@@ -716,13 +737,15 @@ function textOf(raw: string): { text: string; raw?: string } {
 /** Counts the lines before a hit: where all of them are, not in its span. */
 async function numberHit(
   runner: LogRunner,
-  { path, hits: [hit] }: Report,
+  report: Report,
 ): Promise<void> {
-  const cuts = cutsOf(path, 0, hit.offset);
+  const [hit] = report.hits;
+  const cuts = cutsOf(report.path, 0, hit.offset);
   const counts = runner.imap("countLines", cuts, { settle: true });
   hit.line = 1;
   for await (const outcome of counts) {
     if (outcome.status === "fulfilled") hit.line += outcome.value;
+    else report.error ??= causeOf(outcome.reason);
   }
 }
 
