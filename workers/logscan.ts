@@ -191,7 +191,7 @@ export async function* scanLogs(
     parts: options.parts ?? false,
     regular: options.regular ?? false,
     plans: [],
-    todo: [],
+    waiting: [],
     batches: [],
     files: 0,
     weight: 0,
@@ -207,7 +207,7 @@ export async function* scanLogs(
     yield* finished(scan);
     paths = [];
     // What came up when the last ones were under way already.
-  } while (scan.todo.length > 0);
+  } while (scan.waiting.length > 0);
 }
 
 /**
@@ -254,7 +254,7 @@ interface Scan {
   /** The files whose reports have not been given, in order. */
   plans: Plan[];
   /** What is to be searched before more paths are asked for. */
-  todo: Planned[];
+  waiting: Planned[];
   /** What is under way, in the order of its outcomes. */
   batches: Planned[][];
   /** How many files have been searched, and how much that was. */
@@ -292,8 +292,8 @@ async function* planBatches(
 
 /** Batches of what is to be done before new files. */
 function* planRests(scan: Scan): Generator<Batch, void, void> {
-  const { todo, query } = scan;
-  for (let next; (next = todo.shift());) {
+  const { waiting, query } = scan;
+  for (let next; (next = waiting.shift());) {
     // Found already: the rest need not be searched.
     if (query.mode === "found" && next.plan.report.found) next.plan.left--;
     else yield newBatch(scan, [next]);
@@ -301,10 +301,10 @@ function* planRests(scan: Scan): Generator<Batch, void, void> {
 }
 
 function newBatch(scan: Scan, batch: Planned[]): Batch {
-  const { batches, query, regular, todo } = scan;
+  const { batches, query, regular, waiting } = scan;
   batches.push(batch);
   const spans = batch.map(({ span }) => span);
-  return { spans, query, regular, behind: todo.length };
+  return { spans, query, regular, behind: waiting.length };
 }
 
 /** How many files are as much as a batch should be: one until that is known. */
@@ -591,14 +591,14 @@ function arrive(
     else plan.arrived.push({ span, found });
     if (found.size !== undefined) planRest(scan, plan, found.size);
   }
-  scan.todo.unshift(...undone);
+  scan.waiting.unshift(...undone);
 }
 
 /** Plans what comes behind a file's first span. */
-function planRest({ todo }: Scan, plan: Plan, size: number): void {
+function planRest({ waiting }: Scan, plan: Plan, size: number): void {
   const cuts = cutsOf(plan.report.path, SPAN, size);
   plan.left += cuts.length;
-  for (const span of cuts) todo.push({ plan, span });
+  for (const span of cuts) waiting.push({ plan, span });
 }
 
 /** Merges what has come of the oldest files; gives those that are complete. */
