@@ -28,6 +28,7 @@ import {
   runTask,
   shownPath,
   totalSize,
+  Turns,
   UsageError,
   userFolder,
   warn,
@@ -351,6 +352,7 @@ export async function grayscaleWork(
     bytes: await totalSize(orders.map((order) => order.path)),
     run: async (runner, times) => {
       failures.clear();
+      using turns = new Turns(); // for Ctrl-C, between images on this thread
       const many = Array.from({ length: times }, () => orders).flat();
       const outcomes = runner.imap("grayscaleFile", many, { settle: true });
       let index = 0;
@@ -359,16 +361,11 @@ export async function grayscaleWork(
           failures.set(index % orders.length, causeOf(outcome.reason));
         }
         index++;
-        await breathe();
+        await turns.take();
       }
     },
     answer: () => digest(orders.map((order) => order.out), failures),
   };
-}
-
-/** Lets Ctrl-C through between two images on the main thread. */
-function breathe(): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve));
 }
 
 /** One text for all that was written, and for what was not. */
@@ -396,11 +393,12 @@ async function runExercise({ number, is }: Flags): Promise<number> {
   const names = Array.from({ length: 10 }, (_, i) => `image_${i + 1}.jpg`);
   const workers = number.workers ?? 10;
   const run = async (title: string, runner: Runner<GrayJobs>) => {
+    using turns = new Turns(); // for Ctrl-C
     if (!is.quiet) print(`${title}\n`), flush();
     const start = performance.now();
     for await (const done of runner.imap("applyGrayscale", names)) {
       if (!is.quiet) print(`${done}\n`), flush();
-      await breathe();
+      await turns.take();
     }
     await runner.close();
     return (performance.now() - start) / 1000;

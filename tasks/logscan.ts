@@ -34,6 +34,7 @@ import {
   runTask,
   stdoutIsTerminal,
   totalSize,
+  Turns,
   UsageError,
   warn,
 } from "./cli.ts";
@@ -149,8 +150,6 @@ const AHEAD = 500, AHEAD_MORE = 8, AHEAD_MAX = 100_000;
 const WORTH = 200;
 /** Before it has worked so long, this thread is no measure, in ms. */
 const COLD = 20;
-/** How long this thread leaves messages of workers unread, in ms. */
-const DEAF = 2;
 /** How many outcomes of this thread wait for those of workers, at most. */
 const HELD = 16;
 
@@ -264,34 +263,8 @@ export class Crew implements LogRunner, AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#turns.close();
+    this.#turns[Symbol.dispose]();
     await this.#pool?.terminate();
-  }
-}
-
-/** Turns of the event loop; `setTimeout` would take 2 ms, a message 30 µs. */
-class Turns {
-  readonly #channel = new MessageChannel();
-  #last = performance.now();
-  #resolve = () => {};
-
-  constructor() {
-    this.#channel.port1.onmessage = () => this.#resolve();
-  }
-
-  /** Lets messages in, if it is time to. */
-  async take(): Promise<void> {
-    if (performance.now() < this.#last + DEAF) return;
-    await new Promise<void>((resolve) => {
-      this.#resolve = resolve;
-      this.#channel.port2.postMessage(0);
-    });
-    this.#last = performance.now();
-  }
-
-  close(): void {
-    this.#channel.port1.close();
-    this.#channel.port2.close();
   }
 }
 
