@@ -6,6 +6,7 @@
  */
 
 import type { Gunzip } from "node:zlib";
+import { free } from "./memory.ts";
 
 /** How much is read and decompressed at a time, in bytes. */
 const BLOCK = 1 << 18;
@@ -203,10 +204,13 @@ async function* gunzip(
       for await (const output of stream) {
         given += output.length;
         yield output;
+        freeFull(output);
       }
       return;
     } catch {
       source.rewind!(); // damaged
+    } finally {
+      free(whole);
     }
   }
   const block = new Uint8Array(BLOCK);
@@ -224,9 +228,11 @@ async function* gunzip(
         for await (const output of inflater.pass(bytes)) {
           const fresh = output.subarray(Math.max(0, given - position));
           position += output.length;
-          if (fresh.length === 0) continue;
-          given = position;
-          yield fresh;
+          if (fresh.length > 0) {
+            given = position;
+            yield fresh;
+          }
+          freeFull(output);
         }
         // What comes before this write; its own errors come with the next.
         good = Math.max(good, read);
@@ -243,6 +249,12 @@ async function* gunzip(
       inflater.close();
     }
   }
+}
+
+/** Frees a buffer that is full; into another one a stream goes on to write. */
+function freeFull(output: Uint8Array): void {
+  const { buffer, byteOffset, length } = output;
+  if (byteOffset + length === buffer.byteLength) free(output);
 }
 
 /** All that there is, if it is little and may have to be read again. */

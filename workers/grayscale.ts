@@ -13,6 +13,7 @@
 import { serve, type Service } from "../mod.ts";
 import { folderOf, writeWhole } from "./files.ts";
 import { grayJpeg, grayJpegParts } from "./jpeg.ts";
+import { free } from "./memory.ts";
 
 /**
  * The codec, loaded on first need. An import of a literal would be part of the
@@ -468,8 +469,7 @@ export async function grayscale(
     throw new Error("not an image (JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF)");
   }
   if (format === "PNG") {
-    // Loaded on first need: node:zlib takes 20 ms of each worker's start.
-    const { grayPng } = await import("./png.ts");
+    const { grayPng } = await png();
     return grayPng(bytes, (header) => judge(format, header, maxPixels));
   }
   if (format === "JPEG") {
@@ -495,6 +495,9 @@ export async function grayscale(
     if (api && api.HEAPU8.length > KEEP_BYTES) codec = undefined;
   }
 }
+
+/** Loaded on first need: node:zlib takes 20 ms of each worker's start. */
+const png = () => import("./png.ts");
 
 /** Makes a plain line of what the codec says: "No data `' @ error/webp.c/…". */
 function explain(
@@ -714,7 +717,9 @@ export async function grayscaleFile(
   const buffer = takeBuffer(input.size);
   try {
     const image = readInto(buffer, path, input.size);
-    const gray = lumaOf(image, maxPixels) ??
+    const grayParts = await extractorOf(image);
+    // They are good until the next `await`.
+    const gray = grayParts?.(image, maxPixels) ??
       [await grayscale(image, { maxPixels })];
     writeInFolder(out, gray);
     const bytes = gray.reduce((sum, part) => sum + part.length, 0);
@@ -735,6 +740,7 @@ function takeBuffer(size: number): Uint8Array<ArrayBuffer> {
   const buffer = spare;
   spare = undefined;
   if (buffer && buffer.length >= size) return buffer;
+  if (buffer) free(buffer);
   return new Uint8Array(Math.ceil(size / 2 ** 20) * 2 ** 20);
 }
 
@@ -754,13 +760,17 @@ function readInto(
   return buffer.subarray(0, length);
 }
 
-/** What is luma in a JPEG, in parts that are good until the next `await`. */
-function lumaOf(
+/** What makes a gray image in parts, with no memory for the whole of it. */
+async function extractorOf(
   bytes: Uint8Array,
-  maxPixels = MAX_PIXELS,
-): Uint8Array[] | undefined {
-  if (sniff(bytes) !== "JPEG") return;
-  return grayJpegParts(bytes, (header) => judge("JPEG", header, maxPixels));
+): Promise<
+  ((bytes: Uint8Array, maxPixels?: number) => Uint8Array[] | undefined) | void
+> {
+  const format = sniff(bytes);
+  if (format !== "JPEG" && format !== "PNG") return;
+  const parts = format === "PNG" ? (await png()).grayPngParts : grayJpegParts;
+  return (bytes, maxPixels = MAX_PIXELS) =>
+    parts(bytes, (header) => judge(format, header, maxPixels));
 }
 
 /** Makes the folder only where it is missing: mostly it is there. */

@@ -14,7 +14,7 @@ import {
   type ZlibOptions,
 } from "node:zlib";
 import * as kernels from "./kernels.wasm";
-import { memory } from "./memory.ts";
+import { free, memory } from "./memory.ts";
 
 /** What the first chunks tell. */
 export interface PngHeader {
@@ -128,17 +128,53 @@ export function grayPng(
   bytes: Uint8Array,
   judge: (header: PngHeader) => void = () => {},
 ): Uint8Array {
+  return joined(grayPngParts(bytes, judge));
+}
+
+/**
+ * The same in parts, as they are to be written: the largest one is not copied.
+ *
+ * @param bytes A whole file; it is not changed
+ * @param judge As for {@linkcode grayPng}
+ * @returns The parts of a whole file, in order; good until the next call, as
+ * long as `bytes` is
+ * @throws {Error} If it is broken or truncated; the line says where
+ *
+ * @example
+ * ```ts
+ * import { grayPngParts } from "./png.ts";
+ *
+ * try {
+ *   grayPngParts(new Uint8Array([137, 80, 78, 71, 13, 10, 26, 10]));
+ * } catch (error) {
+ *   console.log(String(error)); // Error: truncated PNG: the file ends too early at byte 8
+ * }
+ * ```
+ */
+export function grayPngParts(
+  bytes: Uint8Array,
+  judge: (header: PngHeader) => void = () => {},
+): Uint8Array[] {
+  free(spent);
+  spent = EMPTY;
   const parts = new Reading(bytes, judge).run();
   const rows = inflateRows(parts);
+  if (parts.stream.buffer !== bytes.buffer) free(parts.stream);
   const { type, width } = parts.format;
   if (type === GRAY || type === GRAY_ALPHA) {
     checkFilters(parts.format, rows);
-    return new Uint8Array(bytes.subarray(0, parts.end));
+    free(rows);
+    return [bytes.subarray(0, parts.end)];
   }
   const gray = grayOf(parts), image = grayRows(parts, gray, rows);
-  const stream = compress(image, 1 + width * gray.pixel, gray.pixel);
-  return assemble(parts, gray, stream);
+  spent = compress(image, 1 + width * gray.pixel, gray.pixel);
+  free(image);
+  return assemble(parts, gray, spent);
 }
+
+const EMPTY = new Uint8Array();
+/** The pixels of the last result, to be freed when they are written. */
+let spent: Uint8Array = EMPTY;
 
 function broken(cause: string, at: number): never {
   throw new Error(`broken PNG: ${cause} at byte ${at}`);
@@ -445,12 +481,19 @@ function grayOf({ format: { depth: bits, type }, transparency }: Parts): Gray {
   return { depth, channels, pixel: channels * depth / 8 };
 }
 
-/** Makes rows of gray, each behind the type of its filter: none. */
+/**
+ * Makes rows of gray, each behind the type of its filter: none. They go over
+ * those that they are made of, where there is room; else those are freed.
+ */
 function grayRows(parts: Parts, gray: Gray, rows: Uint8Array): Uint8Array {
-  const { width, height, isInterlaced } = parts.format, { pixel } = gray;
-  const size = 1 + width * pixel, image = new Uint8Array(height * size);
+  const { format } = parts, { width, height, isInterlaced } = format;
+  const { pixel } = gray, size = 1 + width * pixel;
+  const fits = !isInterlaced && size <= 1 + rowSizeOf(format, width);
+  const image = fits
+    ? rows.subarray(0, height * size)
+    : new Uint8Array(height * size);
   let at = 0, row = 0;
-  for (const pass of passesOf(parts.format)) {
+  for (const pass of passesOf(format)) {
     const bands = new Bands(parts, gray, pass.columns);
     for (let y = 0; y < pass.rows; y += bands.count) {
       const count = Math.min(bands.count, pass.rows - y);
@@ -462,6 +505,7 @@ function grayRows(parts: Parts, gray: Gray, rows: Uint8Array): Uint8Array {
       row += count;
     }
   }
+  if (!fits) free(rows);
   return image;
 }
 
@@ -603,21 +647,22 @@ function clearOf(depth: number, words: Uint8Array): bigint {
   return BigInt(r) << 32n | BigInt(g) << 16n | BigInt(b);
 }
 
-/** Puts filters on some rows of an image. */
-function filtered(
+/** Puts filters on some rows of an image, in place or in another buffer. */
+function putFilters(
   image: Uint8Array,
   size: number,
   pixel: number,
-  first = 0,
-  end = image.length / size,
+  [first, end]: Rows = [0, image.length / size],
+  out = image.subarray(first * size, end * size),
 ): Uint8Array {
-  const out = new Uint8Array((end - first) * size), most = bandOf(size);
+  const most = bandOf(size);
   const above = kernels.base(), from = above + size;
   const to = align(from + most * size + SLACK);
   const view = memory(to + most * size + SLACK);
-  for (let y = first; y < end; y += most) {
-    const count = Math.min(most, end - y);
-    if (y) view.set(image.subarray((y - 1) * size, (y + count) * size), above);
+  // From the last row on: each needs the one above as it was.
+  for (let below = end; below > first; below -= most) {
+    const y = Math.max(first, below - most), count = below - y;
+    if (y) view.set(image.subarray((y - 1) * size, below * size), above);
     else {
       view.fill(0, above, from);
       view.set(image.subarray(0, count * size), from);
@@ -666,14 +711,17 @@ const WAYS: { hasFilters: boolean; options: ZlibOptions }[] = [
   { hasFilters: false, options: { level: 6 } },
 ];
 
-/** Compresses rows of gray, the way that is best for samples of them. */
+/** Compresses rows of gray, the way that is best for samples; changes them. */
 function compress(image: Uint8Array, size: number, pixel: number): Uint8Array {
   const samples = samplesOf(image.length / size, size);
   const bare = joined(
     samples.map(([from, end]) => image.subarray(from * size, end * size)),
   );
   const withFilters = joined(
-    samples.map(([from, end]) => filtered(image, size, pixel, from, end)),
+    samples.map(([from, end]) => {
+      const out = new Uint8Array((end - from) * size);
+      return putFilters(image, size, pixel, [from, end], out);
+    }),
   );
   const tried = WAYS.map(({ hasFilters, options }) =>
     deflate(hasFilters ? withFilters : bare, options)
@@ -682,13 +730,17 @@ function compress(image: Uint8Array, size: number, pixel: number): Uint8Array {
   const best = sizes.indexOf(Math.min(...sizes));
   if (bare.length === image.length) return tried[best];
   const { hasFilters, options } = WAYS[best];
-  return deflate(hasFilters ? filtered(image, size, pixel) : image, options);
+  if (hasFilters) putFilters(image, size, pixel);
+  return deflate(image, options);
 }
 
+/** Some rows of an image. */
+type Rows = [first: number, end: number];
+
 /** Which rows are tried. */
-function samplesOf(rows: number, size: number): [from: number, end: number][] {
+function samplesOf(rows: number, size: number): Rows[] {
   if (rows * size <= SAMPLE) return [[0, rows]];
-  const samples: [number, number][] = [];
+  const samples: Rows[] = [];
   const count = Math.ceil(SAMPLE / PLACES / size);
   const step = Math.max(count, Math.floor(rows / PLACES));
   for (let from = 0; from + count <= rows; from += step) {
@@ -712,32 +764,29 @@ function assemble(
   { format, before, behind }: Parts,
   { depth, channels }: Gray,
   stream: Uint8Array,
-): Uint8Array {
+): Uint8Array[] {
   const type = channels === 2 ? GRAY_ALPHA : GRAY;
   const size = [...be32(format.width), ...be32(format.height)];
   const parts = [
     new Uint8Array(SIGNATURE),
-    chunkOf("IHDR", new Uint8Array([...size, depth, type, 0, 0, 0])),
+    ...chunkOf("IHDR", new Uint8Array([...size, depth, type, 0, 0, 0])),
     ...before,
   ];
   for (let at = 0; at < stream.length; at += CHUNK_MAX) {
-    parts.push(chunkOf("IDAT", stream.subarray(at, at + CHUNK_MAX)));
+    parts.push(...chunkOf("IDAT", stream.subarray(at, at + CHUNK_MAX)));
   }
-  return joined([...parts, ...behind, chunkOf("IEND", new Uint8Array())]);
+  return [...parts, ...behind, ...chunkOf("IEND", EMPTY)];
 }
 
-/** 5.3: length, type, data, checksum. */
-function chunkOf(type: string, data: Uint8Array): Uint8Array {
-  const chunk = new Uint8Array(12 + data.length), end = 8 + data.length;
-  chunk.set(be32(data.length));
-  for (let i = 0; i < 4; i++) chunk[4 + i] = type.charCodeAt(i);
-  chunk.set(data, 8);
-  chunk.set(be32(crc32(chunk.subarray(4, end))), end);
-  return chunk;
+/** 5.3: length and type, data, checksum. */
+function chunkOf(type: string, data: Uint8Array): Uint8Array[] {
+  const letters = Array.from(type, (letter) => letter.charCodeAt(0));
+  const head = new Uint8Array([...be32(data.length), ...letters]);
+  const sum = crc32(data, crc32(head.subarray(4)));
+  return [head, data, new Uint8Array(be32(sum))];
 }
 
 function joined(parts: Uint8Array[]): Uint8Array {
-  if (parts.length === 1) return parts[0];
   const whole = new Uint8Array(parts.reduce((sum, p) => sum + p.length, 0));
   let at = 0;
   for (const part of parts) {
