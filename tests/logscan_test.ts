@@ -570,7 +570,7 @@ Deno.test("a crew gives what one thread gives, and leaves nothing behind", () =>
       }
       for (const [size, isAll] of [[2, true], [4, false], [1, true]] as const) {
         // Much seems to lie ahead.
-        const ahead = { files: Array(1e9), isAll };
+        const ahead = { waiting: 1e9, isAll };
         await using crew = new Crew(options, ahead, size);
         const given: string[] = [];
         const items = size > 1 ? whenJoined(paths, given) : paths;
@@ -587,7 +587,7 @@ Deno.test("a crew gives what one thread gives, and leaves nothing behind", () =>
       ignoreCase: false,
       mode: "count" as const,
     };
-    await using crew = new Crew(query, { files: Array(1e9), isAll: true }, 2);
+    await using crew = new Crew(query, { waiting: 1e9, isAll: true }, 2);
     const given: string[] = [];
     let left = 200;
     for await (const _ of scanLogs(crew, whenJoined(paths, given))) {
