@@ -331,29 +331,44 @@ const encoder = new TextEncoder();
 /** Asked once: each time costs as much as a line that is printed. */
 export const stdoutIsTerminal: boolean = Deno.stdout.isTerminal();
 
-let pending = "";
+/** What was printed and is not written yet: up to `held`. */
+const pending = new Uint8Array(1 << 16);
+let held = 0;
 
 /**
  * Writes to stdout, when there is enough; `runTask` writes the rest. Unlike
  * `console.log` it throws when nobody reads any more.
  *
- * @param text What to write, as it is; bytes go out at once
+ * @param text What to write, as it is; bytes are not kept
  * @throws {Deno.errors.BrokenPipe} If nobody reads any more
  */
 export function print(text: string | Uint8Array): void {
-  if (typeof text === "string") pending += text;
-  else {
+  if (typeof text === "string") printText(text);
+  else if (text.length <= pending.length - held) {
+    pending.set(text, held);
+    held += text.length;
+  } else {
     flush();
-    write(text);
+    if (text.length < pending.length) print(text);
+    else write(text);
   }
-  if (pending.length > 1 << 16) flush();
+}
+
+function printText(text: string): void {
+  for (let rest = text; rest !== "";) {
+    const { read, written } = encoder.encodeInto(rest, pending.subarray(held));
+    held += written;
+    if (read === rest.length) return;
+    rest = rest.slice(read);
+    flush();
+  }
 }
 
 /** Writes what was printed so far. */
 export function flush(): void {
-  const text = pending;
-  pending = "";
-  write(encoder.encode(text));
+  const end = held;
+  held = 0;
+  write(pending.subarray(0, end));
 }
 
 function write(bytes: Uint8Array): void {

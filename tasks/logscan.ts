@@ -10,8 +10,10 @@ import { causeOf, clearTemporary, folderOf } from "../workers/files.ts";
 import {
   type Batch,
   type Hit,
+  hitsOf,
   type LogJobs,
   type LogRunner,
+  type Part,
   type Query,
   readPart,
   refusal,
@@ -20,6 +22,7 @@ import {
   type ScanOptions,
   service,
 } from "../workers/logscan.ts";
+import { labelled } from "../workers/search.ts";
 import {
   commandLine,
   findFiles,
@@ -121,7 +124,7 @@ async function scan(printer: Printer): Promise<void> {
   });
   for await (const report of reports) {
     await printer.scanned(report, ahead.name);
-    if (report.more) continue;
+    if (report.part) continue;
     ahead.done();
     progress.step();
   }
@@ -409,7 +412,7 @@ class Printer {
 
   /** Prints what was found in a file, or in a part of it. */
   async scanned(report: Report, name: string): Promise<void> {
-    if (report.error !== undefined && !report.more) {
+    if (report.error !== undefined && !report.part) {
       this.failed(name, report.error);
     }
     if (report.found) this.#found = true;
@@ -436,9 +439,13 @@ class Printer {
 
   /** Lines with a hit: their own bytes, however long they are. */
   async #printLines(report: Report, name: string): Promise<void> {
+    const { path, part } = report;
+    if (part && !stdoutIsTerminal) {
+      return await this.#printPart(path, name, part);
+    }
     const shown = printable(name);
-    for (const hit of report.hits) {
-      if (hit.text === undefined) await this.#printLong(report, name, hit);
+    for (const hit of this.#hitsOf(report)) {
+      if (hit.text === undefined) await this.#printLong(path, name, hit);
       else if (hit.raw === undefined || stdoutIsTerminal) {
         print(`${shown}:${hit.line}:${printable(hit.text)}\n`);
       } else {
@@ -449,8 +456,28 @@ class Printer {
     }
   }
 
-  async #printLong({ path }: Report, name: string, hit: Hit): Promise<void> {
-    const { line, offset, length } = hit;
+  #hitsOf({ hits, part }: Report): Iterable<Hit> {
+    return part ? hitsOf(part, this.options.keywords) : hits;
+  }
+
+  async #printPart(path: string, name: string, part: Part): Promise<void> {
+    const { hits, before } = part;
+    for (const run of labelled(hits, before, name)) {
+      if (typeof run !== "number") {
+        print(run);
+        continue;
+      }
+      const line = before + hits.lines[run] + 1;
+      const [offset, length] = [hits.offsets[run], hits.lengths[run]];
+      await this.#printLong(path, name, { line, offset, length });
+    }
+  }
+
+  async #printLong(
+    path: string,
+    name: string,
+    { line, offset, length }: Omit<Hit, "keywords">,
+  ): Promise<void> {
     if (path === "-") {
       return this.failed(name, `line ${line} is too long to show`);
     }
@@ -470,18 +497,20 @@ class Printer {
 
   /** An object per file; its hits as they come, so that they are not held. */
   #printJson(report: Report, name: string): void {
-    const { hits, found, count, bytes, error } = report;
+    const { found, count, bytes, error, part } = report;
+    let separator = ",";
     if (!this.#isOpen) {
       print(this.#objects++ === 0 ? "[\n" : ",\n");
       print(`{"path":${JSON.stringify(name)},"hits":[`);
+      separator = "";
     }
-    hits.forEach((hit, i) => {
-      if (i > 0 || this.#isOpen) print(",");
+    for (const hit of this.#hitsOf(report)) {
       // JSON has no bytes: what is no UTF-8 is U+FFFD in `text`.
-      print(JSON.stringify({ ...hit, raw: undefined }));
-    });
-    this.#isOpen = report.more === true;
-    if (report.more) return;
+      print(separator + JSON.stringify({ ...hit, raw: undefined }));
+      separator = ",";
+    }
+    this.#isOpen = part !== undefined;
+    if (part) return;
     print(`],${JSON.stringify({ found, count, bytes, error }).slice(1)}`);
   }
 

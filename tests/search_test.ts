@@ -1,5 +1,6 @@
-import { assertEquals } from "@std/assert";
-import { type Query, Search } from "../workers/search.ts";
+import { assert, assertEquals } from "@std/assert";
+import { Buffer } from "node:buffer";
+import { labelled, type Query, Search } from "../workers/search.ts";
 
 const encoder = new TextEncoder();
 
@@ -194,4 +195,33 @@ Deno.test("searches that take turns do not disturb each other", () => {
   }
   for (const search of searches) search.end();
   assertEquals(searches.map((search) => search.take().count), [4, 4]);
+});
+
+Deno.test("labelled gives each line with its label and number, whatever is in it", () => {
+  const query: Query = { keywords: ["b"], ignoreCase: false, mode: "lines" };
+  // Bytes of any kind; some lines are over 64 KiB.
+  const lines = Array.from({ length: 2000 }, (_, i) => {
+    const byte = String.fromCharCode(i % 256 === 10 ? 0 : i % 256);
+    return `b${byte.repeat(i % 1000 === 999 ? 65_536 : i % 300)}`;
+  });
+  const search = new Search(query, { offset: 0 }, true);
+  const text = lines.map((line) => `${line}\n\n`).join("");
+  search.add(Buffer.from(text, "latin1"));
+  const hits = search.take().hits!;
+  for (const label of ["", "a log", "ä".repeat(3000)]) {
+    for (const before of [0, 8, 99_998, 2 ** 32, 2 ** 53 - 4000]) {
+      const head = Buffer.from(label).toString("latin1");
+      const wanted = lines.map((line, i) =>
+        line.length > 65_536 ? "" : `${head}:${before + 2 * i + 1}:${line}\n`
+      );
+      const long: number[] = [];
+      let found = "";
+      for (const run of labelled(hits, before, label)) {
+        if (typeof run === "number") long.push(run);
+        else found += Buffer.from(run).toString("latin1");
+      }
+      assertEquals(long, [999, 1999]);
+      assert(found === wanted.join(""), `${label.length}, ${before}`);
+    }
+  }
 });

@@ -46,8 +46,9 @@ export interface ScanOptions {
   /** What is wanted. Default: `"found"`. */
   mode?: Mode;
   /**
-   * Whether to give the hits of a file in parts, as they are there: several
-   * reports, all but the last with `more`. Else all are held until the end.
+   * For mode `"lines"`: whether to give the hits of a file in parts, as they
+   * are there, and as columns: several reports, all but the last with `part`.
+   * Else all are held until the end.
    */
   parts?: boolean;
   /**
@@ -88,8 +89,15 @@ export interface Report {
   hits: Hit[];
   /** Why the file, or the rest of it, could not be searched. */
   error?: string;
-  /** With `parts`: the file's next report goes on; the numbers are sums. */
-  more?: true;
+  /** With `parts`: hits; the file's next report goes on, the numbers are sums. */
+  part?: Part;
+}
+
+/** Some of the hits of a file, as they travel. */
+export interface Part {
+  hits: Hits;
+  /** How many lines come before those that are counted in `hits`. */
+  before: number;
 }
 
 /** A part of a file to be searched: the lines that begin in it. */
@@ -188,7 +196,7 @@ export async function* scanLogs(
   const scan: Scan = {
     runner,
     query,
-    parts: options.parts ?? false,
+    parts: options.mode === "lines" && (options.parts ?? false),
     regular: options.regular ?? false,
     plans: [],
     waiting: [],
@@ -603,19 +611,18 @@ function planRest({ waiting }: Scan, plan: Plan, size: number): void {
 
 /** Merges what has come of the oldest files; gives those that are complete. */
 async function* finished(scan: Scan): AsyncGenerator<Report, void, void> {
-  const { plans, query, parts } = scan;
+  const { plans, query } = scan;
   for (let plan; (plan = plans[0]); plans.shift()) {
     for (let next; (next = plan.arrived.shift());) {
       const { span, found } = next;
       plan.left--;
       // Spans that were under way when an earlier one had the first hit.
       if (query.mode === "found" && plan.report.found) continue;
-      addTo(scan, plan, found);
+      yield* addTo(scan, plan, found);
       if (query.mode === "found" && found.count > 0 && span.start > 0) {
         await numberHit(scan.runner, plan.report);
       }
       if (found.next !== undefined) yield* goOn(scan, plan, next);
-      if (plan.left > 0 && parts) yield* takePart(plan);
     }
     if (plan.left > 0) return;
     if (plan.report.path === STDIN) {
@@ -632,10 +639,9 @@ async function* goOn(
   plan: Plan,
   { span, found }: Arrived,
 ): AsyncGenerator<Report, void, void> {
-  const { runner, query, parts } = scan;
+  const { runner, query } = scan;
   let { end } = span;
   while (found.next !== undefined) {
-    if (parts) yield* takePart(plan);
     if (found.decoded) {
       // Here, in one go: each job would decode it from the start.
       const reports = searchAgain(span.path, query, found.next);
@@ -647,7 +653,7 @@ async function* goOn(
       settle: true,
     });
     found = spanOf(outcome, 0);
-    addTo(scan, plan, found);
+    yield* addTo(scan, plan, found);
   }
 }
 
@@ -670,17 +676,7 @@ async function* mergeDecoded(
   reports: AsyncIterable<SpanReport>,
   plan: Plan,
 ): AsyncGenerator<Report, void, void> {
-  for await (const found of reports) {
-    addTo(scan, plan, found);
-    if (scan.parts && found.next !== undefined) yield* takePart(plan);
-  }
-}
-
-function* takePart({ report }: Plan): Generator<Report, void, void> {
-  const { hits } = report;
-  if (hits.length === 0) return;
-  report.hits = [];
-  yield { ...report, hits, more: true };
+  for await (const found of reports) yield* addTo(scan, plan, found);
 }
 
 function spanOf(
@@ -691,25 +687,55 @@ function spanOf(
   return { ...emptyReport(), error: causeOf(outcome.reason) };
 }
 
-function addTo(scan: Scan, plan: Plan, found: SpanReport): void {
-  const { report } = plan;
+/** Adds to a file's report; gives the hits at once where they are wanted so. */
+function* addTo(
+  scan: Scan,
+  plan: Plan,
+  found: SpanReport,
+): Generator<Report, void, void> {
+  const { report, lines: before } = plan;
   scan.weight += weightOf(report.path, found.bytes);
   report.bytes += found.bytes;
   report.count += found.count;
   report.found = report.count > 0;
   if (found.error !== undefined) report.error ??= found.error;
-  if (found.hits) addHits(plan, found.hits, scan.query.keywords);
   plan.lines += found.lines;
+  if (!found.hits) return;
+  const part = { hits: found.hits, before };
+  if (scan.parts) yield { ...report, part };
+  else report.hits.push(...hitsOf(part, scan.query.keywords));
 }
 
-function addHits(
-  { report, lines: before }: Plan,
-  { lines, offsets, lengths, keywords, sets, text, raw }: Hits,
+/**
+ * Makes objects of the hits of a part.
+ *
+ * @param part What came with a {@linkcode Report}
+ * @param words The keywords that were searched for
+ * @returns The hits, one by one
+ *
+ * @example
+ * ```ts
+ * import { sequential } from "../mod.ts";
+ * import { hitsOf, scanLogs, service } from "./logscan.ts";
+ *
+ * const path = await Deno.makeTempFile();
+ * await Deno.writeTextFile(path, "one\ntwo\n");
+ * const options = { keywords: ["two"], mode: "lines", parts: true } as const;
+ * const keywords = [...options.keywords];
+ * const reports = scanLogs(sequential(service), [path], { ...options, keywords });
+ * for await (const { part } of reports) {
+ *   if (part) console.log(hitsOf(part, keywords).next().value?.line); // 2
+ * }
+ * await Deno.remove(path);
+ * ```
+ */
+export function* hitsOf(
+  { hits, before }: Part,
   words: string[],
-): void {
+): Generator<Hit, void, void> {
+  const { lines, offsets, lengths, keywords, sets, text } = hits;
   const wordsOf = sets.map((set) => set.map((i) => words[i]));
-  const held = text.split("\n");
-  let next = 0;
+  let at = 0;
   for (let i = 0; i < lines.length; i++) {
     const hit: Hit = {
       line: before + lines[i] + 1,
@@ -718,20 +744,20 @@ function addHits(
       keywords: wordsOf[keywords[i]],
     };
     if (hit.length <= LINE_MAX) {
-      if (raw) Object.assign(hit, textOf(held[next++]));
-      else hit.text = held[next++];
+      Object.assign(hit, textOf(text.subarray(at, at + hit.length)));
+      at += hit.length + 1;
     }
-    report.hits.push(hit);
+    yield hit;
   }
 }
 
 const UTF8 = new TextDecoder("utf-8", { ignoreBOM: true });
 
 /** A line as text, and as bytes where the text is not all of it. */
-function textOf(raw: string): { text: string; raw?: string } {
-  const bytes = Uint8Array.from(raw, (byte) => byte.charCodeAt(0));
+function textOf(bytes: Uint8Array): { text: string; raw?: string } {
   const text = UTF8.decode(bytes);
-  return text.includes("\ufffd") ? { text, raw } : { text };
+  if (!text.includes("\ufffd")) return { text };
+  return { text, raw: String.fromCharCode(...bytes) };
 }
 
 /** Counts the lines before a hit: where all of them are, not in its span. */

@@ -54,9 +54,7 @@ export interface Hits {
   /** The combinations of keywords that there are, as their indexes. */
   sets: number[][];
   /** The lines that are held, one after another, each with its newline. */
-  text: string;
-  /** Set when `text` is not text: its characters, 0 to 255, are the bytes. */
-  raw?: true;
+  text: Uint8Array;
 }
 
 /** What was found so far. */
@@ -408,14 +406,8 @@ export class Search {
     const found = this.#found;
     this.#found = { lines: 0, count: 0 };
     if (!found.hits) return found;
-    const text = this.#text.subarray(0, this.#textLength);
-    try {
-      found.hits.text = UTF8.decode(text);
-    } catch {
-      found.hits.text = latin1(text);
-      found.hits.raw = true;
-    }
-    this.#text = new Uint8Array(0);
+    // No more than that is there: a clone is one of the whole buffer.
+    found.hits.text = this.#text.slice(0, this.#textLength);
     this.#textLength = this.#weight = 0;
     return found;
   }
@@ -515,7 +507,7 @@ export class Search {
   #append(length: number): void {
     const need = this.#textLength + length;
     if (need > this.#text.length) {
-      const grown = new Uint8Array(Math.max(1024, 2 * need));
+      const grown = new Uint8Array(this.#textLength > 0 ? 2 * need : need);
       grown.set(this.#text.subarray(0, this.#textLength));
       this.#text = grown;
     }
@@ -580,7 +572,7 @@ export class Search {
   }
 }
 
-const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+const EMPTY = new Uint8Array(0);
 
 function newHits(): Hits {
   return {
@@ -589,7 +581,7 @@ function newHits(): Hits {
     lengths: [],
     keywords: [],
     sets: [],
-    text: "",
+    text: EMPTY,
   };
 }
 
@@ -601,11 +593,71 @@ function indexOfSet(sets: number[][], set: number[]): number {
   return index < 0 ? sets.push(set) - 1 : index;
 }
 
-/** Bytes as characters 0 to 255. */
-function latin1(bytes: Uint8Array): string {
-  let text = "";
-  for (let at = 0; at < bytes.length; at += 8192) {
-    text += String.fromCharCode(...bytes.subarray(at, at + 8192));
+// Labels
+
+/** How much is labelled at once, in bytes. */
+const RUN = 1 << 17;
+/** The most that a number takes, and its colon, in bytes. */
+const NUMBER_MAX = 21;
+
+/**
+ * Makes `LABEL:NUMBER:LINE` of lines with a keyword, as they are to be printed.
+ *
+ * @param hits The lines
+ * @param before How many lines come before those that are counted in `hits`
+ * @param label What to put before each, without the colon
+ * @returns Bytes that are valid until the next ones are asked for; where a line
+ * is not held, as it is too long, its index in `hits`
+ *
+ * @example
+ * ```ts
+ * import { labelled, Search } from "./search.ts";
+ *
+ * const query = { keywords: ["b"], ignoreCase: false, mode: "lines" as const };
+ * const search = new Search(query, { offset: 0 }, true);
+ * search.add(new TextEncoder().encode("a\nb\n"));
+ * for (const bytes of labelled(search.take().hits!, 0, "log")) {
+ *   console.log(new TextDecoder().decode(bytes as Uint8Array)); // log:2:b
+ * }
+ * ```
+ */
+export function* labelled(
+  { lines, lengths, text }: Hits,
+  before: number,
+  label: string,
+): Generator<Uint8Array | number, void, void> {
+  const head = new TextEncoder().encode(`${label}:`);
+  let at = 0;
+  for (let i = 0; i < lines.length;) {
+    if (lengths[i] > LINE_MAX) {
+      yield i++;
+      continue;
+    }
+    const numbers: number[] = [];
+    let end = at, size = 0;
+    for (; size < RUN && lengths[i] <= LINE_MAX; i++) {
+      numbers.push(before + lines[i] + 1);
+      end += lengths[i] + 1;
+      size += head.length + NUMBER_MAX + lengths[i] + 1;
+    }
+    yield labelledRun(head, numbers, text.subarray(at, end), size);
+    at = end;
   }
-  return text;
+}
+
+function labelledRun(
+  head: Uint8Array,
+  numbers: number[],
+  text: Uint8Array,
+  size: number,
+): Uint8Array {
+  const at = kernels.base(), label = at + 8 * numbers.length;
+  const from = label + head.length, to = from + text.length + SLACK;
+  reserve(to + size);
+  new Float64Array(memory.buffer, at, numbers.length).set(numbers);
+  memory.set(head, label);
+  memory.set(text, from);
+  const end = from + text.length;
+  const until = kernels.label(label, head.length, at, from, end, to);
+  return memory.subarray(to, until);
 }

@@ -14,5 +14,5 @@ export {
   stuff,
   tablesSize,
 } from "./jpeg";
-export { base, collect, count, last, next, search } from "./logscan";
+export { base, collect, count, label, last, next, search } from "./logscan";
 export { filter, lookUp, luma16, luma8, unfilter } from "./png";

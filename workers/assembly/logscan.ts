@@ -278,6 +278,39 @@ function verify(
   return 0;
 }
 
+/**
+ * Writes `LABEL:NUMBER:LINE` for lines that lie one after another, each with a
+ * newline, and tells where that ends. The label has its colon with it; numbers
+ * are f64, as JavaScript has them.
+ */
+export function label(
+  label: usize,
+  size: u32,
+  numbers: usize,
+  text: usize,
+  end: usize,
+  to: usize,
+): usize {
+  for (; text < end; numbers += sizeof<f64>()) {
+    memory.copy(to, label, size);
+    to = writeNumber(<u64> load<f64>(numbers), to + size);
+    store<u8>(to, 58); // a colon
+    const length = next(text, end) + 1 - text;
+    memory.copy(to + 1, text, length);
+    to += 1 + length;
+    text += length;
+  }
+  return to;
+}
+
+/** Writes a number in decimal digits, and tells where that ends. */
+function writeNumber(value: u64, to: usize): usize {
+  let end = to + 1;
+  for (let rest = value / 10; rest; rest /= 10) end++;
+  for (let at = end; at > to; value /= 10) store<u8>(--at, 48 + <u8> (value % 10));
+  return end;
+}
+
 /** How many newlines there are. */
 export function count(from: usize, end: usize): u32 {
   const newline = i8x16.splat(10);
