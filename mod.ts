@@ -1389,7 +1389,7 @@ class Hand {
   busySince = 0;
   busy = 0;
   /** Of its start, or its silence. */
-  timer?: ReturnType<typeof setTimeout>;
+  alarm?: Alarm;
   /** It has ended by itself; until what it sent before has arrived. */
   death?: ReturnType<typeof setTimeout>;
   /** Until an item may be timed out. */
@@ -1443,9 +1443,10 @@ class Hand {
 
   /** Ends the worker; fulfils when its thread is gone, or nobody waits. */
   async end(): Promise<void> {
-    for (const { grace } of this.chunks) clearTimeout(grace);
-    const { timer, death, watchdog, idle } = this;
-    for (const each of [timer, death, watchdog, idle]) clearTimeout(each);
+    this.alarm?.cancel();
+    for (const { grace } of this.chunks) cancel(grace);
+    const { death, watchdog, idle } = this;
+    for (const each of [death, watchdog, idle]) cancel(each);
     // One that is just starting would take its lock after it was ended.
     await this.greeted.promise;
     this.worker?.terminate();
@@ -1458,6 +1459,32 @@ class Hand {
     this.greeted.resolve();
     this.watch.abort();
   }
+}
+
+/**
+ * Rings after a while, in ms, unless that is cancelled. Deno takes 13 ms to load
+ * `setTimeout` at its first use, `clearTimeout` too, half of what it takes to
+ * start a worker: so that is left to those who need many timers. An alarm that
+ * was cancelled is forgotten only when its time has come.
+ */
+class Alarm {
+  readonly #signal: AbortSignal;
+  readonly #ring: () => void;
+
+  constructor(ms: number, ring: () => void) {
+    this.#signal = AbortSignal.timeout(ms);
+    this.#ring = ring;
+    this.#signal.addEventListener("abort", ring);
+  }
+
+  cancel(): void {
+    this.#signal.removeEventListener("abort", this.#ring);
+  }
+}
+
+/** Cancels a timer, and loads none where there is none. */
+function cancel(timer?: ReturnType<typeof setTimeout>): void {
+  if (timer !== undefined) clearTimeout(timer);
 }
 
 /**
@@ -1806,7 +1833,7 @@ export class Pool<J extends Jobs> extends Runner<J> {
       sending: performance.now() - sent,
       timeout,
     });
-    clearTimeout(hand.idle);
+    cancel(hand.idle);
     if (timeout < Infinity) this.#watch(hand);
   }
 
@@ -1831,7 +1858,7 @@ export class Pool<J extends Jobs> extends Runner<J> {
    * waiting: the chunk took longer than had been thought.
    */
   #balance(): void {
-    clearTimeout(this.#stealTimer);
+    cancel(this.#stealTimer);
     const isIdle = (hand: Hand) => hand.ready && hand.chunks.length === 0;
     if (!this.#hands.values().some(isIdle)) return;
     let most = 0;
@@ -1886,7 +1913,7 @@ export class Pool<J extends Jobs> extends Runner<J> {
 
   #expect(hand: Hand, startTimeout: number): void {
     const due = performance.now() + startTimeout;
-    hand.timer = setTimeout(() => {
+    hand.alarm = new Alarm(startTimeout, () => {
       // Not its fault, where this thread was blocked and could not answer.
       if (performance.now() > due + GRACE_MS) {
         return this.#expect(hand, startTimeout);
@@ -1894,7 +1921,7 @@ export class Pool<J extends Jobs> extends Runner<J> {
       hand.cause = new Error(`it did not serve within ${startTimeout} ms`);
       hand.stuck = true; // until it greets after all
       this.#notStarted(hand);
-    }, startTimeout);
+    });
   }
 
   #greeted(hand: Hand, { lock }: Hello): void {
@@ -1927,13 +1954,13 @@ export class Pool<J extends Jobs> extends Runner<J> {
     if (!this.#hands.has(hand)) return;
     if (message.type === "results") this.#replied(hand, message);
     else if (message.type === "ready") this.#ready(hand, message);
-    else if (message.type === "ping") clearTimeout(hand.timer);
+    else if (message.type === "ping") hand.alarm?.cancel();
     else this.#failed(hand, revive(message.error));
     if (hand.death && this.#hands.has(hand)) this.#died(hand);
   }
 
   #ready(hand: Hand, { at }: Ready): void {
-    clearTimeout(hand.timer);
+    hand.alarm?.cancel();
     hand.ready = true;
     this.#failedStarts = 0;
     // Both clocks count from the same epoch, unless the machine slept or its
@@ -1994,7 +2021,7 @@ export class Pool<J extends Jobs> extends Runner<J> {
   /** A lane of the worker is free; so is the worker, where it is to end. */
   #freed(hand: Hand, chunk: Chunk): void {
     hand.chunks.splice(hand.chunks.indexOf(chunk), 1);
-    clearTimeout(chunk.grace);
+    cancel(chunk.grace);
     hand.stuck = hand.chunks.some(({ grace }) => grace !== undefined);
     if (hand.chunks.length === 0) {
       hand.busy += performance.now() - hand.busySince;
@@ -2007,7 +2034,7 @@ export class Pool<J extends Jobs> extends Runner<J> {
   /** Lets a worker that found nothing to do end after a while. */
   #rest(hand: Hand): void {
     const { idleTimeout } = this.#options;
-    clearTimeout(hand.idle);
+    cancel(hand.idle);
     if (idleTimeout === undefined || hand.chunks.length > 0) return;
     if (this.#hands.has(hand)) {
       hand.idle = setTimeout(() => this.#remove(hand), idleTimeout);
@@ -2027,7 +2054,7 @@ export class Pool<J extends Jobs> extends Runner<J> {
 
   /** Looks after the items that may run only so long, until there are none. */
   #watch(hand: Hand): void {
-    clearTimeout(hand.watchdog);
+    cancel(hand.watchdog);
     let next = Infinity;
     for (const chunk of [...hand.chunks]) {
       const position = hand.claimed(chunk);
@@ -2101,11 +2128,11 @@ export class Pool<J extends Jobs> extends Runner<J> {
     this.#takeBack(hand);
     if (!hand.chunks.some(isWanted)) return this.#lost(hand);
     post(hand.port!, { type: "ping" });
-    clearTimeout(hand.timer);
-    hand.timer = setTimeout(() => {
+    hand.alarm?.cancel();
+    hand.alarm = new Alarm(SILENCE_MS, () => {
       hand.cause = new Error("a job beside it blocks the thread");
       this.#lost(hand);
-    }, SILENCE_MS);
+    });
   }
 
   // Died
@@ -2115,7 +2142,7 @@ export class Pool<J extends Jobs> extends Runner<J> {
    * arrive: it is lost after the first one without a message.
    */
   #died(hand: Hand): void {
-    clearTimeout(hand.death);
+    cancel(hand.death);
     // The first timer may be due already, as a message took its time; before
     // the second one is, the loop has looked for more.
     hand.death = setTimeout(() => {
@@ -2186,27 +2213,27 @@ export class Pool<J extends Jobs> extends Runner<J> {
 
   async #endAll(): Promise<void> {
     this.#state = "closed";
-    clearTimeout(this.#stealTimer);
+    cancel(this.#stealTimer);
     for (const hand of this.#hands) this.#remove(hand);
     const leaving = [...this.#leaving];
     for (const hand of leaving) if (hand.late) hand.forget();
-    const timer = setTimeout(() => {
+    const alarm = new Alarm(END_MS, () => {
       for (const hand of leaving) hand.forget();
-    }, END_MS);
+    });
     await Promise.all(leaving.map(({ ended }) => ended));
-    clearTimeout(timer);
+    alarm.cancel();
   }
 
   /** Takes a worker out of the pool; false if it was out already. */
   #remove(hand: Hand): boolean {
     if (!this.#hands.delete(hand)) return false;
     this.#leaving.add(hand);
-    const timer = setTimeout(() => {
+    const alarm = new Alarm(LATE_MS, () => {
       hand.late = true;
       this.#dispatch();
-    }, LATE_MS);
+    });
     hand.ended = hand.end().then(() => {
-      clearTimeout(timer);
+      alarm.cancel();
       this.#leaving.delete(hand);
       this.#dispatch();
     });
@@ -2510,8 +2537,7 @@ class Sequential<J extends Jobs> extends Runner<J> {
       limit.abort(timedOut = true);
     }, timeout);
     return abortable(() => result, [...signals, limit.signal])
-      // Deno takes 10 ms to load its timers at the first use, of either.
-      .finally(() => timer === undefined || clearTimeout(timer))
+      .finally(() => cancel(timer))
       .then((value) => ended(value), (thrown) => ended(thrown, true));
   }
 }
