@@ -512,7 +512,7 @@ export interface Found {
  * @param stdin Whether `-` means standard input, not a file of that name
  */
 export async function* findFiles(
-  args: Iterable<string>,
+  args: string[],
   skip: (path: string) => boolean = () => false,
   stdin = false,
 ): AsyncGenerator<Found, void, void> {
@@ -521,6 +521,8 @@ export async function* findFiles(
     const files = stdin && arg === "-"
       ? [{ path: arg, name: arg, base: "" }]
       : findNamed(arg, skip) ?? await findGlob(arg, skip);
+    // One folder alone has each file once: a million need not be remembered.
+    if (args.length === 1 && !isGlob(arg)) return yield* files;
     for (const found of files) {
       if (seen.has(found.path)) continue;
       seen.add(found.path);

@@ -449,9 +449,13 @@ function scanPlain(
   const isOpen = end === undefined;
   const to = next ?? (isOpen && ended ? position : Math.min(position, limit));
   const bytes = Math.max(0, to - start);
+  const report: SpanReport = { ...found, bytes };
+  // Only what is there: also `undefined` would travel.
+  if (error !== undefined) report.error = error;
+  if (next !== undefined) report.next = next;
   const goesOn = next !== undefined || position >= limit;
-  const size = isOpen && goesOn && !ended ? file.statSync().size : undefined;
-  return { ...found, bytes, error, next, size };
+  if (isOpen && goesOn && !ended) report.size = file.statSync().size;
+  return report;
 }
 
 /** Up to the span's end, then for the rest of its last line. */

@@ -218,12 +218,12 @@ poolTest("Pool: the input may end the pool", async () => {
 poolTest("Pool: a module that does not start is one clear error", async () => {
   const folder = await Deno.makeTempDir();
   const modules: Record<string, [content: string, why: string]> = {
-    "syntax.js": ["const = 1;", "syntax.js"],
-    "throws.js": ["throw new RangeError('at load');", "at load"],
-    "imports.js": ["import './none.js';", "none.js"],
-    "silent.js": ["export {};", "within 300 ms"],
-    "closes.js": ["self.close();", "within 300 ms"],
-    "hangs.js": ["await new Promise(() => {});", "within 300 ms"],
+    "syntax.ts": ["const = 1;", "syntax.ts"],
+    "throws.ts": ["throw new RangeError('at load');", "at load"],
+    "imports.ts": ["import './none.ts';", "none.ts"],
+    "silent.ts": ["export {};", "within 300 ms"],
+    "closes.ts": ["self.close();", "within 300 ms"],
+    "hangs.ts": ["await new Promise(() => {});", "within 300 ms"],
   };
   for (const [name, [content]] of Object.entries(modules)) {
     await Deno.writeTextFile(`${folder}/${name}`, content);
