@@ -10,7 +10,12 @@ import { join } from "@std/path/join";
 import { relative } from "@std/path/relative";
 import { resolve } from "@std/path/resolve";
 import { Pool, type Runner, sequential } from "../mod.ts";
-import { causeOf, clearTemporary, isTemporary } from "../workers/files.ts";
+import {
+  causeOf,
+  clearTemporary,
+  folderOf,
+  isTemporary,
+} from "../workers/files.ts";
 import { type GrayJobs, service } from "../workers/grayscale.ts";
 import {
   commandLine,
@@ -18,7 +23,6 @@ import {
   findFiles,
   type Flags,
   flush,
-  type Found,
   onInterrupt,
   print,
   printable,
@@ -74,7 +78,7 @@ async function main(args: string[]): Promise<number> {
     throw new UsageError("--simulate takes no paths");
   }
   if (simulate) return await runExercise(flags);
-  const batch = paths.length > 0 ? await plan(flags) : await demo(flags);
+  const batch = paths.length > 0 ? await find(flags) : await demo(flags);
   if (paths.length > 0 && !compare) return await convert(batch);
   return await compareConversions(batch, commandLine("grayscale", args));
 }
@@ -91,14 +95,19 @@ export interface Order {
   maxPixels?: number;
 }
 
+/** An image that was found. */
+interface Image {
+  path: string;
+  /** What to call it: as the user named it. */
+  name: string;
+}
+
 /** All that one run has to do, and how it went so far. */
 interface Batch {
   flags: Flags;
-  orders: Order[];
-  /** What to call each image: as the user named it. */
-  names: string[];
+  images: Image[];
   /** The folders that were named, or that named files are in. */
-  folders: string[];
+  folders: Set<string>;
   /** The folder that the gray images are under. */
   out: string;
   converted: number;
@@ -111,9 +120,8 @@ interface Batch {
 function newBatch(flags: Flags, out: string): Batch {
   return {
     flags,
-    orders: [],
-    names: [],
-    folders: [],
+    images: [],
+    folders: new Set(),
     out,
     converted: 0,
     skipped: 0,
@@ -129,33 +137,45 @@ async function demo(flags: Flags): Promise<Batch> {
   const out = join(projectFolder, "fixtures", "gray");
   const { images } = await makeFixtures({ images: 10, keep: true, quiet });
   const batch = newBatch(flags, out);
-  batch.names = images.map((path) => basename(path));
-  batch.folders = images.map((path) => dirname(path));
-  batch.orders = images.map((path) => ({
-    path,
-    out: join(out, basename(path)),
-    maxPixels: flags.number["max-pixels"],
-  }));
+  for (const path of images) {
+    batch.images.push({ path, name: basename(path) });
+    batch.folders.add(dirname(path));
+  }
   return batch;
 }
 
-/** What was named, as far as it is not done already. */
-async function plan(flags: Flags): Promise<Batch> {
+/** What was named. */
+async function find(flags: Flags): Promise<Batch> {
   const out = resolve(userFolder, flags.text.out ?? "gray");
   const batch = newBatch(flags, out);
   // Neither what an earlier run made nor what a killed one left.
   const skip = (path: string) => path === out || isTemporary(basename(path));
-  const found: Found[] = [];
-  for await (const file of findFiles(flags.paths, skip)) {
-    if (file.error === undefined) found.push(file);
-    else fail(batch, file.name, file.error);
+  const found = findFiles(flags.paths, skip);
+  for await (const { path, name, base, error } of found) {
+    if (error !== undefined) {
+      fail(batch, name, error);
+      continue;
+    }
+    batch.images.push({ path, name });
+    batch.folders.add(base);
   }
-  batch.folders = found.map((file) => file.base);
-  const base = commonFolder(batch.folders);
-  const inputs = new Set(found.map((file) => file.path));
+  return batch;
+}
+
+/**
+ * What is to be done of a batch, one by one, as it is asked for: for 10,000
+ * images a list took a third of a second, before the first one was begun. What
+ * is not to be done is told of.
+ */
+function* ordersOf(batch: Batch): Generator<Order & Image, void, void> {
+  const { flags, images, folders, out } = batch;
+  const base = commonFolder([...folders]);
+  const below = join(out, "x").slice(0, -1);
+  const paths = images.map(({ path }) => path);
+  const inputs = new Set(paths.filter((path) => path.startsWith(below)));
   const maxPixels = flags.number["max-pixels"];
-  const redo = flags.is.force || flags.is.compare;
-  for (const { path, name } of found) {
+  const redo = flags.is.force || flags.is.compare || flags.paths.length === 0;
+  for (const { path, name } of images) {
     const target = join(out, relative(base, path));
     if (inputs.has(target)) {
       const which = target === path ? "the input" : "another input";
@@ -163,12 +183,8 @@ async function plan(flags: Flags): Promise<Batch> {
     } else if (!redo && isNewer(target, path)) {
       batch.skipped++;
       tell(batch, { path: name, out: shownPath(target), skipped: true });
-    } else {
-      batch.orders.push({ path, out: target, maxPixels });
-      batch.names.push(name);
-    }
+    } else yield { path, out: target, maxPixels, name };
   }
-  return batch;
 }
 
 /** The lowest folder that all of them are in, or that they all are. */
@@ -196,19 +212,27 @@ function isNewer(path: string, than: string): boolean {
 
 /** Converts a batch in parallel and says how it went. */
 async function convert(batch: Batch): Promise<number> {
-  const { flags, orders, names } = batch;
+  const { flags, images } = batch;
   const start = performance.now();
   const { workers: size } = flags.number;
   const permissions = permissionsFor(batch);
   const pool = new Pool(service, { size, permissions });
-  clearFolders(orders);
+  const clear = new Clearing();
   onInterrupt(() => pool.terminate()); // first: nobody writes any more
   const progress = new Progress("images", flags.is.quiet);
-  if (orders.length > 0) progress.expect(orders.length);
-  const outcomes = pool.imap("grayscaleFile", orders, { settle: true });
-  let index = 0;
+  /** What is under way. */
+  const names: string[] = [];
+  const orders = function* () {
+    for (const { name, ...order } of ordersOf(batch)) {
+      clear.around(order.out);
+      progress.expect(images.length - batch.skipped);
+      names.push(name);
+      yield order;
+    }
+  };
+  const outcomes = pool.imap("grayscaleFile", orders(), { settle: true });
   for await (const outcome of outcomes) {
-    const name = names[index++];
+    const name = names.shift()!;
     if (outcome.status === "rejected") {
       fail(batch, name, causeOf(outcome.reason));
     } else {
@@ -235,12 +259,15 @@ const PATHS_MAX = 16;
  * @returns The permissions; all that are not there are withheld
  */
 export function permissionsFor(
-  { orders, folders, out }: Pick<Batch, "orders" | "folders" | "out">,
+  { images, folders, out }: {
+    images: Pick<Image, "path">[];
+    folders: Iterable<string>;
+    out: string;
+  },
 ): { read: string[]; write: string[] } {
-  const files = orders.map(({ path }) => path);
-  const named = [...new Set(folders)];
-  const read = files.length <= PATHS_MAX
-    ? files
+  const named = [...folders];
+  const read = images.length <= PATHS_MAX
+    ? images.map(({ path }) => path)
     : named.length <= PATHS_MAX
     ? named
     : [commonFolder(named)];
@@ -275,12 +302,22 @@ function summary({ converted, failed, skipped, out }: Batch): string {
 }
 
 /** Clears what killed runs left, and at Ctrl-C what this one would leave. */
-function clearFolders(orders: Order[]): void {
-  const folders = new Set(orders.map((order) => dirname(order.out)));
-  for (const folder of folders) clearTemporary(folder);
-  onInterrupt(() => {
-    for (const folder of folders) clearTemporary(folder, true);
-  });
+class Clearing {
+  readonly #folders = new Set<string>();
+
+  constructor() {
+    onInterrupt(() => {
+      for (const folder of this.#folders) clearTemporary(folder, true);
+    });
+  }
+
+  /** Clears the folder of a file that is going to be written. */
+  around(path: string): void {
+    const folder = folderOf(path);
+    if (this.#folders.has(folder)) return;
+    this.#folders.add(folder);
+    clearTemporary(folder);
+  }
 }
 
 // What parallelism brings
@@ -290,20 +327,22 @@ async function compareConversions(
   batch: Batch,
   command: string,
 ): Promise<number> {
-  const { flags, orders, names } = batch;
+  const { flags } = batch;
   // Loaded on first need: most runs compare nothing, and start sooner.
   const report = await import("./report.ts");
   const nothing = () =>
     finish(batch, `${summary(batch)}: nothing to compare\n`);
+  const orders = [...ordersOf(batch)];
   if (orders.length === 0) return nothing();
-  clearFolders(orders);
+  const clear = new Clearing();
+  for (const { out } of orders) clear.around(out);
   const work = await grayscaleWork(orders, permissionsFor(batch));
   const workers = flags.number.workers ?? navigator.hardwareConcurrency;
   const comparison = await report.compare(work, workers, flags.is.quiet)
     .catch((error) => {
       if (!(error instanceof report.AllFailedError)) throw error;
     });
-  note(batch, work.failures);
+  note(batch, orders, work.failures);
   if (!comparison) return nothing();
   const status = finish(
     batch,
@@ -317,7 +356,7 @@ async function compareConversions(
       "Grayscale",
       command,
       comparison,
-      names.map((n) => basename(n)),
+      orders.map(({ name }) => basename(name)),
     ),
   );
   if (!flags.is.json && !flags.is.quiet) print(`\nReport: ${path}\n`);
@@ -325,14 +364,17 @@ async function compareConversions(
 }
 
 /** Notes for each order of a batch how it went. */
-function note(batch: Batch, failures: Map<number, string>): void {
-  for (const [i, name] of batch.names.entries()) {
+function note(
+  batch: Batch,
+  orders: (Order & Image)[],
+  failures: Map<number, string>,
+): void {
+  for (const [i, { name, out }] of orders.entries()) {
     const failure = failures.get(i);
     if (failure !== undefined) fail(batch, name, failure);
     else {
       batch.converted++;
-      const out = shownPath(batch.orders[i].out);
-      tell(batch, { path: name, out });
+      tell(batch, { path: name, out: shownPath(out) });
     }
   }
 }

@@ -301,7 +301,7 @@ Deno.test("grayscale: the task's workers, which may do little, convert every for
       await Deno.writeFile(path, await encode(format, raster));
       orders.push({ path, out: join(out, "c, d", format) });
     }
-    const permissions = permissionsFor({ orders, folders, out });
+    const permissions = permissionsFor({ images: orders, folders, out });
     await using pool = new Pool(service, { size: 1, permissions });
     await pool.map("grayscaleFile", orders);
     for (const { path, out } of orders) {

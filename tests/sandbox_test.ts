@@ -32,7 +32,7 @@ function withImage(
 }
 
 const alone = (order: Order) => ({
-  orders: [order],
+  images: [order],
   folders: [dirname(order.path)],
   out: dirname(dirname(order.out)),
 });
@@ -86,11 +86,11 @@ Deno.test("sandbox: many images are granted by the folders that were named", () 
   const out = "/out";
   const batch = (folders: string[], count: number) => ({
     out,
-    orders: numbers(count).map((i) => ({
+    images: numbers(count).map((i) => ({
       path: join(folders[i % folders.length], `${i}.jpg`),
       out: join(out, `${i}.jpg`),
     })),
-    folders: numbers(count).map((i) => folders[i % folders.length]),
+    folders,
   });
   const granted = (folders: string[], count: number) => {
     const { read, write } = permissionsFor(batch(folders, count));
