@@ -58,7 +58,8 @@ interface Bench {
 /**
  * Measures, and says what came of it.
  *
- * @param folder Where the images go that are converted: 1.3 GB of them
+ * @param folder Where the images go that are converted: 1.3 GB of them, and 5 GB
+ * of gray ones until it ends
  * @param scale The part of these that is enough, 1 for all
  * @param workers How many images are converted side by side
  * @param peers Where sharp is installed, if it is to be measured
@@ -98,6 +99,7 @@ export async function compareImages(
   };
   const versions = [await python.ask("version"), await sharp?.ask("version")];
   for (const set of Object.values(sets)) await make(bench, set);
+  using _ = { [Symbol.dispose]: () => remove(join(folder, "gray")) };
   const rows = [
     await measureWarm(bench, sets.baseline),
     await measureWarm(bench, sets.progressive),
@@ -271,50 +273,58 @@ function remove(path: string): void {
   if (exists(path)) Deno.removeSync(path, { recursive: true });
 }
 
+let results = 0;
+
+/**
+ * A folder for gray images, a new one each time, and none is removed before the
+ * end: where thousands of files have just been deleted, ext4 takes up to half a
+ * millisecond to make one.
+ */
+function newOut({ folder }: Bench): string {
+  return join(folder, "gray", `${Deno.pid}-${results++}`);
+}
+
 /** Pools that have been used before, with reading and writing. */
 async function measureWarm(bench: Bench, set: Photographs): Promise<Row> {
   const { runs, folder, contestants, say } = bench;
   const from = join(folder, set.name);
-  const outOf = (name: string) => join(folder, "gray", name, set.name);
+  const outs: Record<string, string> = {};
   const times: Record<string, number[]> = {};
-  for (const contestant of contestants) {
-    say(`${set.title}, ${contestant.name} …`);
-    const out = outOf(contestant.name);
-    remove(out);
-    await contestant.convert(from, out);
-    times[contestant.name] = [];
-  }
-  await check(bench, set, outOf);
-  for (let run = 0; run < runs; run++) {
+  for (const { name } of contestants) times[name] = [];
+  for (let run = 0; run <= runs; run++) {
     for (const contestant of contestants) {
-      const out = outOf(contestant.name);
-      remove(out);
-      times[contestant.name].push(await contestant.convert(from, out));
+      const { name } = contestant, out = newOut(bench);
+      if (run === 0) say(`${set.title}, ${name} …`);
+      const ms = await contestant.convert(from, out);
+      if (run === 0) outs[name] = out; // the warm-up
+      else times[name].push(ms);
     }
+    if (run === 0) await check(bench, set, outs);
   }
   return { what: set.title, unit: "ms", measured: medians(times) };
 }
 
 /** Compares what came out, before any time counts. */
 async function check(
-  { folder, python, hasJpegtran, notes }: Bench,
+  bench: Bench,
   set: Photographs,
-  outOf: (name: string) => string,
+  outs: Record<string, string>,
 ): Promise<void> {
-  const own = outOf("manyhands");
+  const { folder, python, hasJpegtran, notes } = bench;
+  const own = outs.manyhands;
   const compare = (other: string) =>
     python.ask<[most: number, mean: number]>("compare", own, other);
   const refuseAny = async (other: string) => {
     const [most] = await compare(other);
     if (most > 0) throw new Error(`${set.title}: the answers differ`);
   };
-  if (set.name === "png") return await refuseAny(outOf("Pillow"));
+  if (set.name === "png") return await refuseAny(outs.Pillow);
   if (hasJpegtran) {
-    const out = outOf("jpegtran");
+    const out = newOut(bench);
     await python.ask("jpegtran", join(folder, set.name), out);
     await refuseAny(out);
   }
-  const [most, mean] = await compare(outOf("Pillow"));
+  const [most, mean] = await compare(outs.Pillow);
   notes.push(
     `Of ${set.title} a pixel differs from Pillow's, which are decoded and ` +
       `coded anew, by ${mean.toFixed(2)} on average, ${most} at most.`,
@@ -322,20 +332,17 @@ async function check(
 }
 
 /** What one thread uses of a core, beside a process for each image. */
-async function measureCpu(
-  { runs, folder, python, say }: Bench,
-  set: Photographs,
-): Promise<Row> {
+async function measureCpu(bench: Bench, set: Photographs): Promise<Row> {
+  const { runs, folder, python, say } = bench;
   say(`${set.title}, CPU …`);
   const from = join(folder, set.name);
-  const out = (name: string) => join(folder, "gray", name, "cpu");
   const alone = ours(sequential(service));
   const times: Record<string, number[]> = { manyhands: [], jpegtran: [] };
   for (let run = 0; run <= runs; run++) {
     const before = process.cpuUsage().user;
-    await alone.convert(from, out("manyhands"));
+    await alone.convert(from, newOut(bench));
     const used = (process.cpuUsage().user - before) / 1000 / set.count;
-    const theirs = await python.ask<number>("jpegtran", from, out("jpegtran"));
+    const theirs = await python.ask<number>("jpegtran", from, newOut(bench));
     if (run === 0) continue; // the warm-up
     times.manyhands.push(used);
     times.jpegtran.push(theirs);
@@ -346,29 +353,29 @@ async function measureCpu(
 
 /** Whole processes: how long they take, and how much memory. */
 async function measureWhole(
-  { folder, workers, python, pillow, say }: Bench,
+  bench: Bench,
   set: Photographs,
   runs: number,
 ): Promise<Row[]> {
+  const { folder, workers, python, pillow, say } = bench;
   const { command } = JSON.parse(
     Deno.readTextFileSync(join(projectFolder, "deno.json")),
   ).tasks.grayscale;
   const from = join(folder, set.name);
-  const out = join(folder, "gray", "whole");
-  const commands: Record<string, string[]> = {
-    manyhands: [
+  const commands: Record<string, (out: string) => string[]> = {
+    manyhands: (out) => [
       ...[Deno.execPath(), ...command.split(" ").slice(1), from],
       ...["--out", out, "--workers", `${workers}`, "--quiet"],
     ],
-    Pillow: [...pillow, "once", `${workers}`, from, out],
+    Pillow: (out) => [...pillow, "once", `${workers}`, from, out],
   };
   const times: Record<string, number[]> = { manyhands: [], Pillow: [] };
   const peaks: Record<string, number[]> = { manyhands: [], Pillow: [] };
   for (let run = 0; run < runs; run++) {
     for (const [name, command] of Object.entries(commands)) {
       say(`${set.title}, a whole process of ${name} …`);
-      remove(out);
-      const [ms, peak] = await python.ask<number[]>("run", ...command);
+      const out = newOut(bench);
+      const [ms, peak] = await python.ask<number[]>("run", ...command(out));
       if (namesIn(out).length !== set.count) {
         throw new Error(`${set.title}: ${name} did not convert all of them`);
       }
