@@ -723,6 +723,7 @@ export async function grayscaleFile(
       [await grayscale(image, { maxPixels })];
     writeInFolder(out, gray);
     const bytes = gray.reduce((sum, part) => sum + part.length, 0);
+    for (const part of gray) if (part.buffer !== image.buffer) free(part);
     return { path, out, bytes };
   } finally {
     if (buffer.length <= KEEP_BYTES) spare = buffer;

@@ -761,7 +761,8 @@ const UTF8 = new TextDecoder("utf-8", { ignoreBOM: true });
 function textOf(bytes: Uint8Array): { text: string; raw?: string } {
   const text = UTF8.decode(bytes);
   if (!text.includes("\ufffd")) return { text };
-  return { text, raw: String.fromCharCode(...bytes) };
+  const raw = Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
+  return { text, raw };
 }
 
 /** Counts the lines before a hit: where all of them are, not in its span. */

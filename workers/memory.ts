@@ -41,7 +41,8 @@ const WORTH_FREEING = 1 << 16;
  * decompress what goes there (3.4 MB of logs: 18 ms, and 4 in used memory), and
  * threads wait for each other with it.
  *
- * @param bytes What nobody needs, nor anything else in its buffer
+ * @param bytes What nobody needs, nor anything else in its buffer; the kernels'
+ * memory stays as it is
  *
  * @example
  * ```ts
@@ -53,5 +54,6 @@ const WORTH_FREEING = 1 << 16;
  * ```
  */
 export function free({ buffer, length }: Uint8Array): void {
-  if (length >= WORTH_FREEING) (buffer as ArrayBuffer).transfer(0);
+  if (length < WORTH_FREEING || buffer === shared.buffer) return;
+  (buffer as ArrayBuffer).transfer(0);
 }

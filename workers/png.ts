@@ -136,8 +136,7 @@ export function grayPng(
  *
  * @param bytes A whole file; it is not changed
  * @param judge As for {@linkcode grayPng}
- * @returns The parts of a whole file, in order; good until the next call, as
- * long as `bytes` is
+ * @returns The parts of a whole file, in order; some lie in `bytes`
  * @throws {Error} If it is broken or truncated; the line says where
  *
  * @example
@@ -155,8 +154,6 @@ export function grayPngParts(
   bytes: Uint8Array,
   judge: (header: PngHeader) => void = () => {},
 ): Uint8Array[] {
-  free(spent);
-  spent = EMPTY;
   const parts = new Reading(bytes, judge).run();
   const rows = inflateRows(parts);
   if (parts.stream.buffer !== bytes.buffer) free(parts.stream);
@@ -167,14 +164,10 @@ export function grayPngParts(
     return [bytes.subarray(0, parts.end)];
   }
   const gray = grayOf(parts), image = grayRows(parts, gray, rows);
-  spent = compress(image, 1 + width * gray.pixel, gray.pixel);
+  const stream = compress(image, 1 + width * gray.pixel, gray.pixel);
   free(image);
-  return assemble(parts, gray, spent);
+  return assemble(parts, gray, stream);
 }
-
-const EMPTY = new Uint8Array();
-/** The pixels of the last result, to be freed when they are written. */
-let spent: Uint8Array = EMPTY;
 
 function broken(cause: string, at: number): never {
   throw new Error(`broken PNG: ${cause} at byte ${at}`);
@@ -775,7 +768,7 @@ function assemble(
   for (let at = 0; at < stream.length; at += CHUNK_MAX) {
     parts.push(...chunkOf("IDAT", stream.subarray(at, at + CHUNK_MAX)));
   }
-  return [...parts, ...behind, ...chunkOf("IEND", EMPTY)];
+  return [...parts, ...behind, ...chunkOf("IEND", new Uint8Array())];
 }
 
 /** 5.3: length and type, data, checksum. */
