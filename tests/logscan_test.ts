@@ -367,6 +367,14 @@ Deno.test("scanLogs gives many hits in parts, and misses none", async (t) => {
   }
 });
 
+Deno.test("scanLogs gives more hits of a block than a call takes arguments", () =>
+  withFolder(async (dir) => {
+    const path = join(dir, "short.log"), count = 200_000;
+    await Deno.writeTextFile(path, "a\n".repeat(count));
+    const [{ hits }] = await scan([path], { keywords: ["a"], mode: "lines" });
+    assertEquals([hits.length, hits.at(-1)!.line], [count, count]);
+  }));
+
 Deno.test("scanLogs reports what it cannot read and goes on, in order", async () => {
   const dir = await Deno.makeTempDir();
   const good = join(dir, "good.txt");

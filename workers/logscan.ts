@@ -706,8 +706,9 @@ function* addTo(
   plan.lines += found.lines;
   if (!found.hits) return;
   const part = { hits: found.hits, before };
-  if (scan.parts) yield { ...report, part };
-  else report.hits.push(...hitsOf(part, scan.query.keywords));
+  if (scan.parts) return yield { ...report, part };
+  // One by one: they may be more than a call takes arguments.
+  for (const hit of hitsOf(part, scan.query.keywords)) report.hits.push(hit);
 }
 
 /**
