@@ -333,6 +333,24 @@ const DROPPED: [string, Uint8Array][] = [
 const chunksOf = (list: [string, Uint8Array][]) =>
   list.map(([type, data]) => pngChunk(type, data));
 
+Deno.test("grayPng: what Node has in its pool stays, however large that is", () => {
+  const picture = some(
+    { colorType: 2, depth: 8, transparent: false },
+    400,
+    300,
+  );
+  const png = encodePng(picture), gray = grayPng(png);
+  const { poolSize } = Buffer;
+  Buffer.poolSize = 1 << 24;
+  try {
+    const other = Buffer.alloc(1 << 20, "a"), pooled = Buffer.from(other);
+    for (let i = 0; i < 3; i++) assertEquals(grayPng(png), gray);
+    assert(pooled.equals(other));
+  } finally {
+    Buffer.poolSize = poolSize;
+  }
+});
+
 Deno.test("grayPng: chunks stay that are true of gray, and the others go", () => {
   const kind = { colorType: 2, depth: 8, transparent: true };
   const mixed = KEPT.flatMap((one, i) =>

@@ -30,7 +30,7 @@ export function memory(size: number): Uint8Array {
   return new Uint8Array(shared.buffer);
 }
 
-/** Less is not worth giving back, and may be a part of Node's pool. */
+/** Less is not worth giving back. */
 const WORTH_FREEING = 1 << 16;
 
 /**
@@ -55,5 +55,9 @@ const WORTH_FREEING = 1 << 16;
  */
 export function free({ buffer, length }: Uint8Array): void {
   if (length < WORTH_FREEING || buffer === shared.buffer) return;
-  (buffer as ArrayBuffer).transfer(0);
+  try {
+    (buffer as ArrayBuffer).transfer(0);
+  } catch {
+    // Node's pool, which a program may have made large: it cannot be freed.
+  }
 }
