@@ -296,7 +296,7 @@ export interface Range {
  * search.add(new TextEncoder().encode("a\nb"));
  * search.end();
  * const { count, hits } = search.take();
- * console.log(count, hits?.offsets, hits?.text); // 1 [ 2 ] "b\n"
+ * console.log(count, hits?.offsets, hits?.text.length); // 1 [ 2 ] 2
  * ```
  */
 export class Search {
