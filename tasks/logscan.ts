@@ -485,16 +485,24 @@ class Printer {
     }
     const decoder = new TextDecoder();
     print(`${printable(name)}:${line}:`);
-    try {
-      for await (const block of readPart(path, offset, length)) {
-        if (!stdoutIsTerminal) print(block);
-        else print(printable(decoder.decode(block, { stream: true })));
-      }
-    } catch (error) {
-      if (error instanceof Deno.errors.BrokenPipe) throw error;
-      this.failed(name, causeOf(error)); // it is gone, or damaged further on
+    const blocks = this.#readable(name, readPart(path, offset, length));
+    for await (const block of blocks) {
+      if (!stdoutIsTerminal) print(block);
+      else print(printable(decoder.decode(block, { stream: true })));
     }
     print("\n");
+  }
+
+  /** What can be read: the file may be gone, or damaged further on. */
+  async *#readable(
+    name: string,
+    blocks: AsyncIterable<Uint8Array>,
+  ): AsyncGenerator<Uint8Array, void, void> {
+    try {
+      yield* blocks;
+    } catch (error) {
+      this.failed(name, causeOf(error));
+    }
   }
 
   /** An object per file; its hits as they come, so that they are not held. */
