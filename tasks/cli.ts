@@ -442,6 +442,7 @@ function clearBar(): void {
 export class Progress {
   readonly #unit: string;
   #Bar?: typeof ProgressBar;
+  #max = 0;
   #done = 0;
 
   /**
@@ -456,12 +457,19 @@ export class Progress {
     // Nobody waits for it: a small run is over by then.
     import("@std/cli/unstable-progress-bar").then(({ ProgressBar }) => {
       this.#Bar = ProgressBar;
+      this.#show();
     });
   }
 
   /** Says how many steps there will be, as far as is known. */
   expect(max: number): void {
-    if (!this.#Bar) return;
+    this.#max = max;
+    this.#show();
+  }
+
+  #show(): void {
+    const max = this.#max;
+    if (!this.#Bar || max === 0) return;
     if (bar) bar.max = max;
     bar ??= new this.#Bar({
       max,
@@ -481,7 +489,7 @@ export class Progress {
 
   /** Takes the bar away. */
   async stop(): Promise<void> {
-    this.#Bar = undefined;
+    this.#max = 0; // what is loaded only now shows nothing any more
     await bar?.stop();
     bar = undefined;
   }

@@ -112,6 +112,8 @@ interface Batch {
   out: string;
   converted: number;
   skipped: number;
+  /** Those that would have replaced an input; they are failed, too. */
+  refused: number;
   failed: number;
   /** For `--json`. */
   objects: unknown[];
@@ -125,6 +127,7 @@ function newBatch(flags: Flags, out: string): Batch {
     out,
     converted: 0,
     skipped: 0,
+    refused: 0,
     failed: 0,
     objects: [],
   };
@@ -178,6 +181,7 @@ function* ordersOf(batch: Batch): Generator<Order & Image, void, void> {
   for (const { path, name } of images) {
     const target = join(out, relative(base, path));
     if (inputs.has(target)) {
+      batch.refused++;
       const which = target === path ? "the input" : "another input";
       fail(batch, name, `the output would replace ${which}`);
     } else if (!redo && isNewer(target, path)) {
@@ -225,7 +229,7 @@ async function convert(batch: Batch): Promise<number> {
   const orders = function* () {
     for (const { name, ...order } of ordersOf(batch)) {
       clear.around(order.out);
-      progress.expect(images.length - batch.skipped);
+      progress.expect(images.length - batch.skipped - batch.refused);
       names.push(name);
       yield order;
     }

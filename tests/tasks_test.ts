@@ -280,6 +280,26 @@ Deno.test("ok and setup explain themselves, and do nothing else", async () => {
   }
 });
 
+Deno.test("a terminal sees how far a task is", async (t) => {
+  if (!await has("script")) return skipped("progress, without `script`");
+  const cases: [task: string, args: string[], seen: string][] = [
+    ["fixtures", ["--images=2", "--logs=1", "--out=made"], "0/3 fixtures"],
+    // One of the two would replace an input.
+    ["grayscale", ["d", "d/sub", "--out=d/sub"], "0/1 images"],
+  ];
+  await using home = new Home();
+  await home.write({ "d/a.gif": GIF, "d/sub/a.gif": GIF });
+  for (const [task, args, seen] of cases) {
+    await t.step(task, async () => {
+      const words = home.words(task, args).map((word) => `'${word}'`);
+      const command = ["script", "-qc", words.join(" "), "/dev/null"];
+      const { stdout } = await ended(home.start(command));
+      const [first] = /\d+\/\d+ \w+/.exec(stdout) ?? [];
+      assertEquals(first, seen, stdout);
+    });
+  }
+});
+
 Deno.test("a name is on one line wherever that is read as a line", () => {
   const to = (terminal: boolean) => ({ isTerminal: () => terminal });
   for (const terminal of [true, false]) {
