@@ -401,6 +401,17 @@ poolTest("Pool: close waits for what is outstanding", async () => {
   assertEquals(next, 500);
 });
 
+Deno.test("Pool: a program ends after close, however long a start might take", async () => {
+  const script = `
+    const pool = new Pool(service, { size: 2, startTimeout: ${2 ** 31 - 1} });
+    console.log(await pool.map("double", [1, 2]));
+    await pool.close();
+    const late = setTimeout(() => Deno.exit(console.log("held up")), 5000);
+    Deno.unrefTimer(late); // comes only where something else holds it up
+  `;
+  assertEquals(await runAlone(script), "[ 2, 4 ]\n");
+});
+
 poolTest(
   "Pool: close may be awaited inside a for await, and twice",
   async () => {
