@@ -257,7 +257,8 @@ const PATHS_MAX = 16;
 
 /**
  * What a worker may do that opens images which nobody vouches for: read these,
- * or where they are many what is in their folders; and write what it makes.
+ * where they are many what is in their folders, where those are many what is in
+ * the one that they have in common; and write what it makes.
  *
  * @param batch The images, the folders that were named, and the one for results
  * @returns The permissions; all that are not there are withheld

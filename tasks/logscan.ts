@@ -132,7 +132,7 @@ async function scan(printer: Printer): Promise<void> {
   printer.end();
 }
 
-/** The files that are known, up to those that are done. */
+/** The files that were found and are not done yet, in their order. */
 class Ahead {
   /** Whether these are all; else more are being found. */
   isAll = false;

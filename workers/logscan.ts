@@ -725,9 +725,12 @@ function* addTo(
  *
  * const path = await Deno.makeTempFile();
  * await Deno.writeTextFile(path, "one\ntwo\n");
- * const options = { keywords: ["two"], mode: "lines", parts: true } as const;
- * const keywords = [...options.keywords];
- * const reports = scanLogs(sequential(service), [path], { ...options, keywords });
+ * const keywords = ["two"];
+ * const reports = scanLogs(sequential(service), [path], {
+ *   keywords,
+ *   mode: "lines",
+ *   parts: true,
+ * });
  * for await (const { part } of reports) {
  *   if (part) console.log(hitsOf(part, keywords).next().value?.line); // 2
  * }
