@@ -170,25 +170,50 @@ async function find(flags: Flags): Promise<Batch> {
  * images a list took a third of a second, before the first one was begun. What
  * is not to be done is told of.
  */
-function* ordersOf(batch: Batch): Generator<Order & Image, void, void> {
+function* ordersOf(
+  batch: Batch,
+  clear: Clearing,
+): Generator<Order & Image, void, void> {
   const { flags, images, folders, out } = batch;
   const base = commonFolder([...folders]);
-  const below = join(out, "x").slice(0, -1);
-  const paths = images.map(({ path }) => path);
-  const inputs = new Set(paths.filter((path) => path.startsWith(below)));
   const maxPixels = flags.number["max-pixels"];
   const redo = flags.is.force || flags.is.compare || flags.paths.length === 0;
+  let inputs: Set<string> | undefined; // of use where an output is there
   for (const { path, name } of images) {
-    const target = join(out, relative(base, path));
-    if (inputs.has(target)) {
+    const target = join(out, relative(base, path)), old = infoOf(target);
+    inputs ??= old && new Set(images.map(({ path }) => identityOf(path)));
+    if (old && inputs!.has(identityOf(target, old))) {
       batch.refused++;
-      const which = target === path ? "the input" : "another input";
+      const isOwn = identityOf(path) === identityOf(target, old);
+      const which = isOwn ? "the input" : "another input";
       fail(batch, name, `the output would replace ${which}`);
-    } else if (!redo && isNewer(target, path)) {
+      continue;
+    }
+    clear.around(target);
+    if (!redo && old && isNewer(old, infoOf(path))) {
       batch.skipped++;
       tell(batch, { path: name, out: shownPath(target), skipped: true });
     } else yield { path, out: target, maxPixels, name };
   }
+}
+
+/** Whether a file is newer than another one, which may be gone meanwhile. */
+function isNewer(file: Deno.FileInfo, than?: Deno.FileInfo): boolean {
+  return file.isFile && than !== undefined && file.mtime! > than.mtime!;
+}
+
+/** Not async: of 10,000 images the promises alone took half a second. */
+function infoOf(path: string): Deno.FileInfo | undefined {
+  try {
+    return Deno.statSync(path);
+  } catch {
+    return; // not there yet, or about to be reported
+  }
+}
+
+/** Tells a file from others whatever it is called: there may be links. */
+function identityOf(path: string, info = infoOf(path)): string {
+  return info?.ino ? `${info.dev} ${info.ino}` : path;
 }
 
 /** The lowest folder that all of them are in, or that they all are. */
@@ -200,16 +225,6 @@ function commonFolder(folders: string[]): string {
     }
   }
   return common;
-}
-
-/** Not async: of 10,000 images the promises alone took half a second. */
-function isNewer(path: string, than: string): boolean {
-  try {
-    const { isFile, mtime } = Deno.statSync(path);
-    return isFile && mtime! > Deno.statSync(than).mtime!;
-  } catch {
-    return false; // not there yet, or about to be reported
-  }
 }
 
 // Doing it
@@ -227,8 +242,7 @@ async function convert(batch: Batch): Promise<number> {
   /** What is under way. */
   const names: string[] = [];
   const orders = function* () {
-    for (const { name, ...order } of ordersOf(batch)) {
-      clear.around(order.out);
+    for (const { name, ...order } of ordersOf(batch, clear)) {
       progress.expect(images.length - batch.skipped - batch.refused);
       names.push(name);
       yield order;
@@ -316,7 +330,7 @@ class Clearing {
     });
   }
 
-  /** Clears the folder of a file that is going to be written. */
+  /** Clears the folder of a file that is to be written, or was before. */
   around(path: string): void {
     const folder = folderOf(path);
     if (this.#folders.has(folder)) return;
@@ -337,10 +351,8 @@ async function compareConversions(
   const report = await import("./report.ts");
   const nothing = () =>
     finish(batch, `${summary(batch)}: nothing to compare\n`);
-  const orders = [...ordersOf(batch)];
+  const orders = [...ordersOf(batch, new Clearing())];
   if (orders.length === 0) return nothing();
-  const clear = new Clearing();
-  for (const { out } of orders) clear.around(out);
   const work = await grayscaleWork(orders, permissionsFor(batch));
   const workers = flags.number.workers ?? navigator.hardwareConcurrency;
   const comparison = await report.compare(work, workers, flags.is.quiet)

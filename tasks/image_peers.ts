@@ -421,7 +421,9 @@ function table(rows: Row[], names: string[]): string {
       const value = measured[name], own = measured.manyhands;
       if (value === undefined) return "–";
       const text = `${value.toFixed(value < 100 ? 1 : 0)} ${unit}`;
-      return value === own ? text : `${text} (${(value / own).toFixed(1)}×)`;
+      // Of few small images the CPU time is too short for the system's clock.
+      if (value === own || own === 0) return text;
+      return `${text} (${(value / own).toFixed(1)}×)`;
     }),
   ]);
   const rule = head.map((_, i) => i ? "-:" : "-");

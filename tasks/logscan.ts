@@ -132,15 +132,21 @@ async function scan(printer: Printer): Promise<void> {
   printer.end();
 }
 
-/** The files that were found and are not done yet, in their order. */
-class Ahead {
+/** What is left to be scanned, as far as is known. */
+interface Backlog {
+  /** How many files wait for it. */
+  readonly waiting: number;
   /** Whether these are all; else more are being found. */
+  readonly isAll: boolean;
+}
+
+/** The files that were found and are not done yet, in their order. */
+class Ahead implements Backlog {
   isAll = false;
   readonly #files: { path: string; name: string }[] = [];
   #taken = 0;
   #done = 0;
 
-  /** How many wait for being scanned. */
   get waiting(): number {
     return this.#files.length - this.#taken;
   }
@@ -193,7 +199,7 @@ const HELD = 16;
  */
 export class Crew implements LogRunner, AsyncDisposable {
   readonly #query: Query;
-  readonly #ahead: Readonly<Pick<Ahead, "waiting" | "isAll">>;
+  readonly #ahead: Backlog;
   readonly #size: number;
   readonly #here = sequential(service);
   readonly #turns = new Turns();
@@ -210,7 +216,7 @@ export class Crew implements LogRunner, AsyncDisposable {
    */
   constructor(
     query: Query,
-    ahead: Readonly<Pick<Ahead, "waiting" | "isAll">>,
+    ahead: Backlog,
     size: number = navigator.hardwareConcurrency,
   ) {
     this.#query = query;

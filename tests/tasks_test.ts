@@ -787,6 +787,7 @@ Deno.test("grayscale never writes over an input", async () => {
   await using home = new Home();
   await home.write({ "d/a.gif": GIF, "d/sub/a.gif": GIF });
   await Deno.symlink("d", join(home.path, "alias"));
+  await Deno.symlink("d/sub", join(home.path, "inner"));
   const cases: [args: string[], cause: string, lines: number][] = [
     [["d", "--out", "d"], "the input", 2],
     [["d", "--out", "./alias"], "the input", 2],
@@ -794,6 +795,9 @@ Deno.test("grayscale never writes over an input", async () => {
     [["d/a.gif", "d/sub/a.gif", "--out", "d/sub/.."], "the input", 2],
     // The gray d/a.gif would be d/sub/a.gif, which is to be converted as well.
     [["d", "d/sub", "--out", "d/sub"], "another input", 1],
+    // The same by way of links; each time there is one more, a folder deeper.
+    [["d", "--out", "inner"], "another input", 2],
+    [["alias", "--out", "d/sub"], "another input", 3],
   ];
   for (const [args, cause, lines] of cases) {
     const { code, stderr } = await home.run("grayscale", ...args);

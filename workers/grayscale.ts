@@ -765,7 +765,8 @@ function readInto(
 async function extractorOf(
   bytes: Uint8Array,
 ): Promise<
-  ((bytes: Uint8Array, maxPixels?: number) => Uint8Array[] | undefined) | void
+  | ((bytes: Uint8Array, maxPixels?: number) => Uint8Array[] | undefined)
+  | undefined
 > {
   const format = sniff(bytes);
   if (format !== "JPEG" && format !== "PNG") return;
