@@ -6,7 +6,7 @@
  */
 
 import type { Gunzip } from "node:zlib";
-import { free } from "./memory.ts";
+import { free, joined } from "./memory.ts";
 
 /** How much is read and decompressed at a time, in bytes. */
 const BLOCK = 1 << 18;
@@ -156,7 +156,7 @@ async function* recoded(
   let head: Uint8Array | undefined = new Uint8Array(0);
   for await (let block of blocks) {
     if (head) {
-      block = joined(head, block);
+      block = joined([head, block]);
       if (block.length < 2) {
         head = block;
         continue;
@@ -172,13 +172,6 @@ async function* recoded(
   }
   if (head) yield head;
   if (decoder) yield encoder.encode(decoder.decode());
-}
-
-function joined(a: Uint8Array, b: Uint8Array): Uint8Array {
-  const both = new Uint8Array(a.length + b.length);
-  both.set(a);
-  both.set(b, a.length);
-  return both;
 }
 
 /**

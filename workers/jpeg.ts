@@ -7,7 +7,7 @@
  */
 
 import * as kernels from "./kernels.wasm";
-import { memory } from "./memory.ts";
+import { joined, memory } from "./memory.ts";
 
 /** What a frame header tells. */
 export interface JpegHeader {
@@ -433,14 +433,17 @@ class Extraction {
     const { marker, bits, width, height } = frame;
     const [{ id, quantization }] = frame.components;
     const header = [bits, ...be16(height), ...be16(width), 1];
-    return gathered([
+    const parts: Bytes[] = [
       [0xff, SOI],
       ...this.#kept,
       segmentOf(DQT, this.#quantizer),
       segmentOf(marker, [...header, id, 0x11, quantization]),
       ...this.#out.parts,
       [0xff, EOI],
-    ]);
+    ];
+    return parts.map((part) =>
+      Array.isArray(part) ? Uint8Array.of(...part) : part
+    );
   }
 }
 
@@ -448,29 +451,6 @@ const be16 = (value: number): number[] => [value >> 8, value & 255];
 
 function segmentOf(marker: number, content: Bytes): number[] {
   return [0xff, marker, ...be16(2 + content.length), ...content];
-}
-
-/** Joins what is small: a write of its own takes longer than a copy. */
-function gathered(parts: Bytes[]): Uint8Array[] {
-  const large: Uint8Array[] = [];
-  let small: Bytes[] = [];
-  for (const part of parts) {
-    if (part instanceof Uint8Array && part.length > SLACK) {
-      large.push(joined(small), part);
-      small = [];
-    } else small.push(part);
-  }
-  return [...large, joined(small)];
-}
-
-function joined(parts: Bytes[]): Uint8Array {
-  const whole = new Uint8Array(parts.reduce((sum, p) => sum + p.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
 }
 
 /** C.2: codes of each length fit in behind the shorter ones; none is all 1. */

@@ -1,5 +1,6 @@
 /**
- * The memory that all kernels of a thread share, and memory given back early.
+ * The memory that all kernels of a thread share, and what jobs need around
+ * memory: to give it back early, to join parts.
  *
  * @module
  */
@@ -60,4 +61,27 @@ export function free({ buffer, length }: Uint8Array): void {
   } catch {
     // Node's pool, which a program may have made large: it cannot be freed.
   }
+}
+
+/**
+ * Joins parts, into memory of their own.
+ *
+ * @param parts What goes one after the other
+ * @returns All of it
+ *
+ * @example
+ * ```ts
+ * import { joined } from "./memory.ts";
+ *
+ * console.log(joined([[1, 2], new Uint8Array([3])])); // Uint8Array(3) [ 1, 2, 3 ]
+ * ```
+ */
+export function joined(parts: ArrayLike<number>[]): Uint8Array<ArrayBuffer> {
+  const whole = new Uint8Array(parts.reduce((sum, p) => sum + p.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
 }

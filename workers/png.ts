@@ -14,7 +14,7 @@ import {
   type ZlibOptions,
 } from "node:zlib";
 import * as kernels from "./kernels.wasm";
-import { free, memory } from "./memory.ts";
+import { free, joined, memory } from "./memory.ts";
 
 /** What the first chunks tell. */
 export interface PngHeader {
@@ -777,14 +777,4 @@ function chunkOf(type: string, data: Uint8Array): Uint8Array[] {
   const head = new Uint8Array([...be32(data.length), ...letters]);
   const sum = crc32(data, crc32(head.subarray(4)));
   return [head, data, new Uint8Array(be32(sum))];
-}
-
-function joined(parts: Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(parts.reduce((sum, p) => sum + p.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
 }
