@@ -22,6 +22,7 @@ import {
   type ScanOptions,
   service,
 } from "../workers/logscan.ts";
+import { free } from "../workers/memory.ts";
 import { labelled } from "../workers/search.ts";
 import {
   commandLine,
@@ -479,6 +480,7 @@ class Printer {
       const [offset, length] = [hits.offsets[run], hits.lengths[run]];
       await this.#printLong(path, name, { line, offset, length });
     }
+    free(hits.text);
   }
 
   async #printLong(

@@ -6,7 +6,7 @@
  */
 
 import * as kernels from "./kernels.wasm";
-import { memory as grown } from "./memory.ts";
+import { free, memory as grown } from "./memory.ts";
 
 /** How much is searched at a time, in bytes. */
 export const BLOCK = 1 << 18;
@@ -324,7 +324,7 @@ export class Search {
   #found: Found = { lines: 0, count: 0 };
   #room?: Uint8Array;
   /** The held lines of the hits. */
-  #text = new Uint8Array(0);
+  #text = EMPTY;
   #textLength = 0;
 
   /**
@@ -408,6 +408,8 @@ export class Search {
     if (!found.hits) return found;
     // No more than that is there: a clone is one of the whole buffer.
     found.hits.text = this.#text.slice(0, this.#textLength);
+    free(this.#text);
+    this.#text = EMPTY;
     this.#textLength = this.#weight = 0;
     return found;
   }
@@ -509,6 +511,7 @@ export class Search {
     if (need > this.#text.length) {
       const grown = new Uint8Array(this.#textLength > 0 ? 2 * need : need);
       grown.set(this.#text.subarray(0, this.#textLength));
+      free(this.#text);
       this.#text = grown;
     }
     const at = this.#lines + LINE * LINES;
