@@ -36,6 +36,14 @@ const UNSUPPORTED: [name: string, magic: number[]][] = [
   ["lz4", [0x02, 0x21, 0x4c, 0x18]],
 ];
 
+/** What any of these begins with: most files do not, and there are many. */
+const MAGIC = new Set([
+  0x1f,
+  0xff,
+  0xfe,
+  ...UNSUPPORTED.map(([, [byte]]) => byte),
+]);
+
 /**
  * Tells how a file is encoded by its first bytes.
  *
@@ -51,6 +59,7 @@ const UNSUPPORTED: [name: string, magic: number[]][] = [
  * ```
  */
 export function encodingOf(head: Uint8Array): Encoding | undefined {
+  if (!MAGIC.has(head[0])) return;
   const isThere = (magic: number[]) =>
     magic.every((byte, i) => head[i] === byte || byte < 0 && i < head.length);
   if (isThere([0x1f, 0x8b, 8])) return "gzip";

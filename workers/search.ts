@@ -142,6 +142,8 @@ interface Compiled {
   seen: number[];
   /** Of each needle in them, which keyword it is. */
   keywords: number[];
+  /** How much of a long line may be the beginning of a keyword, in bytes. */
+  overlap: number;
 }
 
 const NEEDLE = 24, BUCKETS = 8, PRINT = 4, NIBBLES = PRINT * 2 * 16;
@@ -186,6 +188,7 @@ function compile({ keywords, ignoreCase }: Query): Compiled {
     image,
     seen: needles.map((_, i) => base + 16 + i * NEEDLE + 12),
     keywords: needles.map(({ keyword }) => keyword),
+    overlap: Math.max(...needles.map(({ bytes }) => bytes.length)) - 1,
   };
 }
 
@@ -219,11 +222,13 @@ function addNibbles(
 }
 
 /** The last query and what it was compiled to: most come many times over. */
-let latest: { key: string; compiled: Compiled } | undefined;
+let latest: { query: Query; key: string; compiled: Compiled } | undefined;
 
 function compiled(query: Query): Compiled {
+  if (latest?.query === query) return latest.compiled; // of the same batch
   const key = JSON.stringify([query.ignoreCase, query.keywords]);
-  if (latest?.key !== key) latest = { key, compiled: compile(query) };
+  const isSame = latest?.key === key;
+  latest = { query, key, compiled: isSame ? latest!.compiled : compile(query) };
   return latest.compiled;
 }
 
@@ -302,7 +307,6 @@ export interface Range {
 export class Search {
   readonly #query: Query;
   readonly #compiled: Compiled;
-  readonly #overlap: number;
   /** Whether to count lines; may be given up on the way. */
   counts: boolean;
   readonly #table = kernels.base();
@@ -336,8 +340,6 @@ export class Search {
     this.#query = query;
     this.#compiled = compiled(query);
     const { image } = this.#compiled;
-    const longest = query.keywords.map((keyword) => keyword.length * 3);
-    this.#overlap = Math.min(Math.max(...longest), KEYWORD_MAX) - 1;
     this.counts = counts;
     this.#block = this.#table + align(image.length) + LINE_MAX;
     this.#lines = this.#block + BLOCK + SLACK;
@@ -430,7 +432,9 @@ export class Search {
       const newline = kernels.next(from, end);
       if (this.#long) this.#noteLong(from, newline);
       if (newline === end) {
-        const kept = this.#long ? Math.max(from, end - this.#overlap) : end;
+        const kept = this.#long
+          ? Math.max(from, end - this.#compiled.overlap)
+          : end;
         this.#keep(from, kept, end);
         // All of the span is in the middle of one line.
         this.#done = this.#skipping && this.#offset >= this.#limit;
@@ -537,7 +541,7 @@ export class Search {
   #beginLong(from: number, start: number, end: number): void {
     this.#long = { offset: this.#offset + start - from, keywords: new Set() };
     this.#noteLong(start, end);
-    this.#keep(from, end - this.#overlap, end);
+    this.#keep(from, end - this.#compiled.overlap, end);
   }
 
   #noteLong(from: number, end: number): void {
