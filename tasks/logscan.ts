@@ -14,8 +14,8 @@ import {
   type LogJobs,
   type LogRunner,
   type Part,
+  PartReader,
   type Query,
-  readPart,
   refusal,
   type Report,
   scanLogs,
@@ -401,6 +401,8 @@ class Printer {
   /** Whether part of the file's report is printed already. */
   #isOpen = false;
   #objects = 0;
+  /** Of the file that had the last line that was too long to be held. */
+  #reader?: PartReader;
 
   constructor(flags: Flags) {
     this.flags = flags;
@@ -493,8 +495,7 @@ class Printer {
     }
     const decoder = new TextDecoder();
     print(`${printable(name)}:${line}:`);
-    const blocks = this.#readable(name, readPart(path, offset, length));
-    for await (const block of blocks) {
+    for await (const block of this.#readAgain(path, name, offset, length)) {
       if (!stdoutIsTerminal) print(block);
       else print(printable(decoder.decode(block, { stream: true })));
     }
@@ -502,12 +503,19 @@ class Printer {
   }
 
   /** What can be read: the file may be gone, or damaged further on. */
-  async *#readable(
+  async *#readAgain(
+    path: string,
     name: string,
-    blocks: AsyncIterable<Uint8Array>,
+    offset: number,
+    length: number,
   ): AsyncGenerator<Uint8Array, void, void> {
     try {
-      yield* blocks;
+      if (this.#reader?.path !== path) {
+        this.#reader?.[Symbol.dispose]();
+        this.#reader = undefined;
+        this.#reader = new PartReader(path);
+      }
+      yield* this.#reader.read(offset, length);
     } catch (error) {
       this.failed(name, causeOf(error));
     }
@@ -534,6 +542,7 @@ class Printer {
 
   /** Prints what remains. */
   end(): void {
+    this.#reader?.[Symbol.dispose]();
     if (!this.flags.is.json || this.flags.is.quiet) return;
     print(this.#objects === 0 ? "[]\n" : "\n]\n");
   }

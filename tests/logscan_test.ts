@@ -14,7 +14,7 @@ import {
   type Hit,
   hitsOf,
   type LogRunner,
-  readPart,
+  PartReader,
   type Report,
   scanLogs,
   type ScanOptions,
@@ -701,11 +701,11 @@ Deno.test("scanLogs searches UTF-16 in a .gz, and an odd end of it", () =>
     }
   }));
 
-Deno.test("readPart gives back what a hit stands for, decoded as it was", () =>
+Deno.test("PartReader gives back what hits stand for, decoded as they were", () =>
   withFolder(async (folder) => {
     const path = join(folder, "log");
     const long = `${"é".repeat(200_000)} ${KEYWORD}`;
-    const log = `first\n${long}\nlast`;
+    const log = `first\n${long}\nbetween\n${long}\nlast`;
     const cases = [
       text(log),
       gzipSync(log),
@@ -713,13 +713,18 @@ Deno.test("readPart gives back what a hit stands for, decoded as it was", () =>
     ];
     for (const bytes of cases) {
       await Deno.writeFile(path, bytes);
-      const [{ hits: [hit] }] = await scan([path], { mode: "lines" });
+      const [{ hits: [hit, other] }] = await scan([path], { mode: "lines" });
       assertEquals([hit.line, hit.offset, hit.text], [2, 6, undefined]);
-      const blocks: Uint8Array[] = [];
-      for await (const block of readPart(path, hit.offset, hit.length)) {
-        blocks.push(new Uint8Array(block)); // of a Buffer, `slice` is no copy
+      using reader = new PartReader(path);
+      // In their order, one twice, back again, and one that is left early.
+      for (const { offset, length } of [hit, other, other, hit, other, hit]) {
+        const blocks: Uint8Array[] = [];
+        for await (const block of reader.read(offset, length)) {
+          blocks.push(new Uint8Array(block)); // of a Buffer, `slice` is no copy
+        }
+        assertEquals(Buffer.concat(blocks).toString() === long, true);
+        for await (const _ of reader.read(offset, length)) break;
       }
-      assertEquals(Buffer.concat(blocks).toString() === long, true);
     }
   }));
 
