@@ -82,6 +82,8 @@ for (let i = 0; i < FREQUENT.length; i++) {
   FREQUENCY[FREQUENT.charCodeAt(i)] = FREQUENT.length - i;
 }
 
+const SPACE = 0x20;
+
 /** A keyword's bytes, the bits that do not matter, and its rarest places. */
 interface Needle {
   /** Which keyword it is. */
@@ -107,15 +109,23 @@ function newNeedle(
   return { keyword, bytes, blind, first: rarest[0], second: rarest[1] };
 }
 
-/** The two bytes to compare first: the rarest, not the same one twice. */
+/**
+ * The two bytes to compare first: the rarest, not the same one twice; of two
+ * words where there are two, as words are mostly there as a whole. (It takes a
+ * third off "unauthorized access" where each line has "authorized".)
+ */
 function rarestPair(bytes: Uint8Array): [number, number] {
   const rank = (i: number) => FREQUENCY[bytes[i]];
   let first = 0;
   for (let i = 1; i < bytes.length; i++) if (rank(i) < rank(first)) first = i;
+  const start = bytes.lastIndexOf(SPACE, first);
+  const end = bytes.indexOf(SPACE, first);
+  const isBeside = (i: number) => start < i && (i < end || end < 0);
+  const rankOther = (i: number) =>
+    bytes[i] === bytes[first] ? 512 : rank(i) + (isBeside(i) ? 256 : 0);
   let second = first === 0 ? bytes.length - 1 : 0;
   for (let i = 0; i < bytes.length; i++) {
-    if (bytes[i] === bytes[first]) continue;
-    if (bytes[second] === bytes[first] || rank(i) < rank(second)) second = i;
+    if (rankOther(i) < rankOther(second)) second = i;
   }
   return [first, second];
 }

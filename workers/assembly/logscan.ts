@@ -110,9 +110,24 @@ export function search(
 
 /**
  * The packed pair: two rare bytes at their distance, 64 positions a step, and a
- * full comparison only where both are.
+ * full comparison only where both are. (The rarest one alone, and the other
+ * where that is, took twice as long where it is in every other step.)
  */
 function searchOne(needle: Needle, from: usize, end: usize): usize {
+  const blind = load<u8>(needle.blind + needle.first) |
+    load<u8>(needle.blind + needle.second);
+  return blind
+    ? searchPair(needle, from, end, true)
+    : searchPair(needle, from, end, false); // a sixth faster
+}
+
+@inline
+function searchPair(
+  needle: Needle,
+  from: usize,
+  end: usize,
+  isBlind: bool,
+): usize {
   if (end < from + needle.length) return end;
   const to = end - needle.length + 1;
   const first = needle.first, second = needle.second;
@@ -122,10 +137,22 @@ function searchOne(needle: Needle, from: usize, end: usize): usize {
   const blind2 = v128.load8_splat(needle.blind + second);
   for (let at = from; at < to; at += 64) {
     const one = at + first, two = at + second;
-    const a = pair(one, two, byte1, blind1, byte2, blind2);
-    const b = pair(one + 16, two + 16, byte1, blind1, byte2, blind2);
-    const c = pair(one + 32, two + 32, byte1, blind1, byte2, blind2);
-    const d = pair(one + 48, two + 48, byte1, blind1, byte2, blind2);
+    const a = v128.and(
+      same(one, byte1, blind1, isBlind),
+      same(two, byte2, blind2, isBlind),
+    );
+    const b = v128.and(
+      same(one + 16, byte1, blind1, isBlind),
+      same(two + 16, byte2, blind2, isBlind),
+    );
+    const c = v128.and(
+      same(one + 32, byte1, blind1, isBlind),
+      same(two + 32, byte2, blind2, isBlind),
+    );
+    const d = v128.and(
+      same(one + 48, byte1, blind1, isBlind),
+      same(two + 48, byte2, blind2, isBlind),
+    );
     if (!v128.any_true(v128.or(v128.or(a, b), v128.or(c, d)))) continue;
     let bits = <u64> i8x16.bitmask(a) | <u64> i8x16.bitmask(b) << 16 |
       <u64> i8x16.bitmask(c) << 32 | <u64> i8x16.bitmask(d) << 48;
@@ -138,19 +165,11 @@ function searchOne(needle: Needle, from: usize, end: usize): usize {
   return end;
 }
 
+/** Where a byte is, of 16. */
 @inline
-function pair(
-  one: usize,
-  two: usize,
-  byte1: v128,
-  blind1: v128,
-  byte2: v128,
-  blind2: v128,
-): v128 {
-  return v128.and(
-    i8x16.eq(v128.or(v128.load(one), blind1), byte1),
-    i8x16.eq(v128.or(v128.load(two), blind2), byte2),
-  );
+function same(at: usize, byte: v128, blind: v128, isBlind: bool): v128 {
+  const bytes = v128.load(at);
+  return i8x16.eq(isBlind ? v128.or(bytes, blind) : bytes, byte);
 }
 
 function matches(needle: Needle, at: usize): bool {
