@@ -63,6 +63,13 @@ export function free({ buffer, length }: Uint8Array): void {
   }
 }
 
+// What is free at the end of its heap, glibc gives back to the system, to get it
+// anew page by page: whoever asks for and frees 200 kB again and again waits for
+// nothing else. It holds twice as much as the largest mapping that was freed
+// (mallopt(3), M_MMAP_THRESHOLD), which may as well be one that nobody touched.
+// (The lines of 224 MB of logs, all with a hit: 0.3 s instead of 2.7.)
+free(new Uint8Array(16 << 20));
+
 /**
  * Joins parts, into memory of their own.
  *
