@@ -434,7 +434,8 @@ class Printer {
     else if (report.error === undefined || report.found) {
       this.#printAnswer(report, name);
     }
-    if (stdoutIsTerminal) flush();
+    // Standard input may go on for long.
+    if (stdoutIsTerminal || report.path === "-") flush();
   }
 
   /** Found or not found, or how often. */

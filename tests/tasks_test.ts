@@ -75,13 +75,16 @@ class Home implements AsyncDisposable {
     return [Deno.execPath(), ...words, ...args];
   }
 
-  start([file, ...args]: string[], detached = false): Deno.ChildProcess {
+  start(
+    [file, ...args]: string[],
+    { detached = false, stdin = "null" as "null" | "piped" } = {},
+  ): Deno.ChildProcess {
     return new Deno.Command(file, {
       args,
       detached,
       cwd: this.project,
       env: { INIT_CWD: this.path, NO_COLOR: "1" },
-      stdin: "null",
+      stdin,
       stdout: "piped",
       stderr: "piped",
     }).spawn();
@@ -553,6 +556,24 @@ Deno.test("logscan reads standard input, plain or compressed", async () => {
   assertEquals([code, stdout], [1, "-: Not found\n"]);
 });
 
+Deno.test("logscan prints lines of standard input as they come", async () => {
+  await using home = new Home();
+  const words = home.words("logscan", ["--lines", "-"]);
+  const child = home.start(words, { stdin: "piped" });
+  const timer = setTimeout(() => child.kill(), 60_000); // if it waits for more
+  const input = child.stdin.getWriter(), output = child.stdout.getReader();
+  for (let i = 0; i < 3; i++) {
+    await input.write(new TextEncoder().encode(`x\n${ALERT}\nbegun`));
+    const { value } = await output.read();
+    assertEquals(new TextDecoder().decode(value), `-:${2 * i + 2}:${ALERT}\n`);
+  }
+  await input.close();
+  assert((await output.read()).done);
+  await child.stderr.cancel();
+  assertEquals((await child.status).code, 0);
+  clearTimeout(timer);
+});
+
 Deno.test("logscan finds hits among many files, and starts workers for them", async () => {
   await using home = new Home();
   const filler = "nothing to see here, move along\n".repeat(60_000);
@@ -989,7 +1010,9 @@ Deno.test("Ctrl-C leaves no temporary and no half file", async (t) => {
   }
   await t.step("through deno task", async () => {
     const args = ["task", "-q", "grayscale", "in", "--workers", "2"];
-    const child = home.start([Deno.execPath(), ...args], true);
+    const child = home.start([Deno.execPath(), ...args], {
+      detached: true,
+    });
     // As a terminal does: to all of the process group at once.
     const kill = () =>
       void new Deno.Command("sh", {

@@ -14,11 +14,6 @@ export const BLOCK = 1 << 18;
 export const LINE_MAX = 64 << 10;
 /** The longest keyword, in bytes: it bounds what the worst file can cost. */
 export const KEYWORD_MAX = 4096;
-/**
- * A search is full when its hits weigh so many bytes. (8 MiB: 330 MB in all where
- * each line of 836 MiB has a hit, instead of 210, and twice the time.)
- */
-const FULL = 1 << 20;
 /** What a hit weighs besides its text, in bytes. */
 const HIT = 200;
 /** Whether the kernel's `search` ends at the first hit, or marks all needles. */
@@ -369,14 +364,9 @@ export class Search {
     return this.#room = memory.subarray(this.#block, this.#block + BLOCK);
   }
 
-  /** Where the next block begins, in bytes. */
-  get position(): number {
-    return this.#offset + this.#kept.length;
-  }
-
-  /** Whether there are hits enough; more would need more memory. */
-  get full(): boolean {
-    return this.#weight > FULL && !this.#long;
+  /** Whether the hits weigh more than so many bytes, and it can end here. */
+  isFull(most: number): boolean {
+    return this.#weight > most && !this.#long;
   }
 
   /** Where to go on, when this ends here: the first line not searched yet. */

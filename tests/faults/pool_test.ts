@@ -237,7 +237,8 @@ poolTest("Pool: a module that does not start is one clear error", async () => {
     const url = new URL(`file://${folder}/${name}`);
     await using pool = new Pool<typeof jobs>(url, {
       size: 3,
-      startTimeout: 300,
+      // What fails by itself has the time to be type-checked.
+      startTimeout: why.endsWith("ms") ? 300 : undefined,
     });
     const calls = [
       pool.map("double", [1, 2, 3]),
