@@ -80,6 +80,31 @@ Deno.test("Search finds a needle at every alignment, of every length", () => {
   }
 });
 
+Deno.test("Search can be left in the middle of a line that it does not hold", () => {
+  const bytes = encoder.encode(`a hit\n${"x".repeat(1e5)}hit\nno\nhit`);
+  const query = {
+    keywords: ["hit"],
+    ignoreCase: false,
+    mode: "lines" as const,
+  };
+  const search = new Search(query, { offset: 0 }, true);
+  search.add(bytes.subarray(0, 8e4));
+  assert(search.isFull(0));
+  assertEquals(search.next, 6);
+  const parts = [search.take()];
+  const other = new Search(query, { offset: search.next }, true);
+  other.add(bytes.subarray(search.next));
+  search.add(bytes.subarray(8e4)); // or go on with the same one
+  for (const each of [search, other]) {
+    each.end();
+    parts.push(each.take());
+  }
+  assertEquals(
+    parts.map(({ lines, hits }) => [lines, hits?.lines, hits?.offsets]),
+    [[1, [0], [0]], [2, [0, 2], [6, 100013]], [2, [0, 2], [6, 100013]]],
+  );
+});
+
 Deno.test("Search is not misled by what lies in the memory beyond the end", () => {
   check(encoder.encode("needle needle\n".repeat(40)), { keywords: ["needle"] });
   for (const keywords of [["needle"], ["needle", "le needle"], ["e", "n"]]) {

@@ -364,14 +364,14 @@ export class Search {
     return this.#room = memory.subarray(this.#block, this.#block + BLOCK);
   }
 
-  /** Whether the hits weigh more than so many bytes, and it can end here. */
+  /** Whether the hits weigh more than so many bytes. */
   isFull(most: number): boolean {
-    return this.#weight > most && !this.#long;
+    return this.#weight > most;
   }
 
   /** Where to go on, when this ends here: the first line not searched yet. */
   get next(): number {
-    return this.#offset;
+    return this.#long?.offset ?? this.#offset;
   }
 
   /**
