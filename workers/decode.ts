@@ -107,11 +107,14 @@ interface Peeked extends Source {
   head: Uint8Array;
 }
 
-/** Reads 10 bytes ahead, in as many reads as they take: pipes give few. */
+/**
+ * Reads up to 10 bytes ahead, in as many reads as they take: pipes give few. No
+ * more than tell that it is a log, whose first line may be all there is for long.
+ */
 async function peeked(source: Source): Promise<Peeked> {
   const head = new Uint8Array(10);
   let length = 0;
-  while (length < head.length) {
+  while (length < head.length && (length === 0 || MAGIC.has(head[0]))) {
     const n = await source.read(head.subarray(length));
     if (n === null) break;
     length += n;
