@@ -398,6 +398,8 @@ class Printer {
   readonly options: Required<Omit<ScanOptions, "parts" | "regular">>;
   #found = false;
   #trouble = false;
+  /** Whether lines are waited for: standard input may go on for long. */
+  readonly #isWatched: boolean;
   /** Whether part of the file's report is printed already. */
   #isOpen = false;
   #objects = 0;
@@ -406,6 +408,7 @@ class Printer {
 
   constructor(flags: Flags) {
     this.flags = flags;
+    this.#isWatched = stdoutIsTerminal || flags.paths.includes("-");
     const { keyword } = flags.list;
     const { quiet, count, lines } = flags.is;
     this.options = {
@@ -434,8 +437,7 @@ class Printer {
     else if (report.error === undefined || report.found) {
       this.#printAnswer(report, name);
     }
-    // Standard input may go on for long.
-    if (stdoutIsTerminal || report.path === "-") flush();
+    if (this.#isWatched) flush();
   }
 
   /** Found or not found, or how often. */

@@ -770,7 +770,9 @@ function* addTo(
   found: SpanReport,
 ): Generator<Report, void, void> {
   const { report, lines: before } = plan;
-  scan.weight += weightOf(report.path, found.bytes);
+  if (report.path !== STDIN) {
+    scan.weight += weightOf(report.path, found.bytes);
+  }
   report.bytes += found.bytes;
   report.count += found.count;
   report.found = report.count > 0;
