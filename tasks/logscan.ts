@@ -334,7 +334,7 @@ async function compareScans(printer: Printer, command: string): Promise<void> {
   if (!silent) print(`\n${table(comparison)}\n${conclusion(comparison)}\n`);
   const path = await writeReport(
     join(projectFolder, "reports", "logscan.md"),
-    render("Log scan", command, comparison, names.map(lastPart)),
+    render("Log scan", command, comparison, []),
   );
   if (!silent) print(`\nReport: ${path}\n`);
 }

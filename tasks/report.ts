@@ -463,12 +463,18 @@ export function environment(): string {
   ].join("\n") + "\n";
 }
 
+const SHARED =
+  "A bar is a job: it did several small files, one, or a part of a large one.\n\n";
+
 /** A command as a block of markdown, whatever is in it. */
 export function commandBlock(command: string): string {
   return `Command:\n\n    ${command.replaceAll("\n", "\n    ")}\n`;
 }
 
-/** A report on one comparison, as markdown. */
+/**
+ * A report on one comparison, as markdown; `labels` are the names of the items,
+ * where a job does one: where it does several, or a part, there are none.
+ */
 export function render(
   title: string,
   command: string,
@@ -479,8 +485,8 @@ export function render(
   const batch = batchOf(comparison);
   const { sequential, parallel, workers } = comparison;
   const bars = { sequential, [`${workers} in parallel`]: parallel };
-  // Big logs are cut into parts: then a bar is not a file.
-  const whole = timings.every(({ index }) => index < items);
+  const isEach = labels.length > 0 &&
+    timings.every(({ index }) => index < items);
   return `# ${title}
 
 ${batch} (${size(bytes)}), sequentially and in parallel. Each was
@@ -497,7 +503,7 @@ ${table(comparison)}
 ${barChart(batch, "ms", bars)}
 ## Who worked when
 
-${timeline(timings, whole ? labels : [])}
+${isEach ? "" : SHARED}${timeline(timings, isEach ? labels : [])}
 ## Conclusion
 
 ${conclusion(comparison)}

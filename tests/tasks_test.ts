@@ -681,9 +681,13 @@ function checkReport(
   for (const lane of ["sequential", "worker 1"]) {
     assertMatch(
       report,
-      new RegExp(`section ${lane}\n  \\d+ \\w+.* : \\d+, \\d+`),
+      new RegExp(`section ${lane}\n  \\d+ (\\w+.* )?: \\d+, \\d+`),
     );
   }
+  // A job of the log scan has several files.
+  const isNamed = /^ {2}\d+ \w+.* : /m.test(report);
+  assertEquals(isNamed, task === "grayscale");
+  assertEquals(report.includes("\nA bar is a job: "), !isNamed);
   assert(!/NaN|Infinity|undefined/.test(report), report);
 }
 
