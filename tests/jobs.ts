@@ -1,10 +1,19 @@
 /** Jobs that do all that jobs may do, good and bad. */
 import { cancelled, Pool, serve, transfer } from "../mod.ts";
+import { arrive, leave, type Memory, shared, turn } from "./gates.ts";
 
 let greeting = "not set up";
 
+/** Blocks the thread for so long at least. */
 function wait(ms: number): void {
-  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+  Atomics.wait(shared(0), 0, 0, ms);
+}
+
+/** Blocks the thread until a condition holds, which others bring about in `memory`. */
+function waitIn(memory: Memory, condition: (value: number) => boolean): void {
+  for (let value; !condition(value = Atomics.load(memory, 0));) {
+    Atomics.wait(memory, 0, value);
+  }
 }
 
 /** What nobody should throw, and somebody does. */
@@ -50,18 +59,32 @@ export const jobs = {
   greeting: (_?: number) => greeting,
   worker: () => self.name,
   isWorker: () => "WorkerGlobalScope" in globalThis,
+  /** Takes so long at least. */
   block: (ms: number) => (wait(ms), ms),
-  sleep: async (ms: number) => {
-    await new Promise((resolve) => setTimeout(resolve, ms));
-    return ms;
+  later: async <T>(value: T) => (await turn(), value),
+  /** Waits at a gate, until it is cancelled. */
+  hold: async (gate: Memory, value = 0) => {
+    const mayPass = arrive(gate);
+    while (!mayPass() && !cancelled()) await turn();
+    leave(gate);
+    return value;
   },
-  /** Counts in shared memory, slowly, and fails at the first. */
-  countOrFail: (counter: Int32Array<SharedArrayBuffer>, n: number) => {
-    if (n === 0) throw new Error("the first one");
-    Atomics.add(counter, 0, 1);
-    wait(5);
+  /** The same, and blocks its thread. */
+  holdThread: (gate: Memory, value = 0) => {
+    const mayPass = arrive(gate);
+    while (!mayPass() && !cancelled()) wait(1);
+    leave(gate);
+    return value;
   },
-  countAndFail: (counter: Int32Array<SharedArrayBuffer>) => {
+  /** Fails at the first item, slowly enough to be told; waits at all others. */
+  failOrHold: (gate: Memory, n: number) => {
+    if (n === 0) {
+      wait(10);
+      throw new Error("the first one");
+    }
+    jobs.holdThread(gate);
+  },
+  countAndFail: (counter: Memory) => {
     Atomics.add(counter, 0, 1);
     throw new Error("counted");
   },
@@ -103,14 +126,14 @@ export const jobs = {
       setTimeout(() => {
         throw new RangeError("too late");
       });
-      await new Promise((resolve) => setTimeout(resolve, 1000));
+      await new Promise(() => {});
     }
     return n;
   },
   rejectLateOn: async (n: number, fatal: number) => {
     if (n === fatal) {
       Promise.reject(new RangeError("not handled"));
-      await new Promise((resolve) => setTimeout(resolve, 1000));
+      await new Promise(() => {});
     }
     return n;
   },
@@ -121,7 +144,8 @@ export const jobs = {
     return n;
   },
   /** Blocks the thread for ever. */
-  spin: (_?: number) => {
+  spin: (gate: Memory) => {
+    arrive(gate);
     for (;;);
   },
   spinAt: (n: number, fatal: number) => {
@@ -129,52 +153,59 @@ export const jobs = {
     return n;
   },
   /** Blocks the thread, but listens. */
-  poll: (n: number) => {
-    while (!cancelled()) wait(1);
-    return n;
-  },
   pollAt: (n: number, at: number) => {
     while (n === at && !cancelled()) wait(1);
     return n;
   },
-  pollAsync: async (heard: Int32Array<SharedArrayBuffer>) => {
-    while (!cancelled()) await new Promise((done) => setTimeout(done, 1));
-    Atomics.add(heard, 0, 1);
+  never: async (gate: Memory) => {
+    arrive(gate);
+    await new Promise(() => {});
   },
-  never: (_?: number) => new Promise<void>(() => {}),
-  /** Blocks for ever at its first try only. */
-  spinOnce: (tries: Int32Array<SharedArrayBuffer>) => {
-    const first = Atomics.add(tries, 0, 1) === 0;
-    while (first && !cancelled()) wait(1);
-    return Atomics.load(tries, 0);
-  },
-  /** Exits now and then, as long as there are kills left. */
-  fragile: (n: number, kills: Int32Array<SharedArrayBuffer>) => {
-    if (Math.random() < 0.02 && Atomics.sub(kills, 0, 1) > 0) Deno.exit(1);
+  neverAt: async (n: number, at: number) => {
+    if (n === at) await new Promise(() => {});
     return n;
   },
-  exitAfter: async (ms: number) => {
-    await new Promise((resolve) => setTimeout(resolve, ms));
+  /** Exits now and then, as long as there are kills left. */
+  fragile: (n: number, kills: Memory) => {
+    if (Math.random() < 0.05 && Atomics.sub(kills, 0, 1) > 0) Deno.exit(1);
+    return n;
+  },
+  exitAt: async (gate: Memory) => {
+    await jobs.hold(gate);
     Deno.exit(1);
   },
-  /** Notes how many are under way at once. */
-  crowd: async (counts: Int32Array<SharedArrayBuffer>, ms: number) => {
+  exitReported: (n: number, fatal: number, gate: Memory) => {
+    // What came before is told by now: the last one takes its time.
+    if (n === fatal - 1) wait(10);
+    if (n === fatal) Deno.exit((leave(gate), 1));
+    return n;
+  },
+  /** Notes how many are under way at once; waits until so many have been. */
+  crowd: async (counts: Memory, least: number) => {
     const now = Atomics.add(counts, 0, 1) + 1;
     if (now > Atomics.load(counts, 1)) Atomics.store(counts, 1, now);
-    await new Promise((resolve) => setTimeout(resolve, ms));
+    while (Atomics.load(counts, 1) < least) await turn();
+    await turn();
     Atomics.sub(counts, 0, 1);
-    return ms;
+    return least;
   },
-  /** Waits until so many have come. */
-  meet: async (counter: Int32Array<SharedArrayBuffer>, count: number) => {
+  /** Waits until so many have come, each on a thread of its own. */
+  meet: (counter: Memory, count: number) => {
     Atomics.add(counter, 0, 1);
-    while (Atomics.load(counter, 0) < count) {
-      await new Promise((resolve) => setTimeout(resolve, 1));
-    }
+    Atomics.notify(counter, 0);
+    waitIn(counter, (arrived) => arrived >= count);
     return count;
   },
-  isCancelled: async (ms: number) => {
-    await new Promise((resolve) => setTimeout(resolve, ms));
+  /** Ends after so many others, which do not wait for it. */
+  endAfter: ({ ended, others }: { ended: Memory; others: number }) => {
+    waitIn(ended, (count) => count >= others);
+    Atomics.add(ended, 0, 1);
+    Atomics.notify(ended, 0);
+    return others;
+  },
+  isCancelled: async (gate: Memory) => {
+    const mayPass = arrive(gate);
+    while (!mayPass()) await turn();
     return cancelled();
   },
   mayRead: async (_?: number) => {
@@ -188,7 +219,7 @@ export const jobs = {
 };
 
 export const service = serve(import.meta, jobs, {
-  setup: (init: string | Int32Array<SharedArrayBuffer> | undefined) => {
+  setup: (init: string | Memory | undefined) => {
     if (init === "bad") throw new Error("cannot set up");
     if (init === "exit") Deno.exit(1);
     if (typeof init !== "object") greeting = init ?? "hello";

@@ -13,8 +13,9 @@ import {
   WorkerLostError,
   WorkerStartError,
 } from "../../mod.ts";
+import { Gate, HANGS, type Memory, shared, until } from "../gates.ts";
 import { jobs, oddities, service } from "../jobs.ts";
-import { doubles, numbers, poolTest, runnerTest, shared } from "../runners.ts";
+import { doubles, numbers, poolTest, runnerTest } from "../runners.ts";
 
 runnerTest("whatever is thrown is the cause of a JobError", async (runner) => {
   for (const kind of oddities) {
@@ -105,7 +106,7 @@ poolTest("Pool: an error after the reply harms nobody", async () => {
   await using pool = new Pool(service, { size: 1 });
   for (let i = 0; i < 5; i++) {
     assertEquals(await pool.apply("throwAfterReply", [i]), i);
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    await until(() => pool.stats().lost === i + 1);
   }
   assertEquals(await pool.apply("double", [2]), 4);
 });
@@ -147,15 +148,15 @@ poolTest(
   "Pool: one bad item of many is found, in chunks of any size",
   async () => {
     await using pool = new Pool(service, { size: 2 });
-    for (const chunkSize of [undefined, 7, 300_000]) {
-      const items: unknown[] = numbers(200_000);
-      items[150_000] = () => {};
+    for (const chunkSize of [undefined, 7, 60_000]) {
+      const items: unknown[] = numbers(40_000);
+      items[30_000] = () => {};
       const options = { settle: true, chunkSize } as const;
       const outcomes = await pool.map("same", items, options);
       const bad = outcomes.flatMap(({ status }, i) =>
         status === "rejected" ? [i] : []
       );
-      assertEquals(bad, [150_000]);
+      assertEquals(bad, [30_000]);
     }
   },
 );
@@ -164,9 +165,9 @@ poolTest(
   "Pool: a bad result takes no neighbour along, moved or not",
   async () => {
     await using pool = new Pool(service, { size: 1 });
-    await pool.map("returnMixed", Array(300).fill(0)); // now chunks are large
     const items = numbers(100);
-    const outcomes = await pool.map("returnMixed", items, { settle: true });
+    const options = { settle: true, chunkSize: 100 } as const;
+    const outcomes = await pool.map("returnMixed", items, options);
     for (const [n, { status }] of outcomes.entries()) {
       assertEquals(status, n === 4 ? "rejected" : "fulfilled", `${n}`);
     }
@@ -184,12 +185,14 @@ poolTest(
 
 poolTest("Pool: nothing more of a failed call is begun", async () => {
   await using pool = new Pool(service, { size: 1 });
-  const counter = new Int32Array(new SharedArrayBuffer(4));
-  const items = numbers(500).map((n): [typeof counter, number] => [counter, n]);
+  const gate = new Gate();
+  const items = numbers(500).map((n): [Memory, number] => [gate.memory, n]);
   const options = { chunkSize: 500 };
-  await assertRejects(() => pool.starmap("countOrFail", items, options));
+  await assertRejects(() => pool.starmap("failOrHold", items, options));
   assertEquals(await pool.apply("double", [1]), 2);
-  assertLess(Atomics.load(counter, 0), 100);
+  // One may have been begun meanwhile; it heard that nobody waits for it.
+  assertLess(gate.arrived, 2);
+  assertEquals(gate.left, gate.arrived);
 });
 
 poolTest("Pool: the input may end the pool", async () => {
@@ -217,13 +220,14 @@ poolTest("Pool: the input may end the pool", async () => {
 
 poolTest("Pool: a module that does not start is one clear error", async () => {
   const folder = await Deno.makeTempDir();
+  const never = "within 50 ms";
   const modules: Record<string, [content: string, why: string]> = {
     "syntax.ts": ["const = 1;", "syntax.ts"],
     "throws.ts": ["throw new RangeError('at load');", "at load"],
     "imports.ts": ["import './none.ts';", "none.ts"],
-    "silent.ts": ["export {};", "within 300 ms"],
-    "closes.ts": ["self.close();", "within 300 ms"],
-    "hangs.ts": ["await new Promise(() => {});", "within 300 ms"],
+    "silent.ts": ["export {};", never],
+    "closes.ts": ["self.close();", never],
+    "hangs.ts": ["await new Promise(() => {});", never],
   };
   for (const [name, [content]] of Object.entries(modules)) {
     await Deno.writeTextFile(`${folder}/${name}`, content);
@@ -235,10 +239,8 @@ poolTest("Pool: a module that does not start is one clear error", async () => {
     ]
   ) {
     const url = new URL(`file://${folder}/${name}`);
-    await using pool = new Pool<typeof jobs>(url, {
-      size: 3,
-      startTimeout: 300,
-    });
+    const startTimeout = why === never ? 50 : HANGS;
+    await using pool = new Pool<typeof jobs>(url, { size: 3, startTimeout });
     const calls = [
       pool.map("double", [1, 2, 3]),
       Array.fromAsync(pool.imap("double", [1, 2, 3])),
@@ -269,24 +271,24 @@ poolTest(
   async () => {
     await using pool = new Pool(service, { size: 2 });
     for (const method of ["imap", "imapUnordered"] as const) {
+      const gate = new Gate();
+      gate.open(4);
       let closed = 0;
       const endless = function* () {
         try {
-          for (let n = 0;; n++) yield n;
+          for (;;) yield gate.memory;
         } finally {
           closed++;
         }
       };
-      for await (const n of pool[method]("sleep", endless())) {
-        if (n === 3) {
-          break;
-        }
+      const options = { chunkSize: 1 };
+      let read = 0;
+      for await (const _ of pool[method]("hold", endless(), options)) {
+        if (++read === 4) break;
       }
       assertEquals(closed, 1);
       assertEquals(await pool.map("double", numbers(9)), doubles(9));
-      while (pool.stats().busy > 0) {
-        await new Promise((done) => setTimeout(done));
-      }
+      await until(() => pool.stats().busy === 0);
       assertEquals(pool.stats().queued, 0);
     }
   },
@@ -318,7 +320,7 @@ poolTest(
 );
 
 poolTest("Pool: 64 workers on a few cores", async () => {
-  await using pool = new Pool(service, { size: 64 });
+  await using pool = new Pool(service, { size: 64, startTimeout: HANGS });
   // None of them ends before all have begun.
   const meeting = shared(0);
   const items = numbers(64).map((): [typeof meeting, number] => [meeting, 64]);
@@ -343,17 +345,20 @@ poolTest(
   "Pool: what was reported before a death is not lost with it",
   async () => {
     await using pool = new Pool(service, { size: 1 });
-    await pool.apply("double", [1]);
     for (let round = 0; round < 5; round++) {
-      const items = numbers(3001).map((n): [number, number] => [n, 3000]);
+      await pool.apply("double", [1]); // there is a worker
+      const gate = new Gate();
+      const items = numbers(3001).map((
+        n,
+      ): [number, number, Memory] => [n, 3000, gate.memory]);
       const options = {
         settle: true,
         chunkSize: 3001,
-        timeout: 60_000,
+        timeout: HANGS,
       } as const;
-      const call = pool.starmap("exitOn", items, options);
+      const call = pool.starmap("exitReported", items, options);
       await Promise.resolve();
-      Atomics.wait(shared(0), 0, 0, 20);
+      gate.blockUntilLeft();
       const lost = (await call).filter(({ status }) => status === "rejected");
       assertEquals(lost.length, 1);
     }
