@@ -76,13 +76,12 @@ export const jobs = {
     leave(gate);
     return value;
   },
-  /** Fails at the first item, slowly enough to be told; waits at all others. */
-  failOrHold: (gate: Memory, n: number) => {
-    if (n === 0) {
-      wait(10);
-      throw new Error("the first one");
-    }
-    jobs.holdThread(gate);
+  /** Holds its thread, or fails when another is there, and takes its time. */
+  holdOrFail: (gate: Memory, fails: boolean) => {
+    if (!fails) return jobs.holdThread(gate);
+    while (Atomics.load(gate, 0) === 0) wait(1);
+    wait(10); // so that what comes next does not hold up its report
+    throw new Error("the other holds");
   },
   countAndFail: (counter: Memory) => {
     Atomics.add(counter, 0, 1);
