@@ -87,8 +87,12 @@ function sizesOf(scale: number): Sizes {
 async function installed(names: string[]): Promise<string[]> {
   const found: string[] = [];
   for (const name of names) {
-    const output = new Deno.Command(name, { args: ["--version"] }).output();
-    if (await output.then(() => true, () => false)) found.push(name);
+    try {
+      await new Deno.Command(name, { args: ["--version"] }).output();
+      found.push(name);
+    } catch {
+      // It is not installed.
+    }
   }
   return found;
 }
