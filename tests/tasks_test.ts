@@ -18,6 +18,7 @@ import { gzipSync } from "node:zlib";
 import { commandLine, printable } from "../tasks/cli.ts";
 import { makeImage, makeLog, randomFrom } from "../workers/fixtures.ts";
 import { copy } from "./folders.ts";
+import { waitUntil } from "./programs.ts";
 
 const repo = resolve(import.meta.dirname!, "..");
 const tasks: Record<string, { command: string }> =
@@ -163,19 +164,6 @@ async function makeEndless(home: Home, folder: string): Promise<void> {
   await makeImage({ path: first, seed: 1, width: 500, height: 400 });
   for (let i = 1; i < ENDLESS; i++) {
     Deno.linkSync(first, join(home.path, folder, `${i}.png`));
-  }
-}
-
-/** Waits until something is so; the program must not have ended before. */
-async function until(
-  isSo: () => boolean | Promise<boolean>,
-  { status }: Deno.ChildProcess,
-): Promise<void> {
-  let hasEnded = false;
-  status.then(() => hasEnded = true);
-  while (!await isSo()) {
-    assert(!hasEnded, "it ended before it could be interrupted");
-    await new Promise((go) => setTimeout(go, 5));
   }
 }
 
@@ -1027,8 +1015,8 @@ Deno.test("Ctrl-C leaves no temporary and no half file", async (t) => {
     const hasBegun = () => exists(join(home.path, "gray"));
     // Before that it is anywhere in its start, and the outcome is the same.
     if (many < 0) await new Promise((go) => setTimeout(go, 99 * Math.random()));
-    else if (many === 0) await until(hasBegun, child);
-    else await until(() => done() >= many, child);
+    else if (many === 0) await waitUntil(hasBegun, child);
+    else await waitUntil(() => done() >= many, child);
     before();
     kill();
     kill();
@@ -1134,7 +1122,7 @@ Deno.test("Ctrl-C ends the other tasks, too", async (t) => {
       const saying = (async () => {
         for await (const text of output) said += text;
       })();
-      await until(
+      await waitUntil(
         () =>
           typeof begun === "string"
             ? exists(join(home.path, begun))
