@@ -76,8 +76,27 @@ const STYLES: Record<string, Style> = {
   },
 };
 
-const lumaOf = (picture: Picture): number[][] =>
+const lumaOf = (picture: Picture): Int32Array[] =>
   blocksOf(picture.components[0]);
+
+function isSame(block: ArrayLike<number>, wanted: ArrayLike<number>): boolean {
+  if (block.length !== wanted.length) return false;
+  for (let k = 0; k < block.length; k++) {
+    if (block[k] !== wanted[k]) return false;
+  }
+  return true;
+}
+
+/** For so many numbers `assertEquals` takes longer than it takes to make them. */
+function checkBlocks(
+  blocks: ArrayLike<number>[],
+  wanted: ArrayLike<number>[],
+  clue: string,
+) {
+  const areSame = blocks.length === wanted.length &&
+    blocks.every((block, i) => isSame(block, wanted[i]));
+  if (!areSame) assertEquals(blocks, wanted, clue);
+}
 
 /** Checks that a result has the luma of a picture, and nothing else. */
 function checkLuma(
@@ -89,7 +108,7 @@ function checkLuma(
   const after = decodeJpeg(gray);
   assertEquals([after.width, after.height], [before.width, before.height]);
   assertEquals(after.components.length, 1, clue);
-  assertEquals(lumaOf(after), lumaOf(before), clue);
+  checkBlocks(lumaOf(after), lumaOf(before), clue);
   return after;
 }
 
@@ -107,7 +126,7 @@ Deno.test("the reference reads what it writes", () => {
         const bytes = encodeJpeg(before, { ...style, interval });
         const after = decodeJpeg(bytes);
         const clue = `${name}, ${kind}, ${interval}`;
-        assertEquals(lumaOf(after), lumaOf(before), clue);
+        checkBlocks(lumaOf(after), lumaOf(before), clue);
         assertEquals(after.frame, style.frame ?? 0xc0, clue);
       }
     }
@@ -117,6 +136,8 @@ Deno.test("the reference reads what it writes", () => {
 for (const [name, sampling] of Object.entries(SAMPLINGS)) {
   Deno.test(`grayJpeg: ${name}, every way to code it, sizes 1 to 17`, () => {
     for (const [kind, style] of Object.entries(STYLES)) {
+      // The same whatever the size.
+      const { steps } = decodeJpeg(encodeJpeg(some(9, 9, sampling), style));
       for (let width = 1; width <= 17; width++) {
         for (let height = 1; height <= 17; height++) {
           const interval = [0, 1, 2, 5][(width + 3 * height) % 4];
@@ -125,9 +146,10 @@ for (const [name, sampling] of Object.entries(SAMPLINGS)) {
           const bytes = encodeJpeg(before, { ...style, interval });
           const copy = bytes.slice();
           const after = checkLuma(grayJpeg(bytes), before, clue);
-          assertEquals(bytes, copy, `${clue}: the input is changed`);
+          const isKept = Buffer.compare(bytes, copy) === 0;
+          assert(isKept, `${clue}: the input is changed`);
           assertEquals(after.frame, style.frame ?? 0xc0, clue);
-          assertEquals(after.steps, decodeJpeg(bytes).steps.slice(0, 1), clue);
+          checkBlocks(after.steps, steps.slice(0, 1), clue);
         }
       }
     }

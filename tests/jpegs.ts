@@ -102,12 +102,12 @@ export function fill(picture: Picture, random: () => number): Picture {
 }
 
 /** The blocks of a component that belong to the picture. */
-export function blocksOf(component: Component): number[][] {
+export function blocksOf(component: Component): Int32Array[] {
   const { blocks, columns, columnsUsed, rowsUsed } = component;
-  const used: number[][] = [];
+  const used: Int32Array[] = [];
   for (let row = 0; row < rowsUsed; row++) {
     for (let column = 0; column < columnsUsed; column++) {
-      used.push(Array.from(blocks[row * columns + column]));
+      used.push(blocks[row * columns + column]);
     }
   }
   return used;
