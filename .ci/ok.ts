@@ -20,13 +20,22 @@ const KERNELS = "workers/kernels.wasm";
 
 if (Deno.args.length > 0) answer(Deno.args[0]);
 
+/** The modules that people import. */
+const ENTRIES = [
+  "mod.ts",
+  ...["workers/fixtures.ts", "workers/grayscale.ts", "workers/logscan.ts"],
+];
+
+/** After this long, in ms, a step hangs: the slowest took minutes. */
+const HANGS = 3_600_000;
+
 const modules = ["mod.ts", ...listed("workers")];
 
 const steps: string[][] = [
   ["fmt", "--check"],
   ["lint"],
   ["check", ".", ".ci/ok.ts", ".ci/setup.ts", ".ci/jsr.ts"],
-  ["doc", "--lint", "mod.ts"],
+  ["doc", "--lint", ...ENTRIES],
   ["run", "--no-prompt", "--allow-read=.ci", ".ci/jsr.ts", "--check"],
   [...TEST, "tests"],
   [...TEST, "--doc", ...modules],
@@ -45,33 +54,44 @@ function answer(arg: string): never {
   Deno.exit(isHelp ? 0 : 2);
 }
 
+/** The modules in a folder and below; the kernels are AssemblyScript. */
 function listed(folder: string): string[] {
-  const names = [...Deno.readDirSync(folder)].map(({ name }) => name);
-  return names.filter((name) => name.endsWith(".ts")).sort()
-    .map((name) => `${folder}/${name}`);
+  if (folder === "workers/assembly") return [];
+  const entries = [...Deno.readDirSync(folder)];
+  return entries.flatMap(({ name, isDirectory }) => {
+    const path = `${folder}/${name}`;
+    return isDirectory ? listed(path) : path.endsWith(".ts") ? [path] : [];
+  }).sort();
 }
 
 /** Runs a step, shows what it prints, and counts. */
 async function run(args: string[]): Promise<[passed: number, failed: number]> {
   console.log(`\n$ deno ${args.join(" ")}`);
+  const signal = AbortSignal.timeout(HANGS);
   const process = new Deno.Command(Deno.execPath(), {
     args,
+    signal,
     stdin: "null",
     stdout: "piped",
   }).spawn();
   let output = "";
-  for await (
-    const text of process.stdout.pipeThrough(new TextDecoderStream())
-  ) {
-    Deno.stdout.writeSync(new TextEncoder().encode(text));
-    output += text;
+  try {
+    const decoder = new TextDecoderStream();
+    for await (const text of process.stdout.pipeThrough(decoder, { signal })) {
+      Deno.stdout.writeSync(new TextEncoder().encode(text));
+      output += text;
+    }
+  } catch (error) {
+    if (!signal.aborted) throw error;
+    console.log(`\nit did not end within ${HANGS / 60_000} minutes`);
   }
   const { success } = await process.status;
   // deno-lint-ignore no-control-regex
   const plain = output.replace(/\x1b\[[0-9;]*m/g, "");
-  const counts = /\| (\d+) passed.*\| (\d+) failed/.exec(plain);
-  if (!counts) return success ? [1, 0] : [0, 1];
-  const [passed, failed] = counts.slice(1).map(Number);
+  // The last ones: what tests print comes before.
+  const counts = [...plain.matchAll(/\| (\d+) passed.*\| (\d+) failed/g)];
+  if (counts.length === 0) return success ? [1, 0] : [0, 1];
+  const [passed, failed] = counts.at(-1)!.slice(1).map(Number);
   return [passed, success ? failed : Math.max(1, failed)];
 }
 

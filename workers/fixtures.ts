@@ -193,10 +193,16 @@ function write(path: string, bytes: Uint8Array): void {
   }
 }
 
-const jobs = { makeImage, makeLog };
-
 /** The jobs of this module. */
-export type FixtureJobs = typeof jobs;
+export type FixtureJobs = {
+  /** See {@linkcode makeImage}. */
+  makeImage: typeof makeImage;
+  /** See {@linkcode makeLog}. */
+  makeLog: typeof makeLog;
+};
 
 /** The jobs of this module, for a `Pool` or `sequential`. */
-export const service: Service<FixtureJobs> = serve(import.meta, jobs);
+export const service: Service<FixtureJobs> = serve(import.meta, {
+  makeImage,
+  makeLog,
+});

@@ -24,7 +24,7 @@ import {
   Search,
 } from "./search.ts";
 
-export type { Mode, Query } from "./search.ts";
+export type { Found, Hits, Mode, Query } from "./search.ts";
 
 /** Plain files larger than this are shared out, in bytes. */
 const SPAN = 16 << 20;
@@ -101,6 +101,7 @@ export interface Report {
 
 /** Some of the hits of a file, as they travel. */
 export interface Part {
+  /** The hits, as columns. */
   hits: Hits;
   /** How many lines come before those that are counted in `hits`. */
   before: number;
@@ -584,6 +585,8 @@ export class PartReader implements Disposable {
   #isPlain = false;
 
   /**
+   * Opens the file.
+   *
    * @param path The file
    * @throws {Deno.errors.NotFound} If it is gone
    */
@@ -653,6 +656,7 @@ export class PartReader implements Disposable {
     this.#blocks = undefined;
   }
 
+  /** Closes the file. */
   [Symbol.dispose](): void {
     this.#end();
     this.#file.close();
@@ -858,13 +862,19 @@ async function numberHit(
   }
 }
 
-const jobs = { scanSpans, countLines };
-
 /** The jobs of this module. */
-export type LogJobs = typeof jobs;
+export type LogJobs = {
+  /** See {@linkcode scanSpans}. */
+  scanSpans: typeof scanSpans;
+  /** See {@linkcode countLines}. */
+  countLines: typeof countLines;
+};
 
 /** What {@linkcode scanLogs} needs of a `Runner`. */
 export type LogRunner = Pick<Runner<LogJobs>, "apply" | "imap">;
 
 /** The jobs of this module, for a `Pool` or `sequential`. */
-export const service: Service<LogJobs> = serve(import.meta, jobs);
+export const service: Service<LogJobs> = serve(import.meta, {
+  scanSpans,
+  countLines,
+});
