@@ -31,24 +31,31 @@
  *   to whoever is free.
  * - Custom queues: items may come from an async iterable, which can decide what
  *   comes next as late as it is pulled.
+ * - Several jobs side by side in one worker: what only waits needs no thread,
+ *   `Promise.all` does it.
  * - Heap limits per worker: Deno's workers have none, and running out of heap
  *   ends the whole process. So jobs bound what they hold.
  *
- * It is made for Deno 2.9 or later. Elsewhere: without Web Locks
- * (`navigator.locks`; Node before 24, Bun) no worker starts, in browsers
- * `SharedArrayBuffer` wants a cross-origin isolated page, and
- * {@linkcode PoolOptions.permissions} is ignored.
+ * It runs on Deno 2.9 or later, and only there: Node has no global `Worker`
+ * without a flag, and browsers have no `import.meta.main`.
  *
  * @module
  */
 
-// What travels between the pool and a worker, all of it.
+// How it works, on the side of the pool:
 //
-// A worker opens with `hello` and gets `start`, on the channel that every
-// worker has. All else goes over the MessagePort in `start`: a port's round
-// trip takes half as long.
+//   Input         what a call's items come from: one iterator
+//   Call          an open call: items that wait, retries, results
+//   Estimate      how long an item of a job takes, and so how many go together
+//   Chunk         items that were sent to a worker together
+//   WorkerHandle  one worker, from `new Worker` to the end of its thread
+//   Pool          takes calls, and hands out their items to workers
+//
+// What travels between the pool and a worker, all of it. A worker opens with
+// `hello` and gets `start`, on the channel that every worker has. All else goes
+// over the MessagePort in `start`: a port's round trip takes half as long.
 
-type Message = Hello | Start | Ready | Run | Results | Crashed | Ping;
+type Message = Hello | Start | Ready | Run | Results | Crashed;
 
 /** Worker to pool, once: its module is loaded and it holds its lock. */
 interface Hello {
@@ -63,15 +70,15 @@ interface Start {
   port: MessagePort;
   /** For `setup`. */
   init: unknown;
-  board: Board;
-  /** How many chunks to run side by side. */
-  concurrency: number;
+  shared: SharedState;
+  /** How many pools, one in a worker of the other, it takes to get there. */
+  depth: number;
 }
 
 /** Worker to pool, once: `setup` has run. */
 interface Ready {
   type: "ready";
-  /** What time it is in the worker. */
+  /** What time it is in the worker, see `now`. */
   at: number;
 }
 
@@ -83,10 +90,13 @@ interface Run {
   /** Whether an item is the list of arguments or the only argument. */
   spread: boolean;
   items: unknown[];
-  /** Whether anybody wants to know when an item begins and ends. */
+  /** Whether the start and end of every item are to be reported. */
   timed: boolean;
-  /** Whether each item is to be reported as soon as it is done. */
-  prompt: boolean;
+  /**
+   * Which items are to be reported as soon as they are done, not every few
+   * milliseconds: all, those whose result is not in shared memory, or none.
+   */
+  prompt: "all" | "unshared" | "none";
 }
 
 /** Worker to pool: what has been finished of a chunk since the last message. */
@@ -96,6 +106,8 @@ interface Results {
   values: unknown[];
   /** Which of the values are failures, by position. */
   failures?: Map<number, Failure>;
+  /** Those that are none: the item was cancelled before it began. */
+  skipped?: Set<number>;
   /** Start and end of every item, in the worker's time, where it is timed. */
   times: number[];
   /** Milliseconds from the start of the chunk until now. */
@@ -110,25 +122,36 @@ interface Crashed {
   error: Failure;
 }
 
-/** Pool to worker and back: does the thread still come to its messages? */
-interface Ping {
-  type: "ping";
+/**
+ * Memory that a worker and its pool share, with a slot for each chunk that is
+ * with the worker: the one that is being run, and one that was sent ahead.
+ */
+interface SharedState {
+  /** How many items of the chunk have been claimed; its life is at `Chunk`. */
+  claims: Int32Array<SharedArrayBuffer>;
+  /** Which item began at the time below, and when, in the worker's time. */
+  started: Int32Array<SharedArrayBuffer>;
+  starts: Float64Array<SharedArrayBuffer>;
+  /** For each item of each slot whether it is cancelled. */
+  cancelled: Uint8Array<SharedArrayBuffer>;
+  /**
+   * For each item that has ended its result, where that is a number or one of
+   * `CONSTANTS`: so it is not lost with a thread that ends or hangs before the
+   * results are reported. `kinds` tells which, or that it is none of these.
+   */
+  kinds: Uint8Array<SharedArrayBuffer>;
+  numbers: Float64Array<SharedArrayBuffer>;
 }
 
-/** Memory shared with a worker. Each chunk that is with it has a slot there. */
-interface Board {
-  /** How many items of the chunk have been claimed. */
-  claims: Int32Array<SharedArrayBuffer>;
-  /** Which item is cancelled, counted from 1. */
-  cancels: Int32Array<SharedArrayBuffer>;
-  /** When the last claimed item began, in the worker's time; if timed. */
-  starts: Float64Array<SharedArrayBuffer>;
-}
+/** What has a kind of its own besides numbers, which have the first one. */
+const CONSTANTS: unknown[] = [undefined, null, false, true];
 
 /** What was thrown; a structured clone would lose an error's name and `code`. */
 interface Failure {
   /** Of an Error. */
   texts?: { name: string; message: string; stack: string };
+  /** Whether the error is a DOMException, whose name says nothing of its class. */
+  isDOMException?: boolean;
   /** The error's own other properties, or what was thrown instead of one. */
   value: unknown;
   cause?: Failure;
@@ -136,8 +159,13 @@ interface Failure {
   errors?: Failure[];
 }
 
-/** How long a chunk should take, in ms: hand-over vanishes, balance does not. */
+/**
+ * How long a chunk should take, in ms: long enough that the cost of a message
+ * is negligible, short enough to keep the workers evenly loaded.
+ */
 const CHUNK_MS = 4;
+/** A chunk that takes longer than this, in ms, was thought to be shorter. */
+const OVERDUE_MS = 2 * CHUNK_MS;
 /**
  * How long a message may take to be sent, in ms. Buffers by the megabyte take
  * ten times as long as by the kilobyte: without this limit 1,000 of 64 kB took
@@ -148,22 +176,30 @@ const SEND_MS = 0.5;
 const CHUNK_MAX = 4096;
 /** The same where results are consumed one by one; it bounds the look-ahead. */
 const STREAM_CHUNK_MAX = 256;
+/** In chunks of more items, these share a look at the clock. */
+const LOOK_EACH_MAX = 256;
+/** Items are sent again when they have waited for so many times as long. */
+const RESEND_WORTH = 10;
 /** Results of chunks up to this size are not gathered: they are long, or the first. */
 const PROMPT_MAX = 16;
-/** Idle workers leave a chunk alone that ends sooner than this, in ms. */
-const STEAL_MS = 2;
 /** Added to a claim counter, it ends the chunk: no item has such a position. */
 const REVOKED = 2 ** 30;
 /** How long a cancelled job may take to listen before its thread is given up. */
 const GRACE_MS = 100;
-/** How long a thread that others still use may leave its messages alone. */
-const SILENCE_MS = 5000;
-/** How long an ended worker's thread may take; an endless loop has no end. */
+/** A deadline that rings so much too late, in ms, found this thread blocked. */
+const LATE_MS = 100;
+/** How long a deadline's signal runs at most, in ms; then there is another. */
+const SIGNAL_MS = 10_000;
+/** How long `close` and `terminate` wait for threads; an endless loop has no end. */
 const END_MS = 500;
+/** After how long a thread that was told to end is not expected any more. */
+const UNRESPONSIVE_MS = 2000;
+/** The pause after a second failed start, in ms; it doubles with each. */
+const RESTART_MS = 10;
+/** The longest such pause, in ms. */
+const RESTART_MAX_MS = 640;
 /** So many workers in a row may end before they begin anything. */
 const UNUSED_MAX = 30;
-/** After how long such a thread is not expected any more: calls are rejected. */
-const LATE_MS = 2000;
 /** The longest time of a timer, in ms; a longer one would fire at once. */
 const TIMER_MAX = 2 ** 31 - 1;
 
@@ -196,6 +232,14 @@ export interface TaskTiming {
   end: number;
 }
 
+/** A worker that ended unasked, for {@linkcode PoolOptions.onWorkerLost}. */
+export interface WorkerLoss {
+  /** Which worker it was, counted from 1. */
+  worker: number;
+  /** The error that nobody caught in it, where there was one. */
+  cause: unknown;
+}
+
 /** Options for {@linkcode sequential}. */
 export interface SequentialOptions {
   /** A value for the module's `setup`, which runs once before the first job. */
@@ -209,28 +253,33 @@ export interface PoolOptions extends SequentialOptions {
   /** How many workers there are at most. Default: one per core. */
   size?: number;
   /**
-   * How many items a worker has under way side by side. For jobs that wait, for
-   * a network say: only one of them computes at a time, and one that computes
-   * for 5 s beside one that was cancelled counts as hanging. Default: 1.
+   * Whether to start all workers when the pool is made, one in each turn of the
+   * event loop, so that the first one works while the next one starts. Default:
+   * they are started as there is work for them.
    */
-  concurrency?: number;
+  eager?: boolean;
   /**
-   * After how long without work a worker ends, in milliseconds; the next work
-   * starts one again. Default: never.
+   * After how long without work a worker ends, in milliseconds, 0 being at
+   * once; the next work starts one again. Default: `Infinity`, never.
    */
   idleTimeout?: number;
   /**
    * After how many items a worker is replaced by a new one, for jobs that leak.
-   * Default: never.
+   * Default: `Infinity`, never.
    */
   maxTasksPerWorker?: number;
   /** What the workers are called in debuggers and uncaught errors. */
   name?: string;
   /**
    * A structured-cloneable value for the module's `setup`, which runs once in
-   * every worker before its first job.
+   * every worker before its first job. It is copied when the pool is made.
    */
   init?: unknown;
+  /**
+   * Is told of every worker that ended unasked, instead of a line on stderr for
+   * an error that met no item. It must not throw.
+   */
+  onWorkerLost?: (loss: WorkerLoss) => void;
   /**
    * What the workers may do, at most what the program may. Deno wants the flag
    * `--unstable-worker-options` for it (or `"unstable": ["worker-options"]` in
@@ -240,7 +289,7 @@ export interface PoolOptions extends SequentialOptions {
   permissions?: Deno.PermissionOptions;
   /**
    * How long a worker may take to load its module and set it up, in
-   * milliseconds, before it is a {@linkcode WorkerStartError}. Default: 10,000.
+   * milliseconds, before its start counts as failed. Default: 10,000.
    */
   startTimeout?: number;
 }
@@ -251,14 +300,15 @@ export interface CallOptions {
    * Rejects the call with the signal's reason, at once, wherever its items are:
    * those that are not begun never run, those that run see
    * {@linkcode cancelled}. A worker whose job does not end within a tenth of a
-   * second then is given up and replaced.
+   * second then is given up and replaced. It is heard as long as an item of the
+   * call runs, also after the call has failed.
    */
   signal?: AbortSignal;
   /**
    * How long one item may run, in milliseconds, counted from its start in the
    * worker. Then it is rejected with a "TimeoutError", as if it had been
    * aborted, also while it blocks its thread. ({@linkcode sequential} cannot
-   * interrupt a job that blocks: it rejects afterwards.)
+   * interrupt a job that blocks: it rejects afterwards.) Default: `Infinity`.
    */
   timeout?: number;
   /**
@@ -267,8 +317,8 @@ export interface CallOptions {
    */
   retries?: number;
   /**
-   * How many items go to a worker in one message. Default: as many as take a
-   * few milliseconds, measured while they run.
+   * How many items go to a worker in one message, up to 4,096. Default: as many
+   * as take a few milliseconds, measured while they run.
    */
   chunkSize?: number;
   /**
@@ -291,7 +341,10 @@ export interface PoolStats {
   size: number;
   /** How many of the workers have something to do. */
   busy: number;
-  /** Items that wait; those not yet pulled from their input do not count. */
+  /**
+   * Items that wait, in the pool or with a worker. Of an input other than an
+   * array only those count that were pulled.
+   */
   queued: number;
   /** Items whose job gave a result. */
   done: number;
@@ -345,6 +398,8 @@ export interface CallRequest {
   job: string;
   /** What to run it on. */
   items: Items<unknown>;
+  /** Whether there is one item, whose result is wanted itself, not in a list. */
+  single?: boolean;
   /** Whether an item is the list of arguments, not the only argument. */
   spread?: boolean;
   /** Whether the results are wanted as they come, not in order. */
@@ -377,8 +432,9 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
    * is terminated ("AbortError") or was closed before ("InvalidStateError");
    * what an aborted signal has as its reason is thrown as it is
    * @throws {RangeError} If an option is out of range
-   * @throws {TypeError} If there is no such job or option, or an option has a
-   * wrong type (with a bare URL only the workers know the jobs: a `JobError`)
+   * @throws {TypeError} If `args` is no array, there is no such job or option, or
+   * an option has a wrong type (with a bare URL only the workers know the jobs: a
+   * `JobError`)
    *
    * @example No longer than a second, nor than somebody wants
    * ```ts
@@ -389,13 +445,13 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
    * await runner.apply("parse", ["[1]"], { timeout: 1000, signal });
    * ```
    */
-  async apply<K extends keyof J & string, const O extends CallOptions = None>(
+  apply<K extends keyof J & string, const O extends CallOptions = None>(
     job: K,
     args: Parameters<J[K]>,
     options?: O,
   ): Promise<Outcome<Result<J, K>, O>> {
     const items = [args];
-    return (await this.gather({ job, items, spread: true, options }))[0];
+    return this.gather({ job, items, single: true, spread: true, options });
   }
 
   /**
@@ -448,10 +504,11 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
    * order.
    *
    * It begins with the first `next()`. A pool pulls no more than two chunks for
-   * each lane of a worker beyond what has been read, so that an endless input runs in constant
-   * memory; only `close` lifts that bound. Leaving the loop early closes the
-   * input, and nothing more of it is begun. An error comes at its item's place;
-   * an abort comes at once. It throws what `map` throws.
+   * each worker beyond what has been read, so that an endless input runs in
+   * constant memory; only `close` lifts that bound. Leaving the loop early, or
+   * before its beginning, closes the input, and nothing more of it is begun. An
+   * error comes at its item's place; an abort comes at once. It throws what
+   * `map` throws.
    *
    * @param job The job's name
    * @param items The arguments, one for each run
@@ -494,7 +551,9 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
   abstract close(): Promise<void>;
 
   /**
-   * Rejects what is outstanding with an "AbortError", and ends.
+   * Rejects what is outstanding with an "AbortError", and ends. Where nobody
+   * handles such a rejection it is no uncaught error, so that the error for which
+   * an `await using` block is left is the one that is seen.
    *
    * A thread in an endless loop cannot be stopped by anything but the end of
    * the process (`Deno.exit`); it is left behind after half a second.
@@ -512,9 +571,12 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
     return this.terminate();
   }
 
-  /** Behind `apply`, `map` and `starmap`: all results, in order. */
+  /**
+   * Behind `apply`, `map` and `starmap`: all results, in order; of a `single`
+   * item its result.
+   */
   // deno-lint-ignore no-explicit-any
-  protected abstract gather(request: CallRequest): Promise<any[]>;
+  protected abstract gather(request: CallRequest): Promise<any>;
 
   /** Behind `imap` and `imapUnordered`: the results, as they are read. */
   protected abstract stream(
@@ -620,6 +682,7 @@ function describe(thrown: unknown, depth = 0): Failure {
     if (!(thrown instanceof Error)) return { value: cloneable(thrown) };
     const { name, message, stack, cause, errors, ...own } =
       thrown as AggregateError;
+    const isDOMException = thrown instanceof DOMException;
     const entries = Object.entries(own);
     const deeper = (error: unknown) => describe(error, depth + 1);
     return {
@@ -628,6 +691,7 @@ function describe(thrown: unknown, depth = 0): Failure {
         message: textOf(message),
         stack: textOf(stack),
       },
+      isDOMException,
       value: new Map(entries.map(([key, value]) => [key, cloneable(value)])),
       ...depth < CAUSES_MAX && {
         cause: cause === undefined ? undefined : deeper(cause),
@@ -639,17 +703,25 @@ function describe(thrown: unknown, depth = 0): Failure {
   }
 }
 
-/** Makes of that an error of the same class, where this thread has it. */
-function revive({ texts, value, cause, errors }: Failure): unknown {
+/** The platform's own error class of a name, if there is one. */
+function errorClass(name: string): { prototype: Error } {
+  for (const namespace of [globalThis, Deno.errors, WebAssembly]) {
+    const known: unknown = Reflect.get(namespace, name);
+    // An error that is only named so is no DOMException, which has other insides.
+    if (typeof known !== "function" || known === DOMException) continue;
+    if (known.prototype instanceof Error) return known as typeof Error;
+  }
+  return Error;
+}
+
+/** Makes of that an error of the same class, where the platform has it. */
+function revive(failure: Failure): unknown {
+  const { texts, isDOMException, value, cause, errors } = failure;
   if (!texts) return value;
-  const known: unknown = Reflect.get(globalThis, texts.name);
-  // A DOMException's properties are getters, which want a real one.
-  const isClass = typeof known === "function" && known !== DOMException &&
-    known.prototype instanceof Error;
-  const error = Object.setPrototypeOf(
-    new Error(texts.message),
-    isClass ? known.prototype : Error.prototype,
-  );
+  const { name, message, stack } = texts;
+  const error = isDOMException
+    ? new DOMException(message, name)
+    : Object.setPrototypeOf(new Error(message), errorClass(name).prototype);
   const define = (key: string, value: unknown, enumerable = false) =>
     Object.defineProperty(error, key, {
       value,
@@ -657,8 +729,8 @@ function revive({ texts, value, cause, errors }: Failure): unknown {
       configurable: true,
       writable: true,
     });
-  define("name", texts.name);
-  define("stack", texts.stack);
+  define("name", name);
+  define("stack", stack);
   if (cause) define("cause", revive(cause));
   if (errors) define("errors", errors.map(revive));
   for (const [key, own] of value as Map<string, unknown>) {
@@ -725,27 +797,8 @@ export function transfer<T extends WeakKey>(
   return value;
 }
 
-/** Whether the item was cancelled that it belongs to. */
-type Verdict = () => boolean;
-
-interface Contexts {
-  run<T>(verdict: Verdict, code: () => T): T;
-  getStore(): Verdict | undefined;
-}
-
-/** Of the item at hand, where a thread has one at a time. */
-let verdict: Verdict | undefined;
-/** Where it has several, they follow the code through its awaits. */
-let contexts: Contexts | undefined;
-
-/** Runs code that may await, so that `cancelled` knows its item. */
-function within<T>(verdict: Verdict, code: () => T): T {
-  // Not imported, as mod.ts imports nothing, and not before it is needed, as
-  // loading it takes as long as two workers.
-  contexts ??= new (Reflect.get(globalThis, "process")
-    .getBuiltinModule("node:async_hooks").AsyncLocalStorage)() as Contexts;
-  return contexts.run(verdict, code);
-}
+/** In a worker, while a job runs: tells whether its item is cancelled. */
+let isItemCancelled: (() => boolean) | undefined;
 
 /**
  * Tells a job whether nobody waits for its result any more: its call was
@@ -770,16 +823,20 @@ function within<T>(verdict: Verdict, code: () => T): T {
  * ```
  */
 export function cancelled(): boolean {
-  return (contexts?.getStore() ?? verdict)?.() ?? false;
+  return (contexts?.getStore() ?? isItemCancelled)?.() ?? false;
 }
 
+/** The modules that serve in this thread, by URL. */
+const served = new Set<string>();
+
 /**
- * Offers a module's functions as jobs.
+ * Offers a module's functions as jobs, once per module.
  *
  * In a worker that was started from this very module it begins to answer the
  * pool; anywhere else it only describes the module, whose functions can still
- * be imported and called. (`import.meta.main` tells them apart, as Deno has
- * it.)
+ * be imported and called. The rest of the module runs in both, and
+ * `import.meta.main` is true in both: a program in the same file has to be kept
+ * from running in the workers by `if (!("WorkerGlobalScope" in globalThis))`.
  *
  * @param meta The module's `import.meta`
  * @param jobs The functions by name; their arguments and results are copied
@@ -789,6 +846,7 @@ export function cancelled(): boolean {
  * counts as not started
  * @returns What {@linkcode Pool} and {@linkcode sequential} take
  * @throws {TypeError} If a job is not a function
+ * @throws {Error} If the module serves already
  *
  * @example A job module
  * ```ts
@@ -812,10 +870,38 @@ export function serve<J extends Jobs, I = never>(
       );
     }
   }
+  if (served.has(meta.url)) {
+    throw new Error(
+      `Cannot serve ${meta.url} twice: a module serves all of its jobs at once`,
+    );
+  }
+  served.add(meta.url);
   const setup = options.setup as Service<J>["setup"];
   const service = { url: meta.url, jobs, setup };
-  if (meta.main && "WorkerGlobalScope" in globalThis) answer(service);
+  if (meta.main && isWorker()) answer(service);
   return service;
+}
+
+function isWorker(): boolean {
+  return "WorkerGlobalScope" in globalThis;
+}
+
+/** How many pools, one in a worker of the other, it takes to get here. */
+let depth = 0;
+
+/**
+ * Refuses a pool of the very module that this worker was started from: its
+ * workers would make pools, whose workers would make pools. A job may make one,
+ * but its workers none; a program that goes on while a job runs looks like one.
+ */
+function refuseRecursion(url: string): void {
+  if (!isWorker() || location.href !== url) return;
+  if (isItemCancelled && depth < 2) return;
+  throw new Error(
+    `Cannot make a pool in a worker from the module that it is loading, ${url}: ` +
+      "move the jobs to a module of their own, or put the program into " +
+      '`if (!("WorkerGlobalScope" in globalThis)) { … }`',
+  );
 }
 
 /** Types of Deno's workers and locks; the standard library has neither here. */
@@ -855,7 +941,8 @@ function begin(
   { jobs, setup }: Service<Jobs>,
   start: Start,
 ) {
-  const { port, init, board, concurrency } = start;
+  const { port, init, shared } = start;
+  depth = start.depth;
   // What nobody catches ends the worker. Said here, with the stack, since the
   // pool's own error event has none, and would be printed as well.
   const crashed = (event: Event, thrown: unknown) => {
@@ -872,23 +959,18 @@ function begin(
     "unhandledrejection",
     (event) => crashed(event, (event as PromiseRejectionEvent).reason),
   );
-  const chunks: Run[] = [];
-  let lanes = concurrency;
-  const work = async () => {
-    if (lanes === 0) return;
-    lanes--;
-    for (let run; (run = chunks.shift());) {
-      await runChunk(jobs, port, board, run, concurrency > 1);
+  const runs: Run[] = [];
+  let isRunning = false;
+  port.onmessage = async ({ data }: MessageEvent<Run>) => {
+    runs.push(data);
+    if (isRunning) return;
+    isRunning = true;
+    for (let run; (run = runs.shift());) {
+      await runChunk(jobs, port, shared, run);
     }
-    lanes++;
-  };
-  port.onmessage = ({ data }: MessageEvent<Run | Ping>) => {
-    if (data.type === "ping") return post(port, data);
-    chunks.push(data);
-    work();
+    isRunning = false;
   };
   const ready = async () => {
-    if (concurrency > 1) within(() => false, () => {}); // loads what it needs
     await setup?.(init as never);
     post(port, { type: "ready", at: now() });
   };
@@ -909,54 +991,81 @@ function post(
 async function runChunk(
   jobs: Jobs,
   port: MessagePort,
-  { claims, cancels, starts }: Board,
+  shared: SharedState,
   { slot, job, spread, items, timed, prompt }: Run,
-  besides: boolean,
 ): Promise<void> {
+  const { claims, started, starts, cancelled } = shared;
   const call = (Object.hasOwn(jobs, job) ? jobs[job] : () => {
     throw unknownJob(jobs, job);
   }) as (...args: unknown[]) => unknown;
   // In large chunks the clock costs more than an item: they share a look at it.
-  let clockEvery = items.length > 256 ? 16 : 1;
+  let clockEvery = items.length > LOOK_EACH_MAX ? 16 : 1;
   const began = performance.now();
   let reported = began;
   const results = (): Results => (
     { type: "results", slot, values: [], times: [], elapsed: 0, last: false }
   );
   let done = results();
+  let isUnshared = false;
   let i = 0;
-  const isCancelled = () => Atomics.load(cancels, slot) === i + 1;
-  const run = () => spread ? call(...items[i] as unknown[]) : call(items[i]);
-  if (!besides) verdict = isCancelled;
+  const isCancelled = () => Atomics.load(cancelled, slot * CHUNK_MAX + i) === 1;
+  // Before an item is claimed, so that it seems to begin too early never, and
+  // too late only where it shares its look at the clock with others.
+  const startsAt = (item: number, at: number) => {
+    starts[slot] = performance.timeOrigin + at;
+    started[slot] = item;
+  };
+  startsAt(0, began);
   for (;;) {
-    // Before the claim: the pool may see an item begin too late, not too early.
     const start = timed ? now() : 0;
-    starts[slot] = start;
     // A claim and the pool's revocation are both one atomic addition to the same
     // counter, so an item is either run here or returned there, never both.
     i = Atomics.add(claims, slot, 1);
     if (i >= items.length) break;
-    try {
-      let value = besides ? within(isCancelled, run) : run();
-      if (isThenable(value)) value = await value;
-      done.values.push(value);
-    } catch (thrown) {
-      (done.failures ??= new Map()).set(done.values.length, describe(thrown));
-      done.values.push(undefined);
+    let value: unknown;
+    let kind = 2; // nothing, unless it runs
+    if (isCancelled()) (done.skipped ??= new Set()).add(done.values.length);
+    else {
+      isItemCancelled = isCancelled;
+      try {
+        value = spread ? call(...items[i] as unknown[]) : call(items[i]);
+        if (isThenable(value)) value = await value;
+        kind = keep(shared, slot * CHUNK_MAX + i, value);
+      } catch (thrown) {
+        value = undefined;
+        kind = 0;
+        (done.failures ??= new Map()).set(done.values.length, describe(thrown));
+      }
+      isItemCancelled = undefined;
     }
+    shared.kinds[slot * CHUNK_MAX + i] = kind;
+    isUnshared ||= kind === 0;
+    done.values.push(value);
     if (timed) done.times.push(start, now());
-    if (i % clockEvery !== 0 || i + 1 === items.length) continue;
+    const isPrompt = prompt === "all" || prompt === "unshared" && isUnshared;
+    if (i + 1 === items.length || i % clockEvery !== 0 && !isPrompt) continue;
     const at = performance.now();
-    if (!prompt && at - reported < CHUNK_MS) continue;
+    startsAt(i + 1, at);
+    if (!isPrompt && at - reported < CHUNK_MS) continue;
     clockEvery = 1; // they are not so short after all
     done.elapsed = at - began;
     report(port, done);
     done = results();
+    isUnshared = false;
     reported = at;
   }
   done.last = true;
   done.elapsed = performance.now() - began;
   report(port, done);
+}
+
+/** Puts a result into shared memory, if it fits in there; tells its kind. */
+function keep({ numbers }: SharedState, place: number, value: unknown): number {
+  const constant = CONSTANTS.indexOf(value);
+  if (constant >= 0) return 2 + constant;
+  if (typeof value !== "number") return 0;
+  numbers[place] = value;
+  return 1;
 }
 
 function unknownJob(jobs: Jobs, job: string): TypeError {
@@ -968,10 +1077,11 @@ function unknownJob(jobs: Jobs, job: string): TypeError {
 
 /** Sends results; where one cannot be cloned, only that one is a failure. */
 function report(port: MessagePort, done: Results): void {
-  const { values, failures, times } = done;
-  const moved = values.flatMap((value) =>
-    value instanceof Object ? transfers.get(value) ?? [] : []
-  );
+  const { values, failures, skipped, times } = done;
+  const moved: Transferable[] = [];
+  for (const value of values) {
+    if (value instanceof Object) moved.push(...transfers.get(value) ?? []);
+  }
   // What is to be moved is gone after a failure: there is no second try.
   if (values.length < 2 || moved.length === 0) {
     try {
@@ -989,179 +1099,346 @@ function report(port: MessagePort, done: Results): void {
       ...done,
       values: [value],
       failures: failure && new Map([[0, failure]]),
+      skipped: skipped?.has(i) ? new Set([0]) : undefined,
       times: times.slice(2 * i, 2 * i + 2),
       last: done.last && i === values.length - 1,
     });
   });
 }
 
-// The pool's side
+// The calls of a runner
 
-/** One try of an item of a call, on its way through the pool. */
-interface Task {
-  call: Call;
-  index: number;
-  item: unknown;
-  /** How often it was lost or timed out before. */
-  tries: number;
-  /** Its outcome is known, or another try has taken its place. */
-  over: boolean;
+/**
+ * What a call's items come from: one iterator, synchronous or not.
+ *
+ * It is used as `for … of` would use it: closed where it is left early, but not
+ * where it has ended or failed by itself.
+ */
+class Input {
+  readonly isAsync: boolean;
+  /** Nothing more will come. An array's end is known without asking. */
+  isDone = false;
+  /** What a synchronous input threw. */
+  failure?: { error: unknown };
+  readonly #array?: unknown[];
+  readonly #iterator?: Iterator<unknown> | AsyncIterator<unknown>;
+  #taken = 0;
+  /** Its `next` is running; an iterator cannot be closed by its own code. */
+  #isAsked = false;
+
+  constructor(items: Items<unknown>) {
+    this.isAsync = isAsync(items);
+    if (isPlainArray(items)) {
+      this.#array = items;
+      this.isDone = items.length === 0;
+    } else if (isAsync(items)) this.#iterator = items[Symbol.asyncIterator]();
+    else this.#iterator = items[Symbol.iterator]();
+  }
+
+  /** How many items are known to come. */
+  get known(): number {
+    return this.isDone || !this.#array ? 0 : this.#array.length - this.#taken;
+  }
+
+  /** Takes up to `count` items of a synchronous input; fewer are its last. */
+  take(count: number): unknown[] {
+    if (this.isDone || count <= 0) return [];
+    if (!this.#array) return this.#pull(count);
+    try {
+      const items = this.#array.slice(this.#taken, this.#taken + count);
+      this.#taken += items.length;
+      this.isDone = this.#taken >= this.#array.length;
+      return items;
+    } catch (error) { // of a getter
+      this.isDone = true;
+      this.failure = { error };
+      return [];
+    }
+  }
+
+  #pull(count: number): unknown[] {
+    const items: unknown[] = [];
+    let isOpen = false;
+    this.#isAsked = true;
+    try {
+      do {
+        isOpen = false;
+        const { next } = this.#iterator as Iterator<unknown>;
+        const { done, value } = checkedResult(next.call(this.#iterator));
+        if (done) break;
+        isOpen = true;
+        items.push(value);
+      } while (items.length < count && !this.isDone);
+    } catch (error) {
+      this.failure = { error };
+    }
+    this.#isAsked = false;
+    if (!isOpen) this.isDone = true;
+    else if (this.isDone) this.#return(); // what `next` did has closed it
+    return items;
+  }
+
+  /** Asks an asynchronous input for its next item. */
+  async next(): Promise<IteratorResult<unknown>> {
+    let isOpen = false;
+    try {
+      const result = checkedResult(await this.#iterator!.next());
+      isOpen = !result.done;
+      return result;
+    } finally {
+      if (!isOpen) this.isDone = true;
+    }
+  }
+
+  /** Says that nothing more of it is wanted. */
+  close(): void {
+    if (this.isDone) return;
+    this.isDone = true;
+    if (!this.#isAsked) this.#return();
+  }
+
+  #return(): void {
+    try {
+      // Not awaited: an input that is stuck must not hold up its consumer.
+      Promise.resolve(this.#iterator?.return?.()).catch(() => {});
+    } catch {
+      // The call has its own error already, or nobody is there to hear.
+    }
+  }
 }
 
-/** Items of one job that were sent to a worker together. */
-interface Chunk {
-  tasks: Task[];
-  /** What all of their calls have in common is the same in the first. */
-  call: Call;
-  slot: number;
-  /** How many results have arrived; they come in order. */
-  answered: number;
-  /** When it was sent, and how long that took, in ms. */
-  sent: number;
-  sending: number;
-  /** The shortest time that one of its items may run, in ms. */
-  timeout: number;
-  /** From when an item is cancelled until it ends, or is given up. */
-  grace?: ReturnType<typeof setTimeout>;
+function isAsync(items: Items<unknown>): items is AsyncIterable<unknown> {
+  return (items as AsyncIterable<unknown>)[Symbol.asyncIterator] !== undefined;
 }
 
-/** What a call needs of its pool. */
-interface Dispatcher {
-  /** How many items can be under way at once. */
-  readonly lanes: number;
+/** Whether it is an array that iterates and is sliced as arrays are. */
+function isPlainArray(items: unknown): items is unknown[] {
+  return Array.isArray(items) &&
+    Object.getPrototypeOf(items) === Array.prototype &&
+    items[Symbol.iterator] === Array.prototype[Symbol.iterator];
+}
+
+/** Refuses what `next` may not give, as `for … of` does. */
+function checkedResult<T>(result: IteratorResult<T>): IteratorResult<T> {
+  if (Object(result) === result) return result;
+  throw new TypeError(`Iterator result ${textOf(result)} is not an object`);
+}
+
+/** Items of a call that follow one another, on their way through a runner. */
+interface Segment {
+  readonly call: Call;
+  /** Which item of the call the first one is. */
+  readonly first: number;
+  readonly items: unknown[];
+  /** How often they were lost or timed out before. */
+  readonly tries: number;
+  /** They were taken back from a worker, and so travel again. */
+  readonly isResent: boolean;
+}
+
+/** A part of a segment. */
+function part(segment: Segment, from: number, to?: number): Segment {
+  const { first, items } = segment;
+  return { ...segment, first: first + from, items: items.slice(from, to) };
+}
+
+/** Parts segments, which belong to any calls, after so many items. */
+function split(segments: Segment[], count: number): [Segment[], Segment[]] {
+  const head: Segment[] = [];
+  const tail: Segment[] = [];
+  for (const segment of segments) {
+    const { length } = segment.items;
+    if (count >= length) head.push(segment);
+    else if (count <= 0) tail.push(segment);
+    else {
+      head.push(part(segment, 0, count));
+      tail.push(part(segment, count));
+    }
+    count -= length;
+  }
+  return [head, tail];
+}
+
+/** Where calls are run: a pool's workers, or the calling thread. */
+interface Host {
+  /** How many workers there are at most: none, where nothing is done ahead. */
+  readonly size: number;
+  /** Whether there is, or could be, a worker that has nothing to do. */
+  readonly isHungry: boolean;
+  /** How long the items of a job take. */
+  estimate(job: string): Estimate;
   /** The call has items to hand out, or room for results. */
-  offered(call: Call): void;
-  /** The call has ended; some of its items may be under way. */
-  ended(call: Call): void;
+  onOffer(call: Call): void;
+  /** The call has ended or was aborted: what of it is under way is unwanted. */
+  cancel(call: Call): void;
 }
 
-/** How fast a job has been lately, and what follows for its chunks. */
-interface Pace {
-  /** Milliseconds per item, hand-over included. */
-  perItem: number;
-  chunkSize: number;
-}
-
-/** An open call: pulls its input, hands out tasks, takes their outcomes. */
+/** An open call: what of it waits, its retries, its results. */
 abstract class Call {
   readonly job: string;
   readonly spread: boolean;
   readonly options: CallOptions;
-  readonly pace: Pace;
-  protected readonly pool: Dispatcher;
-  /** Tasks that were pulled, or came back, and wait to be handed out. */
-  protected waiting: Task[] = [];
+  readonly estimate: Estimate;
+  readonly #calls: Calls;
+  protected readonly host: Host;
+  protected readonly input: Input;
+  isEnded = false;
+  isAborted = false;
+  /** The runner is closing: nothing bounds the look-ahead any more. */
+  isUnbounded = false;
+  /** What came back, then what was pulled; and how many items that is. */
+  #waiting: Segment[] = [];
+  #waitingCount = 0;
+  #underWay = 0;
+  #settled = 0;
+  /** How many items were taken back to be sent once more. */
+  #resent = 0;
   protected pulled = 0;
-  protected answered = 0;
-  exhausted = false;
-  ended = false;
-  /** Its signal was aborted while it was open. */
-  aborted = false;
-  /** Halved while an item is looked for that cannot be cloned. */
-  chunkLimit = Infinity;
-  /** The pool is closing: nothing bounds the look-ahead any more. */
-  unbounded = false;
-  readonly #iterator: Iterator<unknown> | AsyncIterator<unknown>;
-  readonly #async: boolean;
-  #pulling = false;
-  /** The input was told that it is not wanted any more, or has ended. */
-  #closed = false;
+  #isPulling = false;
 
-  constructor(pool: Dispatcher, pace: Pace, request: CallRequest) {
-    const { job, items, spread = false, options = {} } = request;
-    this.pool = pool;
-    this.pace = pace;
+  constructor(calls: Calls, host: Host, request: CallRequest) {
+    const { job, items, spread = false, options = NO_OPTIONS } = request;
+    this.#calls = calls;
+    this.host = host;
     this.job = job;
     this.spread = spread;
     this.options = options;
-    this.#async = isAsync(items);
-    this.#iterator = isAsync(items)
-      ? items[Symbol.asyncIterator]()
-      : items[Symbol.iterator]();
+    this.estimate = host.estimate(job);
+    this.input = new Input(items);
   }
 
   protected abstract readonly chunkMax: number;
+  /** What the caller waits for at present. */
+  abstract readonly promise: Promise<unknown>;
+  /** Whether a result is of use also if a later item makes the call fail. */
+  abstract readonly isGradual: boolean;
   /** How many more items may be pulled now. */
   protected abstract room(): number;
-  /** Takes note of a result or an error; they come in any order. */
-  protected abstract noted(index: number, value: unknown, bad: boolean): void;
+  /** Keeps a result, or an error where `bad`; they come in any order. */
+  protected abstract keep(index: number, value: unknown, bad: boolean): void;
   /** The input threw. */
-  protected abstract inputFailed(error: unknown): void;
-  /** All results are in, or the call cannot go on. */
-  protected abstract finished(failure?: { error: unknown }): void;
+  protected abstract failInput(error: unknown): void;
+  /** Tells the caller: all results are in, or the call cannot go on. */
+  protected abstract finish(failure?: { error: unknown }): void;
 
   /** How many items make a chunk at present. */
   get chunkSize(): number {
     // What is moved is gone where its message fails, so it travels alone.
     if (this.options.transfer) return 1;
-    const size = this.options.chunkSize ??
-      Math.min(this.chunkMax, this.pace.chunkSize);
-    return Math.min(size, this.chunkLimit);
+    const size = this.options.chunkSize ?? this.estimate.chunkSize;
+    return Math.min(size, this.chunkMax);
   }
 
-  /** How many items keep all workers busy: two chunks for each lane. */
+  /** How many items keep all workers busy: two chunks for each. */
   get capacity(): number {
-    return 2 * this.pool.lanes * this.chunkSize;
+    return 2 * this.host.size * this.chunkSize || 1;
   }
 
-  /** How many tasks wait to be handed out. */
+  /** How long one of its items may run, in ms. */
+  get timeout(): number {
+    return this.options.timeout ?? Infinity;
+  }
+
+  /** How many items are known to wait. */
   get queued(): number {
-    return this.waiting.length;
+    return this.#waitingCount + this.input.known;
   }
 
-  /** How many tasks are with workers. */
-  get underWay(): number {
-    return this.pulled - this.waiting.length - this.answered;
+  /** Whether no more will come than what waits. */
+  get isExhausted(): boolean {
+    return this.input.isDone;
   }
 
-  /** Whether it can hand out more at once, without offering again. */
+  /** Whether some of it is with a worker. */
+  get isUnderWay(): boolean {
+    return this.#underWay > 0;
+  }
+
+  /** Whether it has more to hand out now, without offering again. */
   get hasMore(): boolean {
-    if (this.waiting.length > 0) return true;
-    return !this.#async && !this.exhausted && !this.ended && this.room() > 0;
+    if (this.#waitingCount > 0) return true;
+    const { isAsync, isDone } = this.input;
+    return !isAsync && !isDone && this.room() > 0;
   }
 
-  /** Has up to `count` tasks wait, as far as there are any now. */
+  /** Has up to `count` items wait, as far as there are any now; tells how many. */
   prepare(count: number): number {
-    if (!this.#async) this.#pull(count);
-    else if (!this.#pulling) this.#pullAsync();
-    return this.waiting.length;
+    if (this.input.isAsync) this.#pullAsync();
+    else this.#pull(count - this.#waitingCount);
+    return this.#waitingCount;
   }
 
-  /** Hands out up to `count` tasks; fewer where there are no more now. */
-  take(count: number): Task[] {
-    if (this.prepare(count) > count) return this.waiting.splice(0, count);
-    const tasks = this.waiting;
-    this.waiting = [];
-    return tasks;
+  /**
+   * How many more items may be sent so that they can be taken back: in all, as
+   * many may travel again as there are.
+   */
+  get #spare(): number {
+    return this.pulled - this.#resent - this.#underWay;
   }
 
-  /** Takes tasks back that no worker has begun. */
-  returned(tasks: Task[]): void {
-    if (this.ended) return;
-    this.waiting = tasks.concat(this.waiting);
-    this.pool.offered(this);
+  /** Whether its next items are to wait behind no other call's, and none behind them. */
+  get isAlone(): boolean {
+    return this.#spare < 1 || (this.#waiting[0]?.isResent ?? false);
   }
 
-  /** Takes a result, or an error where `bad`; the last one ends the call. */
-  settled(task: Task, value: unknown, bad = false): void {
-    if (this.ended || task.over) return;
-    task.over = true;
-    this.answered++;
-    this.noted(task.index, value, bad);
-    if (this.exhausted && this.answered === this.pulled) this.end();
+  /** Hands out up to `count` items that follow one another. */
+  take(count: number): Segment | undefined {
+    this.prepare(count);
+    const [segment] = this.#waiting;
+    if (!segment) return;
+    // Those that could not be taken back must not wait for one another.
+    count = Math.max(1, Math.min(count, this.#spare));
+    let taken = segment;
+    if (segment.items.length <= count) this.#waiting.shift();
+    else [[taken], [this.#waiting[0]]] = split([segment], count);
+    this.#waitingCount -= taken.items.length;
+    this.#underWay += taken.items.length;
+    return taken;
   }
 
-  /** Takes the error of a task; tells whether that is final. */
-  missed(task: Task, error: unknown): boolean {
+  /** Takes items back that nobody runs; they come before what waits. */
+  takeBack(segment: Segment): void {
+    const { length } = segment.items;
+    this.#leave(length);
+    if (this.isEnded) return;
+    if (segment.isResent) this.#resent += length;
+    this.#waiting.unshift(segment);
+    this.#waitingCount += length;
+  }
+
+  /** Takes `count` results of items that follow one another. */
+  fulfil(first: number, values: unknown[], from: number, count: number): void {
+    this.#leave(count);
+    if (this.isEnded) return;
+    this.#settled += count;
+    for (let i = 0; i < count; i++) {
+      this.keep(first + i, values[from + i], false);
+    }
+    this.#goOn();
+  }
+
+  /** Takes the error of an item. */
+  reject(index: number, error: unknown): void {
+    this.#leave(1);
+    if (this.isEnded) return;
+    this.#settled++;
+    this.keep(index, error, true);
+    this.#goOn();
+  }
+
+  /**
+   * Takes the error of an item that was lost or timed out; tells whether that
+   * is final, or the item is tried again.
+   */
+  miss(segment: Segment, error: unknown): boolean {
     const { retries = 0, transfer } = this.options;
-    if (task.tries >= retries || transfer) {
-      this.settled(task, error, true);
+    const { first, tries } = segment;
+    if (this.isEnded || tries >= retries || transfer) {
+      this.reject(first, error);
       return true;
     }
-    if (!task.over) {
-      task.over = true;
-      this.returned([{ ...task, tries: task.tries + 1, over: false }]);
-    }
+    this.takeBack({ ...segment, tries: tries + 1 });
+    this.host.onOffer(this);
     return false;
   }
 
@@ -1172,90 +1449,114 @@ abstract class Call {
 
   /** Ends the call: all results are in, or nobody wants any more. */
   end(failure?: { error: unknown }): void {
-    if (this.ended) return;
-    this.ended = true;
-    this.waiting = [];
-    this.pool.ended(this);
-    this.closeInput();
-    this.finished(failure);
+    if (this.isEnded) return;
+    this.isEnded = true;
+    this.#waiting = [];
+    this.#waitingCount = 0;
+    this.input.close();
+    this.host.cancel(this);
+    this.finish(failure);
+    this.#calls.onEnd(this);
+  }
+
+  /** Items are under way no more. */
+  #leave(count: number): void {
+    this.#underWay -= count;
+    if (this.isEnded && !this.isUnderWay) this.#calls.onEnd(this);
+  }
+
+  /**
+   * Ends the call in the turn in which its last item is settled. So whether its
+   * input has more is asked then, not when a worker is free.
+   */
+  #goOn(): void {
+    if (this.isEnded || this.#settled < this.pulled) return;
+    if (this.prepare(1) > 0) this.host.onOffer(this);
   }
 
   #pull(count: number): void {
-    if (this.#pulling) return;
-    this.#pulling = true;
-    const room = Math.min(count - this.waiting.length, this.room());
-    try {
-      for (let i = 0; i < room && !this.exhausted && !this.ended; i++) {
-        this.#arrived((this.#iterator as Iterator<unknown>).next());
-      }
-    } catch (error) {
-      this.inputFailed(error);
-    }
-    this.#pulling = false;
-    // What the input did may have ended the call: it could not be closed then.
-    if (this.ended) this.closeInput();
+    if (this.#isPulling) return;
+    this.#isPulling = true;
+    this.#append(this.input.take(Math.min(count, this.room())));
+    this.#isPulling = false;
+    this.#endIfDone(this.input.failure);
   }
 
   async #pullAsync(): Promise<void> {
-    this.#pulling = true;
+    const { input } = this;
+    let failure: { error: unknown } | undefined;
+    if (this.#isPulling) return;
+    this.#isPulling = true;
     try {
       while (
-        !this.exhausted && !this.ended && this.room() > 0 &&
-        this.waiting.length < this.capacity
+        !input.isDone && this.room() > 0 && this.#waitingCount < this.capacity
       ) {
-        this.#arrived(await this.#iterator.next());
-        // A worker that is free takes the first; the rest gathers meanwhile.
-        const { length } = this.waiting;
-        if (length === 1 || length === this.chunkSize) this.pool.offered(this);
+        const { done, value } = await input.next();
+        if (done || this.isEnded) break;
+        this.#append([value]);
+        // A worker that is free takes it; else the rest of its chunk gathers.
+        const count = this.#waitingCount;
+        if (count === 1 || count === this.chunkSize || this.host.isHungry) {
+          this.host.onOffer(this);
+        }
       }
     } catch (error) {
-      this.inputFailed(error);
-    } finally {
-      this.#pulling = false;
+      failure = { error };
     }
+    this.#isPulling = false;
+    this.#endIfDone(failure);
   }
 
-  #arrived({ done, value }: IteratorResult<unknown>): void {
-    if (done) this.#closed = true;
-    if (this.ended) return; // by what the input did meanwhile
-    if (done) return this.exhaust();
-    const index = this.pulled++;
-    this.waiting.push(
-      { call: this, index, item: value, tries: 0, over: false },
-    );
+  #endIfDone(failure?: { error: unknown }): void {
+    if (failure && !this.isEnded) this.failInput(failure.error);
+    if (this.input.isDone && this.#settled === this.pulled) this.end();
   }
 
-  /** Pulls nothing more; ends the call if all results are in. */
-  protected exhaust(): void {
-    this.exhausted = true;
-    if (this.answered === this.pulled) this.end();
-  }
-
-  protected closeInput(): void {
-    this.exhausted = true;
-    if (this.#closed || (this.#pulling && !this.#async)) return;
-    this.#closed = true;
-    try {
-      // Not awaited: an input that is stuck must not hold up its consumer.
-      Promise.resolve(this.#iterator.return?.()).catch(() => {});
-    } catch {
-      // The call has its own error already, or nobody is there to hear.
+  /** Has items wait that were pulled. */
+  #append(items: unknown[]): void {
+    if (this.isEnded || items.length === 0) return;
+    const first = this.pulled;
+    this.pulled += items.length;
+    this.#waitingCount += items.length;
+    const last = this.#waiting.at(-1);
+    const follows = last?.tries === 0 && !last.isResent &&
+      last.first + last.items.length === first;
+    if (follows) last.items.push(...items);
+    else {
+      const fresh = { call: this, first, items, tries: 0, isResent: false };
+      this.#waiting.push(fresh);
     }
   }
 }
 
+const NO_OPTIONS: CallOptions = {};
+
 /** A call that gathers all results: `apply`, `map`, `starmap`. */
-class Batch extends Call {
+class GatherCall extends Call {
   readonly #results: unknown[] = [];
-  readonly promise = Promise.withResolvers<unknown[]>();
+  readonly #isSingle: boolean;
+  readonly #outcome = Promise.withResolvers<unknown>();
+
+  constructor(calls: Calls, host: Host, request: CallRequest) {
+    super(calls, host, request);
+    this.#isSingle = request.single ?? false;
+  }
 
   protected override readonly chunkMax = CHUNK_MAX;
+
+  override get isGradual(): boolean {
+    return this.options.settle ?? false;
+  }
+
+  override get promise(): Promise<unknown> {
+    return this.#outcome.promise;
+  }
 
   protected override room(): number {
     return Infinity;
   }
 
-  protected override noted(index: number, value: unknown, bad: boolean): void {
+  protected override keep(index: number, value: unknown, bad: boolean): void {
     const results = this.#results;
     // Written far beyond its end, an array turns into a slow table (measured:
     // a third of the time of a map over numbers).
@@ -1265,19 +1566,19 @@ class Batch extends Call {
     else results[index] = value;
   }
 
-  protected override inputFailed(error: unknown): void {
+  protected override failInput(error: unknown): void {
     this.fail(error);
   }
 
-  protected override finished(failure?: { error: unknown }): void {
-    if (failure) this.promise.reject(failure.error);
-    else this.promise.resolve(this.#results);
+  protected override finish(failure?: { error: unknown }): void {
+    const { resolve, reject } = this.#outcome;
+    if (failure) reject(failure.error);
+    else resolve(this.#isSingle ? this.#results[0] : this.#results);
   }
 }
 
 /** A call whose results are consumed one by one: `imap`, `imapUnordered`. */
-class Stream extends Call {
-  protected override readonly chunkMax = STREAM_CHUNK_MAX;
+class StreamCall extends Call {
   readonly #unordered: boolean;
   /** By index; where the order does not matter, as they came. */
   readonly #unread = new Map<number, { value: unknown; bad: boolean }>();
@@ -1285,34 +1586,37 @@ class Stream extends Call {
   #read = 0;
   #failure?: { error: unknown };
   #wake?: () => void;
+  /** What the consumer was promised last. */
+  override promise: Promise<unknown> = Promise.resolve();
 
-  constructor(pool: Dispatcher, pace: Pace, request: CallRequest) {
-    super(pool, pace, request);
+  constructor(calls: Calls, host: Host, request: CallRequest) {
+    super(calls, host, request);
     this.#unordered = request.unordered ?? false;
   }
 
+  protected override readonly chunkMax = STREAM_CHUNK_MAX;
+
+  override readonly isGradual = true;
+
   protected override room(): number {
-    if (this.unbounded) return Infinity;
+    if (this.isUnbounded) return Infinity;
     // It starts slowly: no further ahead than as much again as has been read.
-    const ahead = Math.min(this.capacity, this.#read + this.pool.lanes);
+    const ahead = Math.min(this.capacity, this.#read + (this.host.size || 1));
     return ahead - (this.pulled - this.#read);
   }
 
-  protected override noted(index: number, value: unknown, bad: boolean): void {
+  protected override keep(index: number, value: unknown, bad: boolean): void {
     const place = this.#unordered ? this.#arrivals++ : index;
     this.#unread.set(place, { value, bad });
     this.#wake?.();
   }
 
   /** The error's place is after the items that came before it. */
-  protected override inputFailed(error: unknown): void {
-    if (this.ended) return;
+  protected override failInput(error: unknown): void {
     this.#failure = { error };
-    this.closeInput();
-    this.exhaust();
   }
 
-  protected override finished(failure?: { error: unknown }): void {
+  protected override finish(failure?: { error: unknown }): void {
     if (failure) {
       this.#failure = failure;
       this.#unread.clear();
@@ -1320,19 +1624,40 @@ class Stream extends Call {
     this.#wake?.();
   }
 
-  /** Yields outcomes until the input is used up; leaving early ends the call. */
-  async *read(begin: () => void): AsyncGenerator<unknown, void, void> {
+  /** The results as they are read; leaving early, or unread, ends the call. */
+  results(begin: () => void): AsyncGenerator<unknown, void, void> {
+    const results = this.#readAll(begin);
+    const { next, return: leave, throw: raise } = results;
+    results.next = () => {
+      const result = next.call(results);
+      this.promise = result;
+      return result;
+    };
+    results.return = (value) => {
+      this.end();
+      return leave.call(results, value);
+    };
+    results.throw = (error) => {
+      this.end();
+      return raise.call(results, error);
+    };
+    return results;
+  }
+
+  async *#readAll(begin: () => void): AsyncGenerator<unknown, void, void> {
     begin();
     try {
       for (;;) {
         const result = this.#next();
         if (result === undefined) {
-          if (this.ended && this.#failure) throw this.#failure.error;
-          if (this.ended) return;
-          // First, as the input may fail while it is pulled by the offer.
+          if (this.isEnded && this.#failure) throw this.#failure.error;
+          if (this.isEnded) return;
+          // First, as the input may end or fail while it is pulled.
           const { promise, resolve } = Promise.withResolvers<void>();
           this.#wake = resolve;
-          this.pool.offered(this);
+          // Whether there is more is not left to be asked when a worker is free.
+          if (!this.isUnderWay) this.prepare(1);
+          this.host.onOffer(this);
           await promise;
         } else if (this.options.settle) {
           yield outcome(result.value, result.bad);
@@ -1349,9 +1674,8 @@ class Stream extends Call {
     if (!result) return;
     this.#unread.delete(this.#read++);
     // Room for a whole chunk is worth a message; less is not.
-    if (!this.exhausted && this.room() >= this.chunkSize) {
-      this.pool.offered(this);
-    }
+    const isAhead = this.host.size > 0 && !this.isExhausted;
+    if (isAhead && this.room() >= this.chunkSize) this.host.onOffer(this);
     return result;
   }
 }
@@ -1362,132 +1686,1254 @@ function outcome(value: unknown, bad: boolean): PromiseSettledResult<unknown> {
     : { status: "fulfilled", value };
 }
 
-/** A worker as the pool sees it, from its start to its end. */
-class Hand {
-  readonly id: number;
-  readonly board: Board;
-  worker?: Worker;
-  port?: MessagePort;
-  /** Fulfils when the worker holds its lock, or nobody waits for that. */
-  readonly greeted = Promise.withResolvers<void>();
-  ready = false;
-  /** What is with the worker, in the order sent: one per lane, and one ahead. */
-  readonly chunks: Chunk[] = [];
-  /** How many items it was given, less those that were taken back. */
-  given = 0;
-  /** It is given nothing more. */
-  retired = false;
-  /** It was told to stop, and has not come back yet. */
-  stuck = false;
-  /** It was ended, but its thread goes on. */
-  late = false;
-  /** The uncaught error that it is ending of. */
-  cause: unknown;
-  /** To be added to the worker's time for the pool's, in ms. */
-  skew = 0;
-  /** When it was sent `start`, in milliseconds since the epoch. */
-  greetedAt = 0;
-  /** When it was ready, when it last became busy, how long it was before. */
-  born = 0;
-  busySince = 0;
-  busy = 0;
-  /** Of its start, or its silence. */
-  alarm?: Alarm;
-  /** It has ended by itself; until what it sent before has arrived. */
-  death?: ReturnType<typeof setTimeout>;
-  /** Until an item may be timed out. */
-  watchdog?: ReturnType<typeof setTimeout>;
-  /** Until it has been idle for too long. */
-  idle?: ReturnType<typeof setTimeout>;
-  /** Withdraws the request for its lock; pending, it holds up the process. */
-  readonly watch = new AbortController();
-  /** Fulfils when its lock is free: with true unless that was withdrawn. */
-  gone: Promise<boolean> = Promise.resolve(false);
-  /** Fulfils when nothing of it is left, or nobody waits for that. */
-  ended?: Promise<void>;
+/** All calls of a runner that have not ended, and the signals they listen to. */
+class Calls {
+  readonly #host: Host;
+  readonly #jobs?: Jobs;
+  readonly #open = new Set<Call>();
+  /** One listener a signal: ten thousand on one took a third of a second. */
+  readonly #signals = new Map<AbortSignal, Set<Call>>();
+  #state: "open" | "closing" | "closed" = "open";
+  readonly #drained = Promise.withResolvers<void>();
 
-  constructor(id: number, slots: number) {
-    this.id = id;
-    const shared = new SharedArrayBuffer(16 * slots);
-    this.board = {
-      starts: new Float64Array(shared, 0, slots),
-      claims: new Int32Array(shared, 8 * slots, slots),
-      cancels: new Int32Array(shared, 12 * slots, slots),
-    };
+  constructor(host: Host, jobs?: Jobs) {
+    this.#host = host;
+    this.#jobs = jobs;
   }
 
-  get freeSlot(): number {
-    let slot = 0;
-    while (this.chunks.some((chunk) => chunk.slot === slot)) slot++;
-    return slot;
+  /** A call that gathers its results. */
+  // deno-lint-ignore no-explicit-any
+  gather(request: CallRequest): Promise<any> {
+    // Not async: of ten thousand calls at once each promise is felt (a fifth).
+    try {
+      this.#check(request);
+      const call = new GatherCall(this, this.#host, request);
+      this.#submit(call);
+      return call.promise;
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
-  /** How many items of a chunk the worker has claimed, or one more at its end. */
-  claimed({ slot }: Chunk): number {
-    return Atomics.load(this.board.claims, slot) % REVOKED;
+  /** A call that is read one by one. */
+  // deno-lint-ignore no-explicit-any
+  stream(request: CallRequest): AsyncGenerator<any, void, void> {
+    this.#check(request);
+    const call = new StreamCall(this, this.#host, request);
+    return call.results(() => this.#submit(call));
   }
 
-  /** How many items of a chunk the worker has not claimed yet. */
-  unclaimed(chunk: Chunk): number {
-    return Math.max(0, chunk.tasks.length - this.claimed(chunk));
+  /** How many items wait. */
+  get queued(): number {
+    return this.#open.values().reduce((sum, { queued }) => sum + queued, 0);
   }
 
-  /**
-   * Takes back what the worker has not claimed of a chunk. From here on it
-   * cannot claim any more of it.
-   */
-  revoke({ slot, tasks }: Chunk): Task[] {
-    const { claims } = this.board;
-    if (Atomics.load(claims, slot) >= REVOKED) return [];
-    const back = tasks.splice(Atomics.add(claims, slot, REVOKED));
-    this.given -= back.length;
-    return back;
+  /** Takes no more calls; fulfils when all have ended. */
+  async drain(): Promise<void> {
+    if (this.#state === "open") this.#state = "closing";
+    for (const call of this.#open) {
+      call.isUnbounded = true;
+      this.#host.onOffer(call);
+    }
+    if (this.#open.size === 0) this.#drained.resolve();
+    await this.#drained.promise;
+    this.#state = "closed";
   }
 
-  /** Ends the worker; fulfils when its thread is gone, or nobody waits. */
-  async end(): Promise<void> {
-    this.alarm?.cancel();
-    for (const { grace } of this.chunks) cancel(grace);
-    const { death, watchdog, idle } = this;
-    for (const each of [death, watchdog, idle]) cancel(each);
-    // One that is just starting would take its lock after it was ended.
-    await this.greeted.promise;
-    this.worker?.terminate();
-    this.port?.close();
-    await this.gone;
+  /** Fails all calls, as none of them can go on. */
+  fail(error: unknown): void {
+    for (const call of this.#open) call.fail(error);
   }
 
-  /** Waits no more for the thread. */
-  forget(): void {
-    this.greeted.resolve();
-    this.watch.abort();
+  /** Takes no more calls, and ends those that there are. */
+  terminate(): void {
+    this.#state = "closed";
+    // That they are rejected is no error that anybody made.
+    for (const { promise } of this.#open) promise.catch(() => {});
+    this.fail(new DOMException("The runner was terminated", "AbortError"));
+    for (const signal of this.#signals.keys()) {
+      signal.removeEventListener("abort", this.#abort);
+    }
+    this.#signals.clear();
+  }
+
+  /** A call has ended; or it has before, and nothing of it is under way now. */
+  onEnd(call: Call): void {
+    this.#open.delete(call);
+    if (!call.isUnderWay) this.#unlisten(call);
+    if (this.#state !== "open" && this.#open.size === 0) {
+      this.#drained.resolve();
+    }
+  }
+
+  #check(request: CallRequest): void {
+    checkCall(request, this.#jobs);
+    if (this.#state !== "open") throw closedError(request.job, this.#state);
+  }
+
+  #submit(call: Call): void {
+    const { signal } = call.options;
+    this.#open.add(call);
+    if (signal) this.#listen(call, signal);
+    // It may have been closed since the call was made, or by its input.
+    if (this.#state !== "open") call.fail(closedError(call.job, this.#state));
+    else if (signal?.aborted) call.fail(signal.reason);
+    else {
+      call.prepare(1); // an asynchronous input does not wait for a free worker
+      this.#host.onOffer(call);
+    }
+  }
+
+  #listen(call: Call, signal: AbortSignal): void {
+    const calls = this.#signals.get(signal) ?? new Set();
+    if (calls.size === 0) signal.addEventListener("abort", this.#abort);
+    this.#signals.set(signal, calls.add(call));
+  }
+
+  #unlisten(call: Call): void {
+    const { signal } = call.options;
+    const calls = signal && this.#signals.get(signal);
+    if (!calls?.delete(call) || calls.size > 0) return;
+    this.#signals.delete(signal!);
+    signal!.removeEventListener("abort", this.#abort);
+  }
+
+  readonly #abort = ({ target }: Event): void => {
+    const { reason } = target as AbortSignal;
+    for (const call of this.#signals.get(target as AbortSignal)!) {
+      call.isAborted = true;
+      this.#unlisten(call);
+      if (call.isEnded) this.#host.cancel(call); // it failed; some of it runs
+      else call.fail(reason);
+    }
+  };
+}
+
+function closedError(job: string, state: string): DOMException {
+  return new DOMException(
+    `Cannot run '${job}' as the runner is ${state}`,
+    "InvalidStateError",
+  );
+}
+
+// The pool's side
+
+/** How long an item of a job takes lately, and what follows for its chunks. */
+class Estimate {
+  /** Milliseconds per item, sending included. Unknown is slow. */
+  perItem = Infinity;
+  /** How many items take as long as a chunk should. */
+  chunkSize = 1;
+
+  /** Learns from what a worker has reported of a chunk. */
+  measure({ answered, size, sending }: Chunk, elapsed: number): void {
+    if (answered === 0) return;
+    this.perItem = elapsed / answered + sending / size;
+    // Step by step, as the first items may be the short ones.
+    const fitting = Math.min(
+      CHUNK_MS / this.perItem,
+      SEND_MS * size / sending,
+      Math.max(this.chunkSize, 4 * size),
+    );
+    this.chunkSize = Math.max(1, Math.min(CHUNK_MAX, Math.floor(fitting)));
   }
 }
 
 /**
- * Rings after a while, in ms, unless that is cancelled. Deno takes 13 ms to load
- * `setTimeout` at its first use, `clearTimeout` too, half of what it takes to
- * start a worker: so that is left to those who need many timers. An alarm that
- * was cancelled is forgotten only when its time has come.
+ * Items of one job that were sent to a worker together.
+ *
+ * Its claim counter, in shared memory, is all that the worker and the pool need
+ * to agree who has an item:
+ *
+ * ```text
+ * 0       sent; the worker has not come to it
+ * 1 … n   the worker has claimed so many; the last one is being run
+ * n + 1   the worker has found that there are no more
+ * + 2**30 the pool has revoked, once, what was not claimed then: the worker's
+ *         next claim fails, and of the items only those that were claimed count
+ * ```
  */
-class Alarm {
-  readonly #signal: AbortSignal;
-  readonly #ring: () => void;
+class Chunk {
+  readonly slot: number;
+  /** Of each call one at most; less what was revoked. */
+  segments: Segment[];
+  /** The first segment's; what matters of its options is the same for all. */
+  readonly call: Call;
+  /** How many items were sent, and how many of them were not revoked. */
+  readonly size: number;
+  length: number;
+  /** How many were answered; answers come in order. */
+  answered = 0;
+  /** When it became the first one of its worker's, and how long sending took. */
+  since = 0;
+  sending = 0;
+  /** The shortest time that one of its items may run, in ms. */
+  readonly timeout: number;
+  readonly #shared: SharedState;
+  /** Where the next answer belongs: in which segment, and where in it. */
+  #segment = 0;
+  #offset = 0;
+  /** Positions that were settled before their answer: they timed out. */
+  #overdue?: Set<number>;
+  #isMarked = false;
 
-  constructor(ms: number, ring: () => void) {
-    this.#signal = AbortSignal.timeout(ms);
-    this.#ring = ring;
-    this.#signal.addEventListener("abort", ring);
+  constructor(shared: SharedState, slot: number, segments: Segment[]) {
+    this.#shared = shared;
+    this.slot = slot;
+    this.segments = segments;
+    this.call = segments[0].call;
+    this.size = segments.reduce((sum, { items }) => sum + items.length, 0);
+    this.length = this.size;
+    this.timeout = Math.min(...segments.map(({ call }) => call.timeout));
+    Atomics.store(shared.claims, slot, 0);
   }
 
-  cancel(): void {
-    this.#signal.removeEventListener("abort", this.#ring);
+  /** All items, as they are sent. */
+  get items(): unknown[] {
+    const { segments } = this;
+    if (segments.length === 1) return segments[0].items;
+    return segments.flatMap(({ items }) => items);
+  }
+
+  /**
+   * Which results are to be reported at once: those of few items, as these are
+   * long, or the first; and those that are of use also where a later item makes
+   * the pool give up the worker, unless they are in shared memory anyway. They
+   * are of none where that item makes the whole call fail.
+   */
+  get prompt(): Run["prompt"] {
+    if (this.size <= PROMPT_MAX) return "all";
+    const { signal } = this.call.options;
+    const isOfUse = ({ call }: Segment) => {
+      if (call.options.signal !== signal) return true;
+      const isShared = this.segments.length > 1;
+      return call.timeout < Infinity && (call.isGradual || isShared);
+    };
+    return this.segments.some(isOfUse) ? "unshared" : "none";
+  }
+
+  /** How many items the worker has claimed, or one more at its end. */
+  get claimed(): number {
+    return Atomics.load(this.#shared.claims, this.slot) % REVOKED;
+  }
+
+  /** How many items the worker has not claimed yet. */
+  get unclaimed(): number {
+    return Math.max(0, this.length - this.claimed);
+  }
+
+  /** The position of the item that is being run, or -1. */
+  get running(): number {
+    const { claimed } = this;
+    return claimed > this.length ? -1 : claimed - 1;
+  }
+
+  /** When the item at a position began, in the worker's time, where it is known. */
+  startOf(position: number): number | undefined {
+    const { started, starts } = this.#shared;
+    return started[this.slot] === position ? starts[this.slot] : undefined;
+  }
+
+  /** The item at a position, as a segment. */
+  at(position: number): Segment {
+    let i = 0;
+    while (position >= this.segments[i].items.length) {
+      position -= this.segments[i++].items.length;
+    }
+    return part(this.segments[i], position, position + 1);
+  }
+
+  /** How long the item at a position may run in all, in ms. */
+  timeoutAt(position: number): number {
+    const isOver = position < 0 || this.#overdue?.has(position);
+    return isOver ? Infinity : this.at(position).call.timeout;
+  }
+
+  /** Whether others may have what is left of it. */
+  get canBeShared(): boolean {
+    return this.unclaimed > 0 && !this.call.options.transfer;
+  }
+
+  /** The call that holds the worker: one item of it runs, and more are to come. */
+  get holder(): Call | undefined {
+    const { running } = this;
+    if (running < 0 || running + 1 >= this.length) return undefined;
+    const { call } = this.at(running);
+    return this.at(running + 1).call === call ? call : undefined;
+  }
+
+  /** It is over: its slot is for others. */
+  free(): void {
+    const start = this.slot * CHUNK_MAX;
+    if (this.#isMarked) {
+      this.#shared.cancelled.fill(0, start, start + CHUNK_MAX);
+    }
+  }
+
+  /** Has the worker skip an item, or be told while it runs it. */
+  cancel(position: number): void {
+    this.#isMarked = true;
+    const { cancelled } = this.#shared;
+    Atomics.store(cancelled, this.slot * CHUNK_MAX + position, 1);
+  }
+
+  /**
+   * Cancels what is left of a call; gives the position of its item that is
+   * being run, or -1.
+   */
+  cancelCall(call: Call): number {
+    let start = 0;
+    for (const { call: other, items: { length } } of this.segments) {
+      const end = start + length;
+      for (let i = Math.max(start, this.answered); i < end; i++) {
+        if (other === call) this.cancel(i);
+      }
+      start = end;
+    }
+    const { running } = this;
+    return running >= 0 && this.at(running).call === call ? running : -1;
+  }
+
+  /**
+   * Settles an item whose time is up, or has it tried again; its own answer will
+   * be dropped. Tells whether it is settled.
+   */
+  timeOut(position: number): boolean {
+    const item = this.at(position);
+    (this.#overdue ??= new Set()).add(position);
+    return item.call.miss(item, timeoutError(item.call, item.first));
+  }
+
+  /** Takes from the worker what it has not claimed. */
+  revoke(): Segment[] {
+    const { claims } = this.#shared;
+    const isOver = Atomics.load(claims, this.slot) > this.length;
+    if (isOver || this.call.options.transfer) return [];
+    const kept = Atomics.add(claims, this.slot, REVOKED);
+    const [rest, back] = split(this.segments, kept);
+    this.segments = rest;
+    this.length = Math.min(this.length, kept);
+    return back;
+  }
+
+  /** Gives answers to the calls that wait for them; counts them. */
+  answer(results: Results): { done: number; failed: number } {
+    const { values, failures, skipped } = results;
+    const counts = { done: 0, failed: 0 };
+    for (let from = 0; from < values.length;) {
+      const { call, first, items } = this.segments[this.#segment];
+      const left = items.length - this.#offset;
+      const index = first + this.#offset;
+      // All at once, where they are all good.
+      const isEasy = !failures && !skipped && !this.#overdue;
+      const count = isEasy ? Math.min(left, values.length - from) : 1;
+      const isOver = this.#overdue?.has(this.answered);
+      const failure = failures?.get(from);
+      this.answered += count;
+      this.#offset += count;
+      if (count === left) {
+        [this.#segment, this.#offset] = [this.#segment + 1, 0];
+      }
+      if (!isOver && failure) {
+        counts.failed++;
+        call.reject(index, new JobError(call.job, index, revive(failure)));
+      } else if (!isOver) {
+        if (!skipped?.has(from)) counts.done += count;
+        call.fulfil(index, values, from, count);
+      }
+      from += count;
+    }
+    return counts;
+  }
+
+  /**
+   * Its worker is no more: what it has finished is taken from shared memory, if it
+   * is there, and the rest is lost. Counts both.
+   */
+  lose(cause: unknown): { done: number; lost: number } {
+    const counts = { done: 0, lost: 0 };
+    const { kinds, numbers } = this.#shared;
+    const finished = Math.min(this.claimed - 1, this.length);
+    for (let i = this.length - 1; i >= this.answered; i--) {
+      if (this.#overdue?.has(i)) continue;
+      const item = this.at(i);
+      const { call, first } = item;
+      const place = this.slot * CHUNK_MAX + i;
+      const kind = i < finished ? kinds[place] : 0;
+      if (kind > 0) {
+        const value = kind === 1 ? numbers[place] : CONSTANTS[kind - 2];
+        counts.done++;
+        call.fulfil(first, [value], 0, 1);
+      } else {
+        if (!call.isEnded) counts.lost++;
+        call.miss(item, new WorkerLostError(call.job, first, cause));
+      }
+    }
+    return counts;
   }
 }
 
-/** Cancels a timer, and loads none where there is none. */
-function cancel(timer?: ReturnType<typeof setTimeout>): void {
-  if (timer !== undefined) clearTimeout(timer);
+/**
+ * A moment at which something that is waited for is overdue, one at a time.
+ *
+ * It is believed only where this thread was not late itself, as what is waited
+ * for may then be waiting to be heard; else it is armed once more.
+ *
+ * It rings by `AbortSignal.timeout`, as Deno takes 9 to 17 ms to load
+ * `setTimeout` at its first use, half of what it takes to start a worker. Such
+ * a signal cannot be cancelled. So it looks when it rings whether there is still
+ * something to wait for, and waits for no more than `SIGNAL_MS` at a time.
+ */
+class Deadline {
+  #due = Infinity;
+  #again = 0;
+  #pass: () => void = () => {};
+  #wasLate = false;
+  #rings = Infinity;
+  #signal?: AbortSignal;
+
+  /**
+   * Calls `pass` after so many ms, or `again` ms after this thread was late;
+   * forgets what it was armed with before.
+   */
+  arm(ms: number, pass: () => void, again = ms): void {
+    this.#again = again;
+    this.#pass = pass;
+    this.#wasLate = false;
+    this.#due = performance.now() + ms;
+    this.#wait();
+  }
+
+  disarm(): void {
+    this.#due = Infinity;
+  }
+
+  /** Disarms it and leaves nothing behind that could ring. */
+  dispose(): void {
+    this.disarm();
+    this.#signal?.removeEventListener("abort", this.#ring);
+  }
+
+  get isArmed(): boolean {
+    return this.#due < Infinity;
+  }
+
+  #wait(): void {
+    const now = performance.now();
+    const rings = Math.min(this.#due, now + SIGNAL_MS);
+    if (this.#rings <= rings) return; // it looks again then
+    this.#signal?.removeEventListener("abort", this.#ring);
+    this.#rings = rings;
+    this.#signal = AbortSignal.timeout(Math.max(0, Math.ceil(rings - now)));
+    this.#signal.addEventListener("abort", this.#ring);
+  }
+
+  readonly #ring = (): void => {
+    const now = performance.now();
+    const isLate = now - this.#rings > LATE_MS && !this.#wasLate;
+    this.#rings = Infinity;
+    this.#signal = undefined;
+    if (!this.isArmed) return;
+    if (isLate) this.#due = Math.max(this.#due, now + this.#again);
+    this.#wasLate = isLate;
+    if (now < this.#due) return this.#wait();
+    this.disarm();
+    this.#pass();
+  };
+}
+
+type WorkerState =
+  | "starting"
+  | "idle"
+  | "busy"
+  | "cancelling"
+  | "ending"
+  | "ended";
+
+/**
+ * One worker, from `new Worker` to the end of its thread.
+ *
+ * It is in one state, which has one deadline at most:
+ *
+ * | state      | from                   | deadline            | then       |
+ * | ---------- | ---------------------- | ------------------- | ---------- |
+ * | starting   | `new Worker`           | `startTimeout`      | ending     |
+ * | idle       | ready, last chunk done | `idleTimeout`       | ending     |
+ * | busy       | a chunk was sent       | an item's `timeout` | cancelling |
+ * | cancelling | timeout, abort         | `GRACE_MS`          | ending     |
+ * | ending     | any of them            | `UNRESPONSIVE_MS`   | stuck      |
+ * | ended      | its lock is free       |                     |            |
+ *
+ * In any of the first four its lock, free without having been asked for, tells
+ * that it has died.
+ */
+class WorkerHandle {
+  readonly id: number;
+  state: WorkerState = "starting";
+  /** With it: the first one is being run, a second one was sent ahead. */
+  readonly chunks: Chunk[] = [];
+  /** Why it did not start, or the uncaught error that it ended of. */
+  cause: unknown;
+  /** It was told to stop, or did not serve in time, and has not come back. */
+  isStuck = false;
+  /** It was told to end long ago. */
+  isUnresponsive = false;
+  /** To be added to the worker's time for the pool's, in ms. */
+  clockOffset = 0;
+  readonly #ended = Promise.withResolvers<void>();
+  readonly #scheduler: Scheduler;
+  readonly #deadline = new Deadline();
+  readonly #shared: SharedState;
+  #worker?: Worker;
+  #port?: MessagePort;
+  /** How many items it was given, less those that were taken back. */
+  #given = 0;
+  /** When it was sent `start`, in milliseconds since the epoch. */
+  #greetedAt = 0;
+  /** When it was ready, when it last became busy, how long it was before. */
+  #readyAt = 0;
+  #busySince = 0;
+  #busyMs = 0;
+  /** The item whose time runs, and since when it is known to run. */
+  #timed?: { chunk: Chunk; position: number; since: number };
+  /** The item that was told to stop. */
+  #told?: { chunk: Chunk; position: number };
+  /** It has ended by itself; until what it sent before has arrived. */
+  #death?: ReturnType<typeof setTimeout>;
+  /** Fulfils when the worker holds its lock, or nobody waits for that. */
+  readonly #greeted = Promise.withResolvers<void>();
+  /** Withdraws the request for its lock; pending, it holds up the process. */
+  readonly #watch = new AbortController();
+  /** Fulfils when its lock is free, or the request was withdrawn. */
+  #lockFree: Promise<unknown> = Promise.resolve();
+
+  constructor(id: number, scheduler: Scheduler) {
+    this.id = id;
+    this.#scheduler = scheduler;
+    const slots = 2;
+    const shared = (bytes: number) => new SharedArrayBuffer(bytes * slots);
+    this.#shared = {
+      claims: new Int32Array(shared(4)),
+      started: new Int32Array(shared(4)),
+      starts: new Float64Array(shared(8)),
+      cancelled: new Uint8Array(shared(CHUNK_MAX)),
+      kinds: new Uint8Array(shared(CHUNK_MAX)),
+      numbers: new Float64Array(shared(8 * CHUNK_MAX)),
+    };
+  }
+
+  /** Whether it has started and is not ending. */
+  get isServing(): boolean {
+    return this.state === "idle" || this.state === "busy" ||
+      this.state === "cancelling";
+  }
+
+  /** Whether it serves, or may do so soon. */
+  get isLive(): boolean {
+    return this.isServing || this.state === "starting";
+  }
+
+  get name(): string {
+    return `${this.#scheduler.options.name ?? "manyhands"} ${this.id}`;
+  }
+
+  /** How many more items it may be given. */
+  get allowance(): number {
+    const { maxTasksPerWorker = Infinity } = this.#scheduler.options;
+    return maxTasksPerWorker - this.#given;
+  }
+
+  /** Which part of its time it has been busy. */
+  get load(): number {
+    const now = performance.now();
+    const since = this.chunks.length > 0 ? now - this.#busySince : 0;
+    return Math.min(1, (this.#busyMs + since) / (now - this.#readyAt || 1));
+  }
+
+  /** In how many ms what it runs takes longer than had been thought. */
+  get overdueIn(): number {
+    return this.chunks[0].since + OVERDUE_MS - performance.now();
+  }
+
+  /** Whether it can be sent a second chunk, as what it runs ends soon. */
+  get canTakeAhead(): boolean {
+    if (this.state !== "busy" || this.chunks.length > 1) return false;
+    const [{ call, length }] = this.chunks;
+    const isShort = length * call.estimate.perItem <= OVERDUE_MS;
+    return isShort && this.allowance > 0 && this.overdueIn > 0;
+  }
+
+  // Starting
+
+  start(): void {
+    const { startTimeout = 10_000, permissions } = this.#scheduler.options;
+    this.#deadline.arm(startTimeout, () => {
+      this.isStuck = true; // until it greets after all
+      const why = `it did not serve within ${startTimeout} ms`;
+      this.#failStart(new Error(why));
+    });
+    const options: WorkerOptions & { deno?: unknown } = {
+      type: "module",
+      name: this.name,
+      ...permissions !== undefined && { deno: { permissions } },
+    };
+    try {
+      this.#worker = new Worker(this.#scheduler.url, options);
+    } catch (error) {
+      return this.#crash(error);
+    }
+    this.#worker.onmessage = ({ data }) => {
+      if (data?.type === "manyhands:hello") this.#greet(data);
+    };
+    this.#worker.onerror = (event) => {
+      event.preventDefault(); // or it ends the program
+      this.#crash(this.cause ?? new Error(event.message));
+    };
+  }
+
+  #greet({ lock }: Hello): void {
+    const { signal } = this.#watch;
+    const free = locks().request(lock, { signal }, () => true)
+      .catch(() => false);
+    this.#lockFree = free;
+    this.#greeted.resolve();
+    if (this.state !== "starting") return;
+    // A worker that ends by itself fires no event, but its lock is released.
+    free.then((isFree) => isFree && this.#die());
+    const { port1, port2: port } = new MessageChannel();
+    this.#port = port1;
+    this.#greetedAt = now();
+    port1.onmessage = ({ data }) => this.#receive(data);
+    const { init } = this.#scheduler;
+    const shared = this.#shared;
+    try {
+      this.#worker!.postMessage({
+        type: "manyhands:start",
+        port,
+        init,
+        shared,
+        depth: depth + 1,
+      }, [port]);
+    } catch (error) {
+      port.close();
+      this.#failStart(error);
+    }
+  }
+
+  #receive(message: Ready | Results | Crashed): void {
+    if (this.#isGone) return;
+    if (message.type === "results") this.#answer(message);
+    else if (message.type === "ready") this.#serve(message);
+    else this.#crash(revive(message.error));
+    // It has died, but there may be more: that is known a turn later.
+    if (this.#death !== undefined) this.#die();
+  }
+
+  /** Whether what it sends is of no interest any more. */
+  get #isGone(): boolean {
+    return !this.isLive && this.#death === undefined;
+  }
+
+  #serve({ at }: Ready): void {
+    if (this.state !== "starting") return;
+    // Both clocks count from the same epoch, unless the machine slept or its
+    // time was set since the program began: `at` was between these two times.
+    this.clockOffset = Math.max(this.#greetedAt - at, Math.min(now() - at, 0));
+    this.#readyAt = performance.now();
+    this.#settle();
+    this.#scheduler.onReady();
+  }
+
+  /** Something in the worker threw where nobody could catch it. */
+  #crash(cause: unknown): void {
+    this.cause = cause;
+    // One that serves is ending by itself, and its lock will tell.
+    if (this.state !== "starting") return;
+    this.#greeted.resolve(); // it is not waited for
+    this.#failStart(cause);
+  }
+
+  #failStart(cause: unknown): void {
+    this.cause = cause;
+    this.end();
+    this.#scheduler.onStartFailed(cause);
+  }
+
+  // Working
+
+  /** Sends the next chunk; an error tells that an item cannot be cloned. */
+  send(segments: Segment[]): { error: unknown } | undefined {
+    const slot = this.chunks[0]?.slot === 0 ? 1 : 0;
+    const chunk = new Chunk(this.#shared, slot, segments);
+    const { job, spread, options: { transfer } } = chunk.call;
+    const { items, prompt } = chunk;
+    const timed = this.#scheduler.options.onTask !== undefined;
+    const start = performance.now();
+    try {
+      const run: Run = { type: "run", slot, job, spread, items, timed, prompt };
+      const moved = transfer ? items.flatMap((item) => transfer(item)) : [];
+      post(this.#port!, run, moved);
+    } catch (error) {
+      return { error };
+    }
+    chunk.since = start;
+    chunk.sending = performance.now() - start;
+    this.#given += chunk.size;
+    this.chunks.push(chunk);
+    if (this.chunks.length === 1) {
+      this.#busySince = start;
+      this.#settle();
+    }
+    // What of the items ran while they were sent may have ended their call.
+    for (const { call } of segments) if (call.isEnded) this.cancel(call);
+  }
+
+  /** Takes back from a chunk what it has not begun. */
+  revoke(chunk: Chunk): Segment[] {
+    const back = chunk.revoke();
+    for (const { items } of back) this.#given -= items.length;
+    return back;
+  }
+
+  #answer(results: Results): void {
+    const chunk = this.chunks.find(({ slot }) => slot === results.slot)!;
+    if (results.last) this.#finish(chunk);
+    const told = this.#told;
+    if (told && told.chunk.running !== told.position) this.#settle();
+    this.#scheduler.onResults(this, chunk, results);
+  }
+
+  #finish(chunk: Chunk): void {
+    const now = performance.now();
+    chunk.free();
+    this.chunks.splice(this.chunks.indexOf(chunk), 1);
+    if (this.chunks.length > 0) this.chunks[0].since = now;
+    else this.#busyMs += now - this.#busySince;
+    if (this.state === "busy") this.#settle();
+  }
+
+  /** Becomes busy, idle or ending, whatever its work is now. */
+  #settle(): void {
+    if (!this.isLive) return;
+    this.#told = this.#timed = undefined;
+    this.isStuck = false;
+    this.#deadline.disarm();
+    const { idleTimeout = Infinity } = this.#scheduler.options;
+    if (this.chunks.length > 0) {
+      this.state = "busy";
+      this.#watchTimeout(this.chunks[0]);
+    } else if (this.allowance <= 0) this.end();
+    else {
+      this.state = "idle";
+      if (idleTimeout === Infinity) return;
+      this.#deadline.arm(idleTimeout, () => this.end());
+    }
+  }
+
+  // Timed out, aborted
+
+  #watchTimeout({ timeout, size }: Chunk): void {
+    if (timeout === Infinity) return;
+    // Of items that share a look at the clock, the one that is being run has to
+    // be seen once before it is known since when.
+    const ms = size > LOOK_EACH_MAX ? Math.min(OVERDUE_MS, timeout) : timeout;
+    this.#checkTimeoutIn(ms);
+  }
+
+  #checkTimeoutIn(ms: number): void {
+    // What runs, and since when, is in shared memory: so a late look is to be
+    // trusted, but what was sent before has to be heard first.
+    const again = Math.min(ms, LATE_MS);
+    this.#deadline.arm(ms, () => this.#checkTimeout(), again);
+  }
+
+  #checkTimeout(): void {
+    const [chunk] = this.chunks;
+    const position = chunk.running;
+    if (chunk !== this.#timed?.chunk || position !== this.#timed.position) {
+      const start = chunk.startOf(position);
+      const since = start === undefined ? now() : start + this.clockOffset;
+      this.#timed = { chunk, position, since };
+    }
+    const left = this.#timed.since + chunk.timeoutAt(position) - now();
+    // It may have ended in this very moment; what is told from here on is late.
+    if (left > 0 || chunk.running !== position) {
+      // It is followed by others, whose limit may be shorter.
+      return this.#checkTimeoutIn(
+        left > 0 ? Math.min(left, chunk.timeout) : chunk.timeout,
+      );
+    }
+    chunk.cancel(position);
+    this.#tell(chunk, position);
+    this.#scheduler.onTimeout(chunk.timeOut(position));
+  }
+
+  /** Cancels what it has of a call; aborted, what runs must end soon. */
+  cancel(call: Call): void {
+    for (const chunk of this.chunks) {
+      const position = chunk.cancelCall(call);
+      if (call.isAborted && position >= 0) this.#tell(chunk, position);
+    }
+  }
+
+  /** An item was told to stop: it ends soon, or the worker is given up. */
+  #tell(chunk: Chunk, position: number): void {
+    if (!this.isServing) return;
+    const told = this.#told;
+    if (told?.chunk === chunk && told.position === position) return;
+    this.#told = { chunk, position };
+    this.state = "cancelling";
+    this.isStuck = true;
+    this.#deadline.arm(GRACE_MS, () => {
+      if (chunk.running !== position) return this.#settle();
+      this.end();
+      this.#scheduler.onLost(this, false);
+    });
+  }
+
+  // Ending
+
+  /**
+   * It has died by itself. What it sent before may take several turns of the
+   * loop to arrive: it is lost after the first one without a message.
+   */
+  #die(): void {
+    if (this.#isGone) return;
+    this.state = "ending";
+    this.#deadline.disarm();
+    this.isStuck = false;
+    clearTimeout(this.#death);
+    // The first timer may be due already, as a message took its time; before
+    // the second one is, the loop has looked for more.
+    this.#death = setTimeout(() => {
+      this.#death = setTimeout(() => {
+        this.#death = undefined;
+        this.#leave();
+        this.cause ??= this.#readyAt > 0 ? undefined : new Error(UNUSED);
+        if (this.#readyAt > 0) this.#scheduler.onLost(this, true);
+        else this.#scheduler.onStartFailed(this.cause);
+      });
+    });
+  }
+
+  /** Ends it; fulfils when its thread is gone, or nobody waits for that. */
+  end(): Promise<void> {
+    if (this.isLive) {
+      this.state = "ending";
+      this.#deadline.arm(UNRESPONSIVE_MS, () => {
+        this.isUnresponsive = this.isStuck = true;
+        this.#scheduler.schedule();
+      });
+      this.#leave();
+    }
+    return this.#ended.promise;
+  }
+
+  async #leave(): Promise<void> {
+    // One that is just starting would take its lock after it was ended.
+    await this.#greeted.promise;
+    this.#worker?.terminate();
+    await this.#lockFree;
+    this.#port?.close();
+    this.#deadline.dispose();
+    this.state = "ended";
+    this.isStuck = false;
+    this.#ended.resolve();
+    this.#scheduler.onEnded(this);
+  }
+
+  /** Waits no more for the thread. */
+  forget(): void {
+    this.#greeted.resolve();
+    this.#watch.abort();
+  }
+}
+
+const UNUSED = "it ended before any job";
+
+/**
+ * Hands out what calls have to workers: starts them, feeds them, replaces them.
+ * Of the time that anything takes in a worker it knows nothing.
+ */
+class Scheduler implements Host {
+  readonly size: number;
+  readonly url: string;
+  readonly options: PoolOptions;
+  /** As it was when the pool was made: it may change, or be moved away. */
+  readonly init: unknown;
+  readonly counts = { done: 0, failed: 0, lost: 0 };
+  /** All whose threads are not known to be gone. */
+  readonly workers = new Set<WorkerHandle>();
+  readonly calls: Calls;
+  /** The calls that may have items to hand out, the next one first. */
+  #ready = new Set<Call>();
+  readonly #estimates = new Map<string, Estimate>();
+  #isScheduling = false;
+  #scheduleAgain = false;
+  #isEnded = false;
+  #started = 0;
+  /** Starts in a row that failed, and the pause before the next one. */
+  #failedStarts = 0;
+  readonly #pause = new Deadline();
+  /** Workers in a row that ended before they began an item. */
+  #unused = 0;
+  /** Until what is sent has to be shared out again. */
+  readonly #sharing = new Deadline();
+
+  constructor(url: string, options: PoolOptions, jobs?: Jobs) {
+    const { size = navigator.hardwareConcurrency, eager, init } = options;
+    this.size = size;
+    this.url = url;
+    this.options = { ...options };
+    this.init = structuredClone(init);
+    this.calls = new Calls(this, jobs);
+    if (eager) this.#startEagerly();
+  }
+
+  // For the calls
+
+  get isHungry(): boolean {
+    let live = 0;
+    for (const worker of this.workers) {
+      if (worker.state === "idle") return true;
+      if (worker.isLive) live++;
+    }
+    return live < this.size;
+  }
+
+  estimate(job: string): Estimate {
+    let estimate = this.#estimates.get(job);
+    if (!estimate) this.#estimates.set(job, estimate = new Estimate());
+    return estimate;
+  }
+
+  onOffer(call: Call): void {
+    if (call.isEnded) return;
+    this.#ready.add(call);
+    this.schedule();
+  }
+
+  cancel(call: Call): void {
+    this.#ready.delete(call);
+    if (!call.isUnderWay) return;
+    for (const worker of this.workers) worker.cancel(call);
+  }
+
+  // Handing out
+
+  schedule(): void {
+    // An input that is pulled here may use the pool itself, and get here again
+    // while a worker is half served.
+    this.#scheduleAgain = true;
+    if (this.#isScheduling) return;
+    this.#isScheduling = true;
+    while (this.#scheduleAgain) {
+      this.#scheduleAgain = false;
+      this.#handOut();
+    }
+    this.#isScheduling = false;
+  }
+
+  /** Idle workers first, then new ones, then what can be sent ahead. */
+  #handOut(): void {
+    for (const worker of this.workers) {
+      if (this.#ready.size === 0) break;
+      if (worker.state === "idle") this.#feed(worker, false);
+    }
+    this.#startWorkers();
+    for (const worker of this.workers) {
+      if (this.#ready.size === 0) break;
+      if (worker.canTakeAhead) this.#feed(worker, true);
+    }
+    const { isHungry } = this;
+    if (isHungry !== this.#waiting(1) > 0) this.#share(isHungry);
+  }
+
+  /** Sends a worker its next chunk, if there is one. */
+  #feed(worker: WorkerHandle, isAhead: boolean): void {
+    let segments = this.#nextChunk(worker.allowance, isAhead);
+    while (segments.length > 0) {
+      const failure = worker.send(segments);
+      if (!failure) return;
+      segments = this.#withoutUnclonable(segments, failure.error);
+    }
+  }
+
+  /**
+   * Takes the next chunk of items. Calls take turns, first in, first out; small
+   * ones of the same job share a message.
+   *
+   * Ahead of need goes only what is so short that a message's way would show. The
+   * next call for which that does not hold is not passed over: as others keep
+   * coming, it would wait for ever.
+   */
+  #nextChunk(allowance: number, isAhead: boolean): Segment[] {
+    const segments: Segment[] = [];
+    let count = 0;
+    let left = this.#ready.size; // those that are added meanwhile come later
+    for (const call of this.#ready) {
+      const size = Math.min(call.chunkSize, allowance);
+      if (left-- === 0) break;
+      const isFull = count >= size;
+      if (count > 0 && (isFull || !canShare(segments[0].call, call))) break;
+      if (isAhead && !canGoAhead(call, size)) break;
+      const { isAlone } = call;
+      if (isAlone && count > 0) break;
+      const segment = call.take(size - count);
+      // To the back; what has nothing now will offer again.
+      this.#ready.delete(call);
+      if (call.hasMore) this.#ready.add(call);
+      if (!segment) continue;
+      segments.push(segment);
+      count += segment.items.length;
+      if (isAlone) break;
+    }
+    return segments;
+  }
+
+  /**
+   * Some item of a chunk cannot be cloned: alone, it fails. Else the second half
+   * of the items waits again, so that it is found in steps, each of which sends
+   * what can be sent. Gives what to send instead.
+   */
+  #withoutUnclonable(segments: Segment[], error: unknown): Segment[] {
+    const [{ call, first }] = segments;
+    const count = segments.reduce((sum, { items }) => sum + items.length, 0);
+    this.#scheduleAgain = true; // for the worker may be free still
+    if (count > 1) {
+      const [half, rest] = split(segments, count >> 1);
+      this.#takeBack(rest);
+      return half;
+    }
+    this.counts.failed++;
+    call.reject(first, new JobError(call.job, first, error));
+    return [];
+  }
+
+  /** Has items wait again, before all others: their turn had come. */
+  #takeBack(segments: Segment[]): void {
+    const calls = new Set<Call>();
+    for (const segment of segments) {
+      segment.call.takeBack(segment);
+      if (!segment.call.isEnded) calls.add(segment.call);
+    }
+    if (calls.size > 0) this.#ready = calls.union(this.#ready);
+    this.#scheduleAgain = true;
+  }
+
+  /**
+   * Takes back from workers what they have not begun, where what they run takes
+   * longer than had been thought: for a worker that is idle or could be started,
+   * or for other calls, which come next then. No call's items are sent twice on average, nor before they
+   * have waited for longer than that takes; and they go in chunks that begin small.
+   */
+  #share(isHungry: boolean): void {
+    for (const worker of this.workers) {
+      if (!worker.isServing) continue;
+      for (const [place, chunk] of worker.chunks.entries()) {
+        if (place === 0 && chunk.size === 1 || !chunk.canBeShared) continue;
+        if (!isHungry && (place > 0 || this.#isAlone(chunk.call))) continue;
+        const ms = worker.overdueIn + RESEND_WORTH * chunk.sending;
+        const { holder } = chunk;
+        // What has not been begun may still be on its way.
+        const isOnItsWay = place === 0 && chunk.claimed === 0;
+        if (ms > 0 || isOnItsWay) this.#shareIn(ms);
+        else if (isHungry || holder) {
+          this.#revoke(worker, chunk);
+          if (holder) this.#toTheBack(holder); // it has had its turn
+        }
+      }
+    }
+  }
+
+  /** Whether it is the only call that waits. */
+  #isAlone(call: Call): boolean {
+    return this.#ready.size === 1 && this.#ready.has(call);
+  }
+
+  #revoke(worker: WorkerHandle, chunk: Chunk): void {
+    chunk.call.estimate.chunkSize = 1;
+    const segments = worker.revoke(chunk);
+    this.#takeBack(segments.map((each) => ({ ...each, isResent: true })));
+  }
+
+  #shareIn(ms: number): void {
+    if (this.#sharing.isArmed) return;
+    this.#sharing.arm(Math.max(1, ms), () => this.schedule());
+  }
+
+  #toTheBack(call: Call): void {
+    if (this.#ready.delete(call)) this.#ready.add(call);
+  }
+
+  // Starting workers
+
+  /** Starts workers for the items that find none, up to the pool's size. */
+  #startWorkers(): void {
+    if (this.#ready.size === 0 || this.#pause.isArmed) return;
+    const workers = [...this.workers];
+    const stuck = workers.filter(({ isStuck }) => isStuck);
+    let live = workers.filter(({ isLive }) => isLive).length;
+    // Threads that may run for ever bound the new ones, or the pool would grow.
+    if (stuck.length >= Math.max(2, this.size)) {
+      if (live > 0 || stuck.some((worker) => !worker.isUnresponsive)) return;
+      const why = `${stuck.length} jobs were cancelled and do not end`;
+      return this.#giveUp(stuck[0].cause ?? new Error(why));
+    }
+    let starting = workers.filter(({ state }) => state === "starting").length;
+    for (; live < this.size && this.#waiting(starting + 1) > starting; live++) {
+      this.#start();
+      starting++;
+    }
+  }
+
+  /** Counts waiting items, no further than `enough`. */
+  #waiting(enough: number): number {
+    let count = 0;
+    for (const call of this.#ready) {
+      const waiting = call.prepare(enough);
+      count += waiting;
+      if (waiting === 0) this.#ready.delete(call); // it will offer again
+      if (count >= enough) break;
+    }
+    return count;
+  }
+
+  #start(): void {
+    const worker = new WorkerHandle(++this.#started, this);
+    this.workers.add(worker);
+    worker.start();
+  }
+
+  #startEagerly(): void {
+    if (this.#isEnded || this.#started >= this.size) return;
+    this.#start();
+    new Deadline().arm(0, () => this.#startEagerly());
+  }
+
+  #giveUp(cause: unknown): void {
+    this.#failedStarts = this.#unused = 0;
+    this.#pause.disarm();
+    this.calls.fail(new WorkerStartError(this.url, cause));
+  }
+
+  // Told by workers
+
+  onReady(): void {
+    this.#failedStarts = 0;
+    this.schedule();
+  }
+
+  /** It is tried again, at once, then after pauses that grow, not for ever. */
+  onStartFailed(cause: unknown): void {
+    if (this.#isEnded) return;
+    const failed = ++this.#failedStarts;
+    const isLive = this.workers.values().some((worker) => worker.isLive);
+    if (failed >= this.size + 2 && !isLive) return this.#giveUp(cause);
+    if (failed > 1) {
+      const pause = Math.min(RESTART_MS * 2 ** (failed - 2), RESTART_MAX_MS);
+      this.#pause.arm(pause, () => this.schedule());
+    }
+    this.schedule();
+  }
+
+  onResults(worker: WorkerHandle, chunk: Chunk, results: Results): void {
+    const from = chunk.answered;
+    this.#unused = 0;
+    this.#isScheduling = true; // what follows for workers is decided at the end
+    const { done, failed } = chunk.answer(results);
+    this.#isScheduling = false;
+    this.counts.done += done;
+    this.counts.failed += failed;
+    if (!results.skipped) {
+      chunk.call.estimate.measure(chunk, results.elapsed);
+    }
+    // A call that has held a worker comes after those that came meanwhile.
+    if (results.last) {
+      for (const { call } of chunk.segments) this.#toTheBack(call);
+    }
+    this.schedule();
+    this.#tell(worker, chunk, from, results);
+  }
+
+  #tell(
+    { id: worker, clockOffset }: WorkerHandle,
+    chunk: Chunk,
+    from: number,
+    { times, skipped }: Results,
+  ): void {
+    for (let i = 0; 2 * i < times.length; i++) {
+      if (skipped?.has(i)) continue;
+      const { call: { job }, first: index } = chunk.at(from + i);
+      const start = times[2 * i] + clockOffset;
+      const end = times[2 * i + 1] + clockOffset;
+      this.options.onTask?.({ worker, job, index, start, end });
+    }
+  }
+
+  onTimeout(isFinal: boolean): void {
+    if (isFinal) this.counts.failed++;
+  }
+
+  /** What a worker had not begun goes to others; what it was at is lost. */
+  onLost({ id, name, chunks, cause }: WorkerHandle, isUnasked: boolean): void {
+    // Those that end before they begin anything would be replaced for ever.
+    const hasBegun = chunks.some(({ claimed }) => claimed > 0);
+    this.#unused = hasBegun ? 0 : this.#unused + 1;
+    let lost = 0;
+    this.#isScheduling = true;
+    for (const chunk of chunks.toReversed()) {
+      this.#takeBack(chunk.revoke());
+      const counts = chunk.lose(cause);
+      this.counts.done += counts.done;
+      lost += counts.lost;
+    }
+    this.#isScheduling = false;
+    if (isUnasked) {
+      this.counts.lost++;
+      const { onWorkerLost } = this.options;
+      if (onWorkerLost) onWorkerLost({ worker: id, cause });
+      else if (lost === 0 && cause !== undefined) {
+        console.error(`error: Uncaught (in worker "${name}") ${textOf(cause)}`);
+      }
+    }
+    if (this.#unused > UNUSED_MAX) this.#giveUp(cause ?? new Error(UNUSED));
+    this.schedule();
+  }
+
+  onEnded(worker: WorkerHandle): void {
+    this.workers.delete(worker);
+    this.schedule();
+  }
+
+  /** Ends all workers; those that do not end are left behind. */
+  async end(): Promise<void> {
+    this.#isEnded = true;
+    this.#pause.dispose();
+    this.#sharing.dispose();
+    const workers = [...this.workers];
+    const ended = Promise.all(workers.map((worker) => worker.end()));
+    const deadline = new Deadline();
+    const forget = () => workers.forEach((worker) => worker.forget());
+    if (workers.every(({ isUnresponsive }) => isUnresponsive)) forget();
+    else deadline.arm(END_MS, forget);
+    await ended;
+    deadline.dispose();
+  }
+}
+
+/** Whether a call's next items may be sent to a worker that is busy still. */
+function canGoAhead(call: Call, size: number): boolean {
+  // What was moved cannot be taken back, should it wait for long.
+  if (call.options.transfer || call.isAlone) return false;
+  if (size * call.estimate.perItem > OVERDUE_MS) return false;
+  return call.prepare(size) >= size || call.isExhausted;
+}
+
+/** Whether items of two calls can go in one message. */
+function canShare(a: Call, b: Call): boolean {
+  return a.job === b.job && a.spread === b.spread && !a.options.transfer &&
+    !b.options.transfer && a.options.chunkSize === b.options.chunkSize;
 }
 
 /**
@@ -1518,37 +2964,11 @@ function cancel(timer?: ReturnType<typeof setTimeout>): void {
 export class Pool<J extends Jobs> extends Runner<J> {
   /** How many workers there are at most. */
   readonly size: number;
-  readonly #url: string;
-  readonly #jobs?: Jobs;
-  readonly #options: PoolOptions;
-  readonly #concurrency: number;
-  readonly #dispatcher: Dispatcher;
-  readonly #hands = new Set<Hand>();
-  /** Workers that are no longer of the pool, but not quite gone. */
-  readonly #leaving = new Set<Hand>();
-  readonly #paces = new Map<string, Pace>();
-  /** All calls that have not ended. */
-  readonly #calls = new Set<Call>();
-  /** Those of them that may have tasks to hand out, next one first. */
-  readonly #offers = new Set<Call>();
-  /** One listener a signal: ten thousand on one took a third of a second. */
-  readonly #signals = new Map<AbortSignal, Set<Call>>();
-  readonly #counts = { done: 0, failed: 0, lost: 0 };
-  #state: "open" | "closing" | "closed" = "open";
-  /** Of a pool that takes no more calls: the last one has ended. */
-  readonly #drained = Promise.withResolvers<void>();
-  #dismissed?: Promise<void>;
-  #dispatching = false;
-  #dispatchAgain = false;
-  #started = 0;
-  /** Workers that did not start; they are not tried again for ever. */
-  #failedStarts = 0;
-  /** Workers in a row that ended before they began an item. */
-  #unused = 0;
-  #stealTimer?: ReturnType<typeof setTimeout>;
+  readonly #scheduler: Scheduler;
+  #ended?: Promise<void>;
 
   /**
-   * Makes a pool; its workers start with the first calls.
+   * Makes a pool; its workers start with the first calls, unless it is `eager`.
    *
    * @param service What {@linkcode serve} returned, or the module's URL
    * @param options See {@linkcode PoolOptions}
@@ -1556,23 +2976,18 @@ export class Pool<J extends Jobs> extends Runner<J> {
    * @throws {TypeError} If `service` is neither a service nor an absolute URL,
    * or an option is unknown or of the wrong type
    * @throws {DOMException} If `init` cannot be cloned ("DataCloneError")
+   * @throws {Error} If this is a worker that was started from the same module,
+   * and none of its jobs is running: it would start workers without an end
    */
   constructor(service: Service<J> | URL | string, options: PoolOptions = {}) {
     super();
     const given = typeof service === "object" && "jobs" in service;
-    this.#url = new URL(given ? service.url : service).href;
-    if (given) this.#jobs = service.jobs;
+    const { href } = new URL(given ? service.url : service);
     check("make a pool", options, POOL_OPTIONS);
-    structuredClone(options.init);
-    const { size = navigator.hardwareConcurrency, concurrency = 1 } = options;
-    this.size = size;
-    this.#concurrency = concurrency;
-    this.#options = options;
-    this.#dispatcher = {
-      lanes: size * concurrency,
-      offered: (call) => this.#offered(call),
-      ended: (call) => this.#ended(call),
-    };
+    refuseRecursion(href);
+    const jobs = given ? service.jobs : undefined;
+    this.#scheduler = new Scheduler(href, options, jobs);
+    this.size = this.#scheduler.size;
   }
 
   /**
@@ -1591,64 +3006,36 @@ export class Pool<J extends Jobs> extends Runner<J> {
    * ```
    */
   stats(): PoolStats {
-    const hands = [...this.#hands];
-    const now = performance.now();
-    let queued = 0;
-    for (const call of this.#calls) queued += call.queued;
-    for (const hand of hands) {
-      for (const chunk of hand.chunks) queued += hand.unclaimed(chunk);
-    }
+    const { calls, counts, workers: all } = this.#scheduler;
+    const workers = [...all];
+    const serving = workers.filter(({ isServing }) => isServing);
+    const sent = serving.flatMap(({ chunks }) => chunks);
     return {
       size: this.size,
-      busy: hands.filter((hand) => hand.chunks.length > 0).length,
-      queued,
-      ...this.#counts,
-      stuck: this.#stuck().length,
-      workers: hands.filter((hand) => hand.ready).map((hand) => {
-        const since = hand.chunks.length > 0 ? now - hand.busySince : 0;
-        return {
-          worker: hand.id,
-          busy: Math.min(1, (hand.busy + since) / (now - hand.born || 1)),
-        };
-      }),
+      busy: serving.filter(({ chunks }) => chunks.length > 0).length,
+      queued: sent.reduce((sum, chunk) => sum + chunk.unclaimed, calls.queued),
+      ...counts,
+      stuck: workers.filter(({ isStuck }) => isStuck).length,
+      workers: serving.map(({ id, load }) => ({ worker: id, busy: load })),
     };
   }
 
   /** Lets outstanding calls finish and ends the workers. */
   override async close(): Promise<void> {
-    if (this.#state === "open") this.#state = "closing";
-    for (const call of this.#calls) {
-      call.unbounded = true;
-      this.#offered(call);
-    }
-    if (this.#calls.size === 0) this.#drained.resolve();
-    await this.#drained.promise;
-    await this.#dismiss();
+    await this.#scheduler.calls.drain();
+    await this.terminate();
   }
 
   /** Rejects outstanding calls and ends the workers now. */
-  override async terminate(): Promise<void> {
-    this.#state = "closed";
-    const error = terminatedError();
-    for (const call of this.#calls) call.fail(error);
-    await this.#dismiss();
+  override terminate(): Promise<void> {
+    this.#scheduler.calls.terminate();
+    return this.#ended ??= this.#scheduler.end();
   }
-
-  // Submitted
 
   /** Puts a call into the pool that gathers its results. */
   // deno-lint-ignore no-explicit-any
-  protected override gather(request: CallRequest): Promise<any[]> {
-    // Not async: of ten thousand calls at once each promise is felt (a fifth).
-    try {
-      this.#check(request);
-      const pace = this.#pace(request.job);
-      const call = new Batch(this.#dispatcher, pace, request);
-      this.#submitted(call);
-      return call.promise.promise;
-    } catch (error) {
-      return Promise.reject(error);
-    }
+  protected override gather(request: CallRequest): Promise<any> {
+    return this.#scheduler.calls.gather(request);
   }
 
   /** Puts a call into the pool that is read one by one. */
@@ -1656,631 +3043,22 @@ export class Pool<J extends Jobs> extends Runner<J> {
     request: CallRequest,
     // deno-lint-ignore no-explicit-any
   ): AsyncGenerator<any, void, void> {
-    this.#check(request);
-    const pace = this.#pace(request.job);
-    const call = new Stream(this.#dispatcher, pace, request);
-    return call.read(() => this.#submitted(call));
+    return this.#scheduler.calls.stream(request);
   }
-
-  #check(request: CallRequest): void {
-    checkCall(request, this.#jobs);
-    if (this.#state !== "open") throw closedError(request.job, this.#state);
-  }
-
-  #submitted(call: Call): void {
-    const { signal } = call.options;
-    this.#calls.add(call);
-    if (signal) this.#listen(call, signal);
-    // It may have been closed since the call was made, or by its input.
-    if (this.#state !== "open") call.fail(closedError(call.job, this.#state));
-    else if (signal?.aborted) call.fail(signal.reason);
-    else this.#offered(call);
-  }
-
-  #offered(call: Call): void {
-    this.#offers.add(call);
-    this.#dispatch();
-  }
-
-  // Handing out
-
-  #pace(job: string): Pace {
-    let pace = this.#paces.get(job);
-    if (!pace) {
-      // Unknown is slow: nothing is sent ahead, one item at a time.
-      this.#paces.set(job, pace = { perItem: Infinity, chunkSize: 1 });
-    }
-    return pace;
-  }
-
-  #dispatch(): void {
-    // An input that is pulled here may use the pool itself, and get here again
-    // while a worker is half served.
-    this.#dispatchAgain = true;
-    if (this.#dispatching) return;
-    this.#dispatching = true;
-    try {
-      while (this.#dispatchAgain) {
-        this.#dispatchAgain = false;
-        this.#handOut();
-      }
-    } finally {
-      this.#dispatching = false;
-    }
-  }
-
-  /** Idle workers first, then new ones, then what can be sent ahead. */
-  #handOut(): void {
-    for (let full = 0; full <= this.#concurrency; full++) {
-      for (const hand of this.#hands) {
-        if (this.#offers.size === 0) break;
-        if (hand.ready && hand.chunks.length === full) this.#feed(hand);
-      }
-      if (full === 0) this.#hire();
-    }
-    if (this.#offers.size === 0) this.#balance();
-  }
-
-  /** Starts workers for the tasks that find none, up to the pool's size. */
-  #hire(): void {
-    if (this.#offers.size === 0) return;
-    const stuck = this.#stuck();
-    // Threads that may run for ever bound the new ones, or the pool would grow.
-    if (stuck.length >= Math.max(2, this.size)) {
-      if (this.#hands.size === 0 && stuck.every(({ late }) => late)) {
-        const why = `${stuck.length} jobs were cancelled and do not end`;
-        this.#giveUp(stuck[0].cause ?? new Error(why));
-      }
-      return;
-    }
-    let starting = 0;
-    for (const hand of this.#hands) if (!hand.ready) starting++;
-    while (
-      this.#hands.size + this.#failedStarts < this.size &&
-      this.#waiting(starting + 1) > starting
-    ) {
-      this.#start();
-      starting++;
-    }
-  }
-
-  #stuck(): Hand[] {
-    const hands = [...this.#hands, ...this.#leaving];
-    return hands.filter(({ stuck }) => stuck);
-  }
-
-  /** Counts waiting tasks, no further than `enough`. */
-  #waiting(enough: number): number {
-    let count = 0;
-    for (const call of this.#offers) {
-      count += call.prepare(enough);
-      if (count >= enough) break;
-    }
-    return count;
-  }
-
-  #feed(hand: Hand): void {
-    const { maxTasksPerWorker = Infinity } = this.#options;
-    const most = hand.retired ? 0 : maxTasksPerWorker - hand.given;
-    const ahead = hand.chunks.length === this.#concurrency;
-    const tasks = most > 0 ? this.#nextTasks(most, ahead) : [];
-    if (tasks.length > 0) this.#send(hand, tasks);
-  }
-
-  /**
-   * Takes the next chunk of tasks. Calls take turns; small ones of the same job
-   * share a message. Ahead of need only what is so short that a hand-over
-   * would show: a long item must not wait behind a busy worker.
-   */
-  #nextTasks(most: number, ahead: boolean): Task[] {
-    const tasks: Task[] = [];
-    for (const call of this.#offers) {
-      const size = Math.min(call.chunkSize, most);
-      if (ahead) {
-        // What was moved cannot be taken back, should it wait for long.
-        const isShort = size * call.pace.perItem <= 2 * CHUNK_MS;
-        if (!isShort || call.options.transfer) continue;
-        if (call.prepare(size) < size && !call.exhausted) continue;
-      }
-      if (tasks.length > 0 && !canShare(tasks[0].call, call)) break;
-      const taken = call.take(size - tasks.length);
-      for (const task of taken) tasks.push(task);
-      // To the back; what has nothing now will offer again.
-      this.#offers.delete(call);
-      if (call.hasMore) this.#offers.add(call);
-      if (tasks.length >= size) break;
-    }
-    return tasks;
-  }
-
-  #send(hand: Hand, tasks: Task[]): void {
-    const { board, freeSlot: slot } = hand;
-    const { call } = tasks[0];
-    const { job, spread, options: { transfer } } = call;
-    const items = tasks.map((task) => task.item);
-    let timeout = Infinity;
-    let prompt = items.length <= PROMPT_MAX;
-    for (const { call: { options } } of tasks) {
-      // What is done must not wait for what may have to be given up.
-      if (options.timeout || options.signal) prompt = true;
-      if (options.timeout) timeout = Math.min(timeout, options.timeout);
-    }
-    const timed = timeout < Infinity || this.#options.onTask !== undefined;
-    const sent = performance.now();
-    Atomics.store(board.claims, slot, 0);
-    Atomics.store(board.cancels, slot, 0);
-    try {
-      const moved = transfer ? items.flatMap((item) => transfer(item)) : [];
-      const message: Run = {
-        type: "run",
-        slot,
-        job,
-        spread,
-        items,
-        timed,
-        prompt,
-      };
-      post(hand.port!, message, moved);
-    } catch (error) {
-      this.#dispatchAgain = true; // for the worker is free still
-      return this.#notSent(tasks, error);
-    }
-    if (hand.chunks.length === 0) hand.busySince = sent;
-    hand.given += tasks.length;
-    hand.chunks.push({
-      tasks,
-      call,
-      slot,
-      answered: 0,
-      sent,
-      sending: performance.now() - sent,
-      timeout,
-    });
-    cancel(hand.idle);
-    if (timeout < Infinity) this.#watch(hand);
-  }
-
-  /** An item could not be cloned: alone, it fails; else it is looked for. */
-  #notSent(tasks: Task[], error: unknown): void {
-    const limit = tasks.length > 1 ? tasks.length >> 1 : Infinity;
-    for (const { call } of tasks) call.chunkLimit = limit;
-    if (tasks.length > 1) return this.#returned(tasks);
-    const [{ call }] = tasks;
-    this.#counts.failed++;
-    call.settled(tasks[0], new JobError(call.job, tasks[0].index, error), true);
-  }
-
-  #returned(tasks: Task[]): void {
-    for (const [call, own] of Map.groupBy(tasks, (task) => task.call)) {
-      call.returned(own);
-    }
-  }
-
-  /**
-   * Takes items back from a busy worker for an idle one, when nothing else is
-   * waiting: the chunk took longer than had been thought.
-   */
-  #balance(): void {
-    cancel(this.#stealTimer);
-    const isIdle = (hand: Hand) => hand.ready && hand.chunks.length === 0;
-    if (!this.#hands.values().some(isIdle)) return;
-    let most = 0;
-    let from: { hand: Hand; chunk: Chunk } | undefined;
-    for (const hand of this.#hands) {
-      for (const chunk of hand.chunks) {
-        const count = hand.unclaimed(chunk);
-        const { transfer, chunkSize } = chunk.call.options;
-        if (count <= most || transfer || chunkSize) continue;
-        most = count;
-        from = { hand, chunk };
-      }
-    }
-    if (!from) return;
-    const { chunk, hand } = from;
-    const { pace } = chunk.call;
-    const wait = chunk.sent + 2 * CHUNK_MS - performance.now();
-    if (most * pace.perItem < STEAL_MS && wait > 0) {
-      this.#stealTimer = setTimeout(() => this.#dispatch(), wait);
-      return;
-    }
-    pace.chunkSize = Math.ceil(most / 2);
-    this.#returned(hand.revoke(chunk));
-  }
-
-  // Started
-
-  #start(): void {
-    const hand = new Hand(++this.#started, this.#concurrency + 1);
-    this.#hands.add(hand);
-    const { name = "manyhands", startTimeout = 10_000, permissions } =
-      this.#options;
-    this.#expect(hand, startTimeout);
-    try {
-      const options: WorkerOptions & { deno?: unknown } = {
-        type: "module",
-        name: `${name} ${hand.id}`,
-        ...permissions !== undefined && { deno: { permissions } },
-      };
-      hand.worker = new Worker(this.#url, options);
-    } catch (error) {
-      return this.#failed(hand, error);
-    }
-    hand.worker.onmessage = ({ data }) => {
-      if (data?.type === "manyhands:hello") this.#greeted(hand, data);
-    };
-    hand.worker.onerror = (event) => {
-      event.preventDefault(); // or it ends the program
-      this.#failed(hand, hand.cause ?? new Error(event.message));
-    };
-  }
-
-  #expect(hand: Hand, startTimeout: number): void {
-    const due = performance.now() + startTimeout;
-    hand.alarm = new Alarm(startTimeout, () => {
-      // Not its fault, where this thread was blocked and could not answer.
-      if (performance.now() > due + GRACE_MS) {
-        return this.#expect(hand, startTimeout);
-      }
-      hand.cause = new Error(`it did not serve within ${startTimeout} ms`);
-      hand.stuck = true; // until it greets after all
-      this.#notStarted(hand);
-    });
-  }
-
-  #greeted(hand: Hand, { lock }: Hello): void {
-    const { signal } = hand.watch;
-    hand.gone = locks().request(lock, { signal }, () => true)
-      .catch(() => false);
-    hand.greeted.resolve();
-    if (!this.#hands.has(hand)) return;
-    // A worker that ends by itself fires no event, but its lock is released.
-    hand.gone.then((gone) => {
-      if (gone && this.#hands.has(hand)) this.#died(hand);
-    });
-    const { port1, port2 } = new MessageChannel();
-    hand.port = port1;
-    hand.greetedAt = now();
-    port1.onmessage = ({ data }) => this.#received(hand, data);
-    const { board } = hand;
-    const { init } = this.#options;
-    const concurrency = this.#concurrency;
-    const start: Start = {
-      type: "manyhands:start",
-      port: port2,
-      init,
-      board,
-      concurrency,
-    };
-    hand.worker!.postMessage(start, [port2]);
-  }
-
-  #received(hand: Hand, message: Ready | Results | Crashed | Ping): void {
-    if (!this.#hands.has(hand)) return;
-    if (message.type === "results") this.#replied(hand, message);
-    else if (message.type === "ready") this.#ready(hand, message);
-    else if (message.type === "ping") hand.alarm?.cancel();
-    else this.#failed(hand, revive(message.error));
-    if (hand.death && this.#hands.has(hand)) this.#died(hand);
-  }
-
-  #ready(hand: Hand, { at }: Ready): void {
-    hand.alarm?.cancel();
-    hand.ready = true;
-    this.#failedStarts = 0;
-    // Both clocks count from the same epoch, unless the machine slept or its
-    // time was set since the program began: `at` was between these two times.
-    hand.skew = Math.max(hand.greetedAt - at, Math.min(now() - at, 0));
-    hand.born = performance.now();
-    this.#dispatch();
-    this.#rest(hand);
-  }
-
-  /** Something in the worker threw where nobody could catch it. */
-  #failed(hand: Hand, cause: unknown): void {
-    hand.cause = cause;
-    if (hand.ready) return; // it is ending, and its lock will tell
-    hand.greeted.resolve(); // it is not waited for
-    this.#notStarted(hand);
-  }
-
-  /** The others go on without it; where there are none, nothing can. */
-  #notStarted(hand: Hand): void {
-    if (!this.#remove(hand)) return;
-    this.#failedStarts++;
-    if (this.#hands.size === 0) this.#giveUp(hand.cause);
-  }
-
-  #giveUp(cause: unknown): void {
-    this.#failedStarts = this.#unused = 0;
-    const error = new WorkerStartError(this.#url, cause);
-    for (const call of this.#calls) call.fail(error);
-  }
-
-  // Replied
-
-  #replied(hand: Hand, results: Results): void {
-    const chunk = hand.chunks.find(({ slot }) => slot === results.slot)!;
-    const { values, failures, last } = results;
-    const from = chunk.answered;
-    chunk.answered += values.length;
-    this.#unused = 0;
-    if (values.length > 0) measure(chunk, results);
-    if (last) this.#freed(hand, chunk);
-    for (let i = 0; i < values.length; i++) {
-      const task = chunk.tasks[from + i];
-      if (task.over) continue; // it was timed out before
-      const failure = failures?.get(i);
-      this.#counts[failure ? "failed" : "done"]++;
-      if (failure) {
-        const { call, index } = task;
-        const error = new JobError(call.job, index, revive(failure));
-        call.settled(task, error, true);
-      } else task.call.settled(task, values[i]);
-    }
-    this.#dispatch();
-    this.#rest(hand);
-    this.#tell(hand, chunk.tasks.slice(from, chunk.answered), results);
-  }
-
-  /** A lane of the worker is free; so is the worker, where it is to end. */
-  #freed(hand: Hand, chunk: Chunk): void {
-    hand.chunks.splice(hand.chunks.indexOf(chunk), 1);
-    cancel(chunk.grace);
-    hand.stuck = hand.chunks.some(({ grace }) => grace !== undefined);
-    if (hand.chunks.length === 0) {
-      hand.busy += performance.now() - hand.busySince;
-      const { maxTasksPerWorker = Infinity } = this.#options;
-      hand.retired ||= hand.given >= maxTasksPerWorker;
-    }
-    if (hand.retired && !hand.chunks.some(isWanted)) this.#remove(hand);
-  }
-
-  /** Lets a worker that found nothing to do end after a while. */
-  #rest(hand: Hand): void {
-    const { idleTimeout } = this.#options;
-    cancel(hand.idle);
-    if (idleTimeout === undefined || hand.chunks.length > 0) return;
-    if (this.#hands.has(hand)) {
-      hand.idle = setTimeout(() => this.#remove(hand), idleTimeout);
-    }
-  }
-
-  #tell({ id, skew }: Hand, tasks: Task[], { times }: Results): void {
-    const { onTask } = this.#options;
-    if (!onTask) return;
-    tasks.forEach(({ call: { job }, index }, i) => {
-      const [start, end] = [times[2 * i] + skew, times[2 * i + 1] + skew];
-      onTask({ worker: id, job, index, start, end });
-    });
-  }
-
-  // Timed out, aborted
-
-  /** Looks after the items that may run only so long, until there are none. */
-  #watch(hand: Hand): void {
-    cancel(hand.watchdog);
-    let next = Infinity;
-    for (const chunk of [...hand.chunks]) {
-      const position = hand.claimed(chunk);
-      const task = chunk.tasks[position - 1];
-      const timeout = task && !task.over && task.call.options.timeout;
-      // One that has no limit is followed by others that may.
-      let left = chunk.timeout;
-      if (timeout) {
-        const start = hand.board.starts[chunk.slot] + hand.skew;
-        left = start + timeout - now();
-        if (left <= 0 && this.#timedOut(hand, chunk, position)) continue;
-      }
-      next = Math.min(next, Math.max(left, 1));
-    }
-    if (next === Infinity) return;
-    hand.watchdog = setTimeout(() => this.#watch(hand), Math.ceil(next));
-  }
-
-  /** Cancels an item, unless it has ended in this moment. */
-  #timedOut(hand: Hand, chunk: Chunk, position: number): boolean {
-    const task = chunk.tasks[position - 1];
-    const { call, index } = task;
-    const back = hand.revoke(chunk);
-    const isRunning = hand.claimed(chunk) === position;
-    if (isRunning) {
-      this.#stop(hand, chunk, position);
-      if (call.missed(task, timeoutError(call, index))) this.#counts.failed++;
-    }
-    this.#returned(back);
-    return isRunning;
-  }
-
-  readonly #aborted = ({ target }: Event): void => {
-    const { reason } = target as AbortSignal;
-    for (const call of this.#signals.get(target as AbortSignal)!) {
-      call.aborted = true;
-      call.fail(reason);
-    }
-  };
-
-  #listen(call: Call, signal: AbortSignal): void {
-    const calls = this.#signals.get(signal) ?? new Set();
-    if (calls.size === 0) signal.addEventListener("abort", this.#aborted);
-    this.#signals.set(signal, calls.add(call));
-  }
-
-  #unlisten(call: Call, signal: AbortSignal): void {
-    const calls = this.#signals.get(signal);
-    if (!calls?.delete(call) || calls.size > 0) return;
-    this.#signals.delete(signal);
-    signal.removeEventListener("abort", this.#aborted);
-  }
-
-  /** Tells the job at a position of a revoked chunk to end, and waits for it. */
-  #stop(hand: Hand, chunk: Chunk, position: number): void {
-    Atomics.store(hand.board.cancels, chunk.slot, position);
-    hand.stuck = true;
-    // What was sent while this thread was blocked comes before the last turn.
-    chunk.grace ??= setTimeout(() => {
-      chunk.grace = setTimeout(() => this.#overdue(hand));
-    }, GRACE_MS);
-  }
-
-  /**
-   * An item was cancelled and has not ended. Alone in its worker it ends with
-   * it; what is beside it may end first, while the thread comes to its messages.
-   */
-  #overdue(hand: Hand): void {
-    if (hand.death) return;
-    hand.retired = true;
-    this.#takeBack(hand);
-    if (!hand.chunks.some(isWanted)) return this.#lost(hand);
-    post(hand.port!, { type: "ping" });
-    hand.alarm?.cancel();
-    hand.alarm = new Alarm(SILENCE_MS, () => {
-      hand.cause = new Error("a job beside it blocks the thread");
-      this.#lost(hand);
-    });
-  }
-
-  // Died
-
-  /**
-   * It has ended. What it sent before may take several turns of the loop to
-   * arrive: it is lost after the first one without a message.
-   */
-  #died(hand: Hand): void {
-    cancel(hand.death);
-    // The first timer may be due already, as a message took its time; before
-    // the second one is, the loop has looked for more.
-    hand.death = setTimeout(() => {
-      hand.death = setTimeout(() => {
-        this.#counts.lost++;
-        this.#lost(hand);
-      });
-    });
-  }
-
-  #lost(hand: Hand): void {
-    const { cause = new Error("it ended before any job") } = hand;
-    if (!hand.ready) return this.#failed(hand, cause);
-    if (!this.#remove(hand)) return;
-    // Those that end before they begin anything would be replaced for ever.
-    const begun = hand.chunks.some((chunk) => hand.claimed(chunk) > 0);
-    this.#unused = begun ? 0 : this.#unused + 1;
-    if (this.#unused > UNUSED_MAX) this.#giveUp(cause);
-    this.#takeBack(hand);
-    for (const chunk of hand.chunks) {
-      for (const task of chunk.tasks.slice(chunk.answered)) {
-        const { call, index } = task;
-        call.missed(task, new WorkerLostError(call.job, index, hand.cause));
-      }
-    }
-    this.#dispatch();
-  }
-
-  /** Takes back all that a worker has not begun. */
-  #takeBack(hand: Hand): void {
-    for (const chunk of hand.chunks) {
-      if (!chunk.call.options.transfer) this.#returned(hand.revoke(chunk));
-    }
-  }
-
-  // Ended
-
-  #ended(call: Call): void {
-    this.#calls.delete(call);
-    this.#offers.delete(call);
-    if (call.options.signal) this.#unlisten(call, call.options.signal);
-    if (call.underWay > 0) this.#withdraw(call);
-    if (this.#state !== "open" && this.#calls.size === 0) {
-      this.#drained.resolve();
-    }
-  }
-
-  /** Keeps workers from beginning any more of a call that has ended. */
-  #withdraw(call: Call): void {
-    for (const hand of this.#hands) {
-      for (const chunk of hand.chunks) {
-        if (!chunk.tasks.some((task) => task.call === call)) continue;
-        // First, so that the item that is running then is the last one.
-        const back = hand.revoke(chunk);
-        const position = hand.claimed(chunk);
-        if (chunk.tasks[position - 1]?.call === call) {
-          if (call.aborted) this.#stop(hand, chunk, position);
-          else Atomics.store(hand.board.cancels, chunk.slot, position);
-        }
-        this.#returned(back);
-      }
-    }
-  }
-
-  #dismiss(): Promise<void> {
-    return this.#dismissed ??= this.#endAll();
-  }
-
-  async #endAll(): Promise<void> {
-    this.#state = "closed";
-    cancel(this.#stealTimer);
-    for (const hand of this.#hands) this.#remove(hand);
-    const leaving = [...this.#leaving];
-    for (const hand of leaving) if (hand.late) hand.forget();
-    const alarm = new Alarm(END_MS, () => {
-      for (const hand of leaving) hand.forget();
-    });
-    await Promise.all(leaving.map(({ ended }) => ended));
-    alarm.cancel();
-  }
-
-  /** Takes a worker out of the pool; false if it was out already. */
-  #remove(hand: Hand): boolean {
-    if (!this.#hands.delete(hand)) return false;
-    this.#leaving.add(hand);
-    const alarm = new Alarm(LATE_MS, () => {
-      hand.late = true;
-      this.#dispatch();
-    });
-    hand.ended = hand.end().then(() => {
-      alarm.cancel();
-      this.#leaving.delete(hand);
-      this.#dispatch();
-    });
-    return true;
-  }
-}
-
-/** Fits the next chunks of a job to how long this one takes. */
-function measure(chunk: Chunk, { elapsed }: Results): void {
-  const { call: { pace }, tasks, answered, sending } = chunk;
-  pace.perItem = elapsed / answered + sending / tasks.length;
-  // Step by step, as the first items may be the short ones.
-  const size = Math.min(
-    CHUNK_MS / pace.perItem,
-    SEND_MS * tasks.length / sending,
-    Math.max(pace.chunkSize, 4 * tasks.length),
-  );
-  pace.chunkSize = Math.max(1, Math.min(CHUNK_MAX, Math.floor(size)));
-}
-
-/** Whether somebody waits for what is still to come of a chunk. */
-function isWanted({ tasks, answered }: Chunk): boolean {
-  return tasks.slice(answered).some(({ over, call }) => !over && !call.ended);
-}
-
-/** Whether single items of two calls can go in one message. */
-function canShare(a: Call, b: Call): boolean {
-  return a.job === b.job && a.spread === b.spread && !a.options.transfer &&
-    !b.options.transfer &&
-    a.options.chunkSize === b.options.chunkSize;
-}
-
-function isAsync(items: Items<unknown>): items is AsyncIterable<unknown> {
-  return (items as AsyncIterable<unknown>)[Symbol.asyncIterator] !== undefined;
 }
 
 // Checks
 
 /** What an option must be: of a type, or a whole number from … to …. */
-type Rule = string | [least: number, most: number];
+type Rule = string | {
+  least: number;
+  most?: number;
+  /** Whether it may be Infinity, which means that there is no limit. */
+  unlimited?: boolean;
+};
 
-const COUNT: Rule = [1, Infinity];
-const MILLISECONDS: Rule = [1, TIMER_MAX];
+const COUNT: Rule = { least: 1 };
+const MILLISECONDS: Rule = { least: 1, most: TIMER_MAX };
 const SEQUENTIAL_OPTIONS: Record<string, Rule> = {
   init: "value",
   onTask: "function",
@@ -2288,17 +3066,18 @@ const SEQUENTIAL_OPTIONS: Record<string, Rule> = {
 const POOL_OPTIONS: Record<string, Rule> = {
   ...SEQUENTIAL_OPTIONS,
   size: COUNT,
-  concurrency: COUNT,
-  idleTimeout: MILLISECONDS,
-  maxTasksPerWorker: COUNT,
+  eager: "boolean",
+  idleTimeout: { least: 0, most: TIMER_MAX, unlimited: true },
+  maxTasksPerWorker: { least: 1, unlimited: true },
   name: "string",
+  onWorkerLost: "function",
   permissions: "value",
   startTimeout: MILLISECONDS,
 };
 const CALL_OPTIONS: Record<string, Rule> = {
   signal: "AbortSignal",
-  timeout: MILLISECONDS,
-  retries: [0, Infinity],
+  timeout: { least: 1, most: TIMER_MAX, unlimited: true },
+  retries: { least: 0, unlimited: true },
   chunkSize: COUNT,
   settle: "boolean",
   transfer: "function",
@@ -2328,8 +3107,9 @@ function check(
     const number = typeof value === "number" && typeof rule !== "string";
     const must = typeof rule === "string"
       ? `of type ${rule}`
-      : `a whole number from ${rule[0]}` +
-        (rule[1] < Infinity ? ` to ${rule[1]}` : "");
+      : `a whole number from ${rule.least}` +
+        (rule.most ? ` to ${rule.most}` : "") +
+        (rule.unlimited ? ", or Infinity" : "");
     throw new (number ? RangeError : TypeError)(
       `Cannot ${what} as '${option}' must be ${must}: ` +
         `current value is ${textOf(value)}`,
@@ -2341,24 +3121,32 @@ function fits(value: unknown, rule: Rule): boolean {
   if (rule === "AbortSignal") return value instanceof AbortSignal;
   const type = typeof value;
   if (typeof rule === "string") return type === rule;
-  return Number.isInteger(value) && rule[0] <= (value as number) &&
-    (value as number) <= rule[1];
+  const { least, most = Infinity, unlimited = false } = rule;
+  if (value === Infinity) return unlimited;
+  const number = value as number;
+  return Number.isInteger(number) && least <= number && number <= most;
 }
 
 function checkCall(
-  { job, items, options = {} }: CallRequest,
+  { job, items, single, options = NO_OPTIONS }: CallRequest,
   jobs?: Jobs,
 ): void {
   if (jobs && !Object.hasOwn(jobs, job)) throw unknownJob(jobs, job);
-  check(`run '${job}'`, options, CALL_OPTIONS);
-  const { [Symbol.iterator]: each, [Symbol.asyncIterator]: eachAsync } = Object(
-    items,
-  );
-  if (each || eachAsync) return;
+  if (options !== NO_OPTIONS) check(`run '${job}'`, options, CALL_OPTIONS);
+  const [args] = single ? items as unknown[] : [];
+  if (single ? Array.isArray(args) : isIterable(items)) return;
   throw new TypeError(
-    `Cannot run '${job}' as 'items' must be iterable: ` +
-      `current value is ${textOf(items)}`,
+    `Cannot run '${job}' as ` +
+      (single ? "'args' must be an array" : "'items' must be iterable") +
+      `: current value is ${textOf(single ? args : items)}`,
   );
+}
+
+function isIterable(value: unknown): boolean {
+  const { [Symbol.iterator]: each, [Symbol.asyncIterator]: eachAsync } = Object(
+    value,
+  );
+  return each !== undefined || eachAsync !== undefined;
 }
 
 // The calling thread's side
@@ -2369,10 +3157,9 @@ function checkCall(
  * It has the same methods as a {@linkcode Pool}, with the same results and
  * errors, so that what a pool brings can be measured against it. Nothing is
  * copied: a job gets the very items, and the caller the very results. Nothing
- * is computed ahead either: `close` does not wait for an `imap` that is being
- * read, which goes on as it is read. A job that blocks cannot be interrupted;
- * aborted or timed out, it is asked by {@linkcode cancelled} and otherwise
- * rejected at its end.
+ * is computed ahead either, before `close` asks for it. A job that blocks cannot
+ * be interrupted; aborted or timed out, it is asked by {@linkcode cancelled} and
+ * otherwise rejected at its end.
  *
  * @param service What {@linkcode serve} returned
  * @param options See {@linkcode SequentialOptions}
@@ -2400,189 +3187,136 @@ export function sequential<J extends Jobs>(
   return new Sequential(service, options);
 }
 
-class Sequential<J extends Jobs> extends Runner<J> {
+class Sequential<J extends Jobs> extends Runner<J> implements Host {
+  readonly size = 0;
+  readonly isHungry = true;
   readonly #service: Service<J>;
   readonly #options: SequentialOptions;
-  readonly #running = new Set<Promise<unknown>>();
-  readonly #terminated = new AbortController();
+  readonly #calls: Calls;
+  /** Those whose items are being run. */
+  readonly #running = new Set<Call>();
   #setUp?: Promise<unknown>;
-  #closed = false;
 
   constructor(service: Service<J>, options: SequentialOptions) {
     super();
     check("run sequentially", options, SEQUENTIAL_OPTIONS);
     this.#service = service;
     this.#options = options;
+    this.#calls = new Calls(this, service.jobs);
   }
 
-  override async close(): Promise<void> {
-    this.#closed = true;
-    await Promise.allSettled(this.#running);
+  override close(): Promise<void> {
+    return this.#calls.drain();
   }
 
   override terminate(): Promise<void> {
-    this.#closed = true;
-    this.#terminated.abort(terminatedError());
+    this.#calls.terminate();
     return Promise.resolve();
   }
 
   // deno-lint-ignore no-explicit-any
-  protected override async gather(request: CallRequest): Promise<any[]> {
-    this.#check(request);
-    const running = this.#gather(request);
-    this.#running.add(running);
-    try {
-      return await running;
-    } finally {
-      this.#running.delete(running);
-    }
-  }
-
-  async #gather(request: CallRequest): Promise<unknown[]> {
-    const signals = this.#signals(request);
-    await abortable(() => this.#ready(), signals);
-    const results: unknown[] = [];
-    const { items } = request;
-    if (isAsync(items)) {
-      for await (const item of pulled(items, signals)) {
-        results.push(await this.#run(request, item, results.length));
-      }
-      return results;
-    }
-    // No await where a job needs none: it would flatter the pool.
-    for (const item of items) {
-      const result = this.#run(request, item, results.length);
-      results.push(result instanceof Promise ? await result : result);
-    }
-    return results;
+  protected override gather(request: CallRequest): Promise<any> {
+    return this.#calls.gather(request);
   }
 
   protected override stream(
     request: CallRequest,
     // deno-lint-ignore no-explicit-any
   ): AsyncGenerator<any, void, void> {
-    this.#check(request);
-    return this.#each(request);
+    return this.#calls.stream(request);
   }
 
-  async *#each(request: CallRequest): AsyncGenerator<unknown, void, void> {
-    this.#check(request); // it may have been closed meanwhile
-    const signals = this.#signals(request);
-    await abortable(() => this.#ready(), signals);
-    const { items } = request;
-    let index = 0;
-    if (isAsync(items)) {
-      for await (const item of pulled(items, signals)) {
-        yield await this.#run(request, item, index++);
-      }
-    } else {
-      for (const item of items) yield await this.#run(request, item, index++);
-    }
+  estimate(): Estimate {
+    return new Estimate(); // of one item at a time, and never measured
   }
 
-  #check(request: CallRequest): void {
-    checkCall(request, this.#service.jobs);
-    if (this.#closed) throw closedError(request.job, "closed");
+  cancel(): void {
+    // What runs asks by itself, and goes on as long as it likes.
   }
 
-  /** What may end a call before its time. */
-  #signals({ options }: CallRequest): AbortSignal[] {
-    const { signal } = this.#terminated;
-    return options?.signal ? [signal, options.signal] : [signal];
-  }
-
-  async #ready(): Promise<void> {
-    const { setup } = this.#service;
-    await (this.#setUp ??=
-      (async () => await setup?.(this.#options.init as never))());
-  }
-
-  /** Runs one item; gives a promise only where the job did. */
-  #run(
-    request: CallRequest,
-    item: unknown,
-    index: number,
-    tries = 0,
-  ): unknown {
-    const { job, spread, options = {} } = request;
-    const { settle, timeout = Infinity, retries = 0 } = options;
-    const signals = this.#signals(request);
-    for (const signal of signals) signal.throwIfAborted();
-    const call = this.#service.jobs[job] as (...args: unknown[]) => unknown;
-    const run = () => spread ? call(...item as unknown[]) : call(item);
-    const start = now();
-    let timedOut = false;
-    const isLate = () => timedOut ||= now() - start > timeout;
-    const isCancelled = () => isLate() || signals.some((s) => s.aborted);
-    const ended = (value: unknown, bad = false): unknown => {
-      this.#options.onTask?.({ worker: 0, job, index, start, end: now() });
-      for (const signal of signals) signal.throwIfAborted();
-      if (isLate() && tries < retries) {
-        return this.#run(request, item, index, tries + 1);
-      }
-      if (isLate()) [value, bad] = [timeoutError(request, index), true];
-      else if (bad) value = new JobError(job, index, value);
-      if (settle) return outcome(value, bad);
-      if (bad) throw value;
-      return value;
-    };
-    let value: unknown;
-    let result: Promise<unknown> | undefined;
+  async onOffer(call: Call): Promise<void> {
+    if (this.#running.has(call)) return;
+    this.#running.add(call);
     try {
-      const alone = timeout === Infinity && !options.signal;
-      value = alone ? run() : within(isCancelled, run);
-      if (isThenable(value)) result = Promise.resolve(value);
+      const { setup } = this.#service;
+      const { init } = this.#options;
+      await (this.#setUp ??= (async () => await setup?.(init as never))());
+      for (let item; (item = call.take(1));) {
+        // No await where a job needs none: it would flatter the pool.
+        const ended = this.#run(item);
+        if (ended) await ended;
+      }
+    } catch (error) {
+      call.fail(error); // it could not be set up
+    }
+    this.#running.delete(call);
+  }
+
+  /** Runs an item; gives a promise only where the job did. */
+  #run(item: Segment): Promise<void> | undefined {
+    const { call, first: index, items: [args] } = item;
+    const { job, spread, timeout, options: { signal } } = call;
+    const start = now();
+    let isOver = false;
+    const isCancelled = () => call.isEnded || now() - start > timeout;
+    const settle = (value: unknown, bad = false) => {
+      if (isOver) return;
+      isOver = true;
+      const end = now();
+      this.#options.onTask?.({ worker: 0, job, index, start, end });
+      if (end - start > timeout) call.miss(item, timeoutError(call, index));
+      else if (bad) call.reject(index, new JobError(job, index, value));
+      else call.fulfil(index, [value], 0, 1);
+    };
+    const code = this.#service.jobs[job] as (...args: unknown[]) => unknown;
+    const run = () => spread ? code(...args as unknown[]) : code(args);
+    try {
+      const isAlone = timeout === Infinity && !signal;
+      const value = isAlone ? run() : within(isCancelled, run);
+      if (isThenable(value)) return settled(value, settle, timeout);
+      settle(value);
     } catch (thrown) {
-      return ended(thrown, true);
+      settle(thrown, true);
     }
-    if (!result) return ended(value);
-    const limit = new AbortController();
-    const timer = timeout === Infinity ? undefined : setTimeout(() => {
-      limit.abort(timedOut = true);
-    }, timeout);
-    return abortable(() => result, [...signals, limit.signal])
-      .finally(() => cancel(timer))
-      .then((value) => ended(value), (thrown) => ended(thrown, true));
   }
 }
 
-/** Pulls an input; an abort ends the wait for the next item, and closes it. */
-async function* pulled(
-  items: AsyncIterable<unknown>,
-  signals: AbortSignal[],
-): AsyncGenerator<unknown, void, void> {
-  const iterator = items[Symbol.asyncIterator]();
-  let open = true;
+/** Settles with what a job's promise gives, or when its time is up. */
+async function settled(
+  value: PromiseLike<unknown>,
+  settle: (value: unknown, bad?: boolean) => void,
+  timeout: number,
+): Promise<void> {
+  const { promise: timedOut, resolve } = Promise.withResolvers<void>();
+  const timer = timeout < Infinity
+    ? setTimeout(resolve, Math.min(timeout + 1, TIMER_MAX))
+    : undefined;
   try {
-    for (;;) {
-      const next = await abortable(
-        async () => await iterator.next(),
-        signals,
-      );
-      open = !next.done;
-      if (next.done) return;
-      yield next.value;
-    }
-  } finally {
-    // Not awaited: an input that is stuck must not hold up its consumer.
-    if (open) (async () => await iterator.return?.())().catch(() => {});
+    settle(await Promise.race([value, timedOut]));
+  } catch (thrown) {
+    settle(thrown, true);
   }
+  if (timer !== undefined) clearTimeout(timer);
 }
 
-/** Does some work, but rejects as soon as one of the signals is aborted. */
-async function abortable<T>(
-  work: () => Promise<T>,
-  signals: AbortSignal[],
-): Promise<T> {
-  for (const signal of signals) signal.throwIfAborted();
-  const { promise, reject } = Promise.withResolvers<never>();
-  const abort = ({ target }: Event) => reject((target as AbortSignal).reason);
-  for (const signal of signals) signal.addEventListener("abort", abort);
-  try {
-    return await Promise.race([work(), promise]);
-  } finally {
-    for (const signal of signals) signal.removeEventListener("abort", abort);
-  }
+interface Contexts {
+  run<T>(isCancelled: () => boolean, code: () => T): T;
+  getStore(): (() => boolean) | undefined;
+}
+
+/**
+ * On the calling thread several calls may run at once: whether an item is
+ * cancelled follows its code through its awaits.
+ */
+let contexts: Contexts | undefined;
+
+/** Runs code that may await, so that `cancelled` knows its item. */
+function within<T>(isCancelled: () => boolean, code: () => T): T {
+  // Not imported, as mod.ts imports nothing, and not before it is needed, as
+  // loading it takes as long as two workers.
+  contexts ??= new (Reflect.get(globalThis, "process")
+    .getBuiltinModule("node:async_hooks").AsyncLocalStorage)() as Contexts;
+  return contexts.run(isCancelled, code);
 }
 
 /** The clock that all threads share: milliseconds since the epoch. */
@@ -2595,23 +3329,9 @@ function isThenable(value: unknown): value is PromiseLike<unknown> {
     typeof value.then === "function";
 }
 
-function timeoutError(
-  { job, options }: Pick<CallRequest, "job" | "options">,
-  index: number,
-): DOMException {
+function timeoutError({ job, timeout }: Call, index: number): DOMException {
   return new DOMException(
-    `Job '${job}' ran longer than ${options?.timeout} ms on item ${index}`,
+    `Job '${job}' ran longer than ${timeout} ms on item ${index}`,
     "TimeoutError",
   );
-}
-
-function closedError(job: string, state: string): DOMException {
-  return new DOMException(
-    `Cannot run '${job}' as the runner is ${state}`,
-    "InvalidStateError",
-  );
-}
-
-function terminatedError(): DOMException {
-  return new DOMException("The runner was terminated", "AbortError");
 }

@@ -9,7 +9,7 @@ function wait(ms: number): void {
   Atomics.wait(shared(0), 0, 0, ms);
 }
 
-/** Blocks the thread until a condition holds, which others bring about in `memory`. */
+/** Blocks the thread until others have brought about a condition. */
 function waitIn(memory: Memory, condition: (value: number) => boolean): void {
   for (let value; !condition(value = Atomics.load(memory, 0));) {
     Atomics.wait(memory, 0, value);

@@ -208,7 +208,8 @@ runnerTest(
   async (runner) => {
     for (const value of [0, -1, 1.5, NaN, Infinity]) {
       for (const option of ["chunkSize", "timeout", "retries"]) {
-        if (option === "retries" && value === 0) continue;
+        const isNone = value === Infinity && option !== "chunkSize";
+        if (isNone || option === "retries" && value === 0) continue;
         const options = { [option]: value };
         const error = await assertRejects(
           () => runner.map("double", [1], options),
@@ -276,18 +277,29 @@ poolTest("Pool: options of a wrong value or type are refused", async () => {
       const option of [
         "size",
         "startTimeout",
-        "concurrency",
         "idleTimeout",
         "maxTasksPerWorker",
       ]
     ) {
+      const isNone = value === Infinity &&
+        ["idleTimeout", "maxTasksPerWorker"].includes(option);
+      if (isNone || option === "idleTimeout" && value === 0) continue;
       const options = { [option]: value } as PoolOptions;
       const error = assertThrows(() => new Pool(service, options), RangeError);
       assertStringIncludes((error as Error).message, `'${option}'`);
       assertStringIncludes((error as Error).message, `${value}`);
     }
   }
-  for (const bad of [{ size: "2" }, { onTask: 5 }, { name: 5 }]) {
+  for (
+    const bad of [
+      { size: "2" },
+      { onTask: 5 },
+      { name: 5 },
+      { eager: 1 },
+      { onWorkerLost: "log" },
+      { concurrency: 2 }, // there is none: what only waits needs no thread
+    ]
+  ) {
     const options = bad as unknown as PoolOptions;
     const [name] = Object.keys(bad);
     assertThrows(() => new Pool(service, options), TypeError, `'${name}'`);
@@ -557,15 +569,11 @@ poolTest("Pool: two pools on one module, and pools inside jobs", async () => {
   assertEquals(results, [doubles(500), doubles(500), [[2, 4], [4, 6]]]);
 });
 
-poolTest("Pool: runs as many at once in a worker as it may", async () => {
-  for (const concurrency of [undefined, 1, 7]) {
-    await using pool = new Pool(service, { size: 1, concurrency });
-    const counts = shared(0, 0);
-    const most = concurrency ?? 1;
-    await pool.starmap("crowd", Array(40).fill([counts, most]));
-    assertEquals([...counts], [0, most]);
-    assertEquals(await pool.map("double", numbers(30_000)), doubles(30_000));
-  }
+poolTest("Pool: a worker runs one item at a time", async () => {
+  await using pool = new Pool(service, { size: 1 });
+  const counts = shared(0, 0);
+  await pool.starmap("crowd", Array(40).fill([counts, 1]));
+  assertEquals([...counts], [0, 1]);
 });
 
 poolTest("Pool: spare workers end after a while, and come back", async () => {
@@ -588,20 +596,14 @@ poolTest("Pool: spare workers end after a while, and come back", async () => {
 });
 
 poolTest("Pool: workers are replaced after so many items", async () => {
-  for (const concurrency of [1, 3]) {
-    await using pool = new Pool(service, {
-      size: 2,
-      maxTasksPerWorker: 7,
-      concurrency,
-    });
-    const names = await pool.starmap("worker", Array(50).fill([]));
-    const counts = Map.groupBy(names, (name) => name);
-    for (const [name, { length }] of counts) {
-      assert(length <= 7, `${name}: ${length}`);
-    }
-    assert(counts.size >= 8, `${counts.size}`);
-    assertEquals(pool.stats().lost, 0);
+  await using pool = new Pool(service, { size: 2, maxTasksPerWorker: 7 });
+  const names = await pool.starmap("worker", Array(50).fill([]));
+  const counts = Map.groupBy(names, (name) => name);
+  for (const [name, { length }] of counts) {
+    assert(length <= 7, `${name}: ${length}`);
   }
+  assert(counts.size >= 8, `${counts.size}`);
+  assertEquals(pool.stats().lost, 0);
 });
 
 poolTest("Pool: stats tell what was done, and what is", async () => {

@@ -346,28 +346,9 @@ poolTest("Pool: a lost item is tried again, in its place", async () => {
 });
 
 poolTest(
-  "Pool: beside others, only the one that hangs is given up",
-  async () => {
-    await using pool = new Pool(service, { size: 1, concurrency: 5 });
-    const gate = new Gate();
-    const others = pool.starmap("hold", Array(3).fill([gate.memory, 3]));
-    await until(() => gate.arrived === 3);
-    // When the second is timed out, it is long known that the first hangs.
-    for (const timeout of [40, 400]) {
-      const hangs = pool.apply("never", [shared(0)], { timeout });
-      assertEquals(await hangs.catch((error) => error.name), "TimeoutError");
-    }
-    gate.open();
-    assertEquals(await others, [3, 3, 3]);
-    await until(async () => await pool.apply("worker", []) === "manyhands 2");
-    assertEquals(pool.stats().lost, 0);
-  },
-);
-
-poolTest(
   "cancelled: an asynchronous job hears of its own cancellation only",
   async () => {
-    await using pool = new Pool(service, { size: 1, concurrency: 3 });
+    await using pool = new Pool(service, { size: 3 });
     for (const runner of [pool, sequential(service)]) {
       const controller = new AbortController();
       const { signal } = controller;
@@ -451,20 +432,6 @@ Deno.test("Pool: of a chunk with an endless loop all others are settled", async 
   assertEquals(output, "777 TimeoutError\n");
 });
 
-Deno.test("Pool: beside others, one that blocks the thread takes them along", async () => {
-  const output = await runAlone(`
-    const pool = new Pool(service, { size: 1, concurrency: 3 });
-    const gate = new Gate();
-    const others = pool.map("hold", [gate.memory, gate.memory], { settle: true });
-    await until(() => gate.arrived === 2);
-    const error = await pool.apply("spin", [shared(0)], { timeout: ${LIMIT} }).catch((e) => e.name);
-    console.log(error);
-    for (const { reason } of await others) console.log(reason.name);
-    Deno.exit();
-  `);
-  assertEquals(output, "TimeoutError\nWorkerLostError\nWorkerLostError\n");
-});
-
 poolTest("Pool: close and terminate end calls that hang", async () => {
   const pool = new Pool(service, { size: 2 });
   const call = pool.apply("never", [shared(0)], { timeout: 50 })
@@ -511,29 +478,6 @@ poolTest(
     ]);
     assertEquals(bad.status, "rejected");
     assertEquals(good.map(({ status }) => status), Array(8).fill("fulfilled"));
-  },
-);
-
-poolTest(
-  "Pool: a death is not overlooked beside a job that hangs",
-  async () => {
-    await using pool = new Pool(service, { size: 1, concurrency: 4 });
-    await pool.apply("double", [1]);
-    const [exits, stays] = [new Gate(), new Gate()];
-    const hangs = pool.apply("never", [shared(0)], { timeout: 20 });
-    const calls = Promise.allSettled([
-      hangs,
-      pool.apply("exitAt", [exits.memory]),
-      pool.apply("hold", [stays.memory]),
-    ]);
-    await until(() => exits.arrived + stays.arrived === 2);
-    await hangs.catch(() => {});
-    exits.open();
-    exits.blockUntilLeft();
-    const names = (await calls).map((outcome) =>
-      outcome.status === "rejected" && outcome.reason.name
-    );
-    assertEquals(names, ["TimeoutError", "WorkerLostError", "WorkerLostError"]);
   },
 );
 
