@@ -17,42 +17,13 @@ import {
   runAlone,
   runnerTest,
 } from "../runners.ts";
+import { watched } from "../pool/spies.ts";
 
 /**
  * A `timeout`, in ms, that no item reaches on the busiest machine unless it
  * never ends. Where only such items have one it is shorter.
  */
 const LIMIT = 1000;
-
-/** A signal that counts who listens to it. */
-function watched(): {
-  abort: (reason?: unknown) => void;
-  signal: AbortSignal;
-  listeners: () => number;
-} {
-  const controller = new AbortController();
-  const { signal } = controller;
-  let count = 0;
-  for (
-    const [method, step] of [["addEventListener", 1], [
-      "removeEventListener",
-      -1,
-    ]] as const
-  ) {
-    const original = signal[method];
-    Object.defineProperty(signal, method, {
-      value: (...args: unknown[]) => {
-        count += step;
-        Reflect.apply(original, signal, args);
-      },
-    });
-  }
-  return {
-    abort: (reason) => controller.abort(reason),
-    signal,
-    listeners: () => count,
-  };
-}
 
 runnerTest("an aborted signal keeps a call from beginning", async (runner) => {
   const { memory } = new Gate();
