@@ -16,7 +16,7 @@ const TEST = [
   "--allow-net=127.0.0.1",
 ];
 
-const KERNELS = "workers/kernels.wasm";
+const KERNELS = "workers/kernels/kernels.wasm";
 
 if (Deno.args.length > 0) answer(Deno.args[0]);
 
@@ -56,7 +56,7 @@ function answer(arg: string): never {
 
 /** The modules in a folder and below; the kernels are AssemblyScript. */
 function listed(folder: string): string[] {
-  if (folder === "workers/assembly") return [];
+  if (folder === "workers/kernels") return [];
   const entries = [...Deno.readDirSync(folder)];
   return entries.flatMap(({ name, isDirectory }) => {
     const path = `${folder}/${name}`;

@@ -8,7 +8,7 @@ import { basename } from "@std/path/basename";
 import { join } from "@std/path/join";
 import { resolve } from "@std/path/resolve";
 import type { Jobs } from "../mod.ts";
-import { clearTemporary } from "../workers/files.ts";
+import { clearTemporary } from "../workers/shared/files.ts";
 import type { GrayJobs } from "../workers/grayscale.ts";
 import type { LogJobs } from "../workers/logscan.ts";
 import {

@@ -12,7 +12,7 @@ import { join } from "@std/path/join";
 import { relative } from "@std/path/relative";
 import { resolve } from "@std/path/resolve";
 import { JobError } from "../mod.ts";
-import { causeOf } from "../workers/files.ts";
+import { causeOf } from "../workers/shared/files.ts";
 
 /** A wrong command line; its message is the one line that the user gets. */
 export class UsageError extends Error {}

@@ -16,7 +16,7 @@ import {
   randomFrom,
   service,
 } from "../workers/fixtures.ts";
-import { clearTemporary } from "../workers/files.ts";
+import { clearTemporary } from "../workers/shared/files.ts";
 import {
   count,
   onInterrupt,

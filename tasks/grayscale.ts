@@ -15,7 +15,7 @@ import {
   clearTemporary,
   folderOf,
   isTemporary,
-} from "../workers/files.ts";
+} from "../workers/shared/files.ts";
 import { type GrayJobs, service } from "../workers/grayscale.ts";
 import {
   commandLine,

@@ -6,7 +6,7 @@
 
 import { join } from "@std/path/join";
 import { type Items, Pool, sequential } from "../mod.ts";
-import { causeOf, clearTemporary, folderOf } from "../workers/files.ts";
+import { causeOf, clearTemporary, folderOf } from "../workers/shared/files.ts";
 import {
   type Batch,
   type Hit,
@@ -22,8 +22,8 @@ import {
   type ScanOptions,
   service,
 } from "../workers/logscan.ts";
-import { free } from "../workers/memory.ts";
-import { labelled } from "../workers/search.ts";
+import { free } from "../workers/shared/memory.ts";
+import { labelled } from "../workers/logscan/search.ts";
 import {
   commandLine,
   findFiles,

@@ -15,7 +15,7 @@ import {
   type Service,
   type TaskTiming,
 } from "../mod.ts";
-import { causeOf, writeWhole } from "../workers/files.ts";
+import { causeOf, writeWhole } from "../workers/shared/files.ts";
 import { count, onInterrupt, Progress, shownPath } from "./cli.ts";
 
 /** Work to be compared: one batch, sequentially and in a pool. */

@@ -14,7 +14,7 @@ import {
   folderOf,
   isTemporary,
   writeWhole,
-} from "../workers/files.ts";
+} from "../workers/shared/files.ts";
 import { namesIn, withFolder } from "./folders.ts";
 
 const text = (s: string) => new TextEncoder().encode(s);

@@ -11,7 +11,7 @@ import { join, relative } from "@std/path";
 import { Buffer } from "node:buffer";
 import { Pool, sequential } from "../mod.ts";
 import { permissionsFor } from "../tasks/grayscale.ts";
-import { clearTemporary, isTemporary } from "../workers/files.ts";
+import { clearTemporary, isTemporary } from "../workers/shared/files.ts";
 import { randomFrom } from "../workers/fixtures.ts";
 import {
   applyGrayscale,
@@ -1004,7 +1004,10 @@ Deno.test("a kill in the middle leaves no half file under a real name", async ()
     const name = ".x.png.1-0a1b2c3d.manyhands";
     await Deno.writeTextFile(join(out, name), "half");
     const clear = `
-      import { clearTemporary } from "${new URL("workers/files.ts", REPO)}";
+      import { clearTemporary } from "${new URL(
+      "workers/shared/files.ts",
+      REPO,
+    )}";
       clearTemporary(Deno.args[0]);
     `;
     assert((await start(clear, [out]).status).success);

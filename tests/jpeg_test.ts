@@ -2,7 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { Buffer } from "node:buffer";
 import { randomFrom } from "../workers/fixtures.ts";
 import { grayscale } from "../workers/grayscale.ts";
-import { grayJpeg } from "../workers/jpeg.ts";
+import { grayJpeg } from "../workers/grayscale/jpeg.ts";
 import { draw } from "./images.ts";
 import {
   type Band,

@@ -4,7 +4,7 @@ import { join } from "@std/path";
 import { deflateSync, inflateSync } from "node:zlib";
 import { randomFrom } from "../workers/fixtures.ts";
 import { grayscale } from "../workers/grayscale.ts";
-import { grayPng } from "../workers/png.ts";
+import { grayPng } from "../workers/grayscale/png.ts";
 import { withFolder } from "./folders.ts";
 import {
   decodePng,

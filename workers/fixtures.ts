@@ -6,7 +6,7 @@
  */
 
 import { serve, type Service } from "../mod.ts";
-import { causeOf, writeWhole } from "./files.ts";
+import { causeOf, writeWhole } from "./shared/files.ts";
 import { useCodec } from "./grayscale.ts";
 
 /** An image to be made. */

@@ -11,9 +11,9 @@
  */
 
 import { serve, type Service } from "../mod.ts";
-import { folderOf, writeWhole } from "./files.ts";
-import { grayJpeg, grayJpegParts } from "./jpeg.ts";
-import { free } from "./memory.ts";
+import { folderOf, writeWhole } from "./shared/files.ts";
+import { grayJpeg, grayJpegParts } from "./grayscale/jpeg.ts";
+import { free } from "./shared/memory.ts";
 
 /**
  * The codec, loaded on first need. An import of a literal would be part of the
@@ -497,7 +497,7 @@ export async function grayscale(
 }
 
 /** Loaded on first need: node:zlib takes 20 ms of each worker's start. */
-const png = () => import("./png.ts");
+const png = () => import("./grayscale/png.ts");
 
 /** Makes a plain line of what the codec says: "No data `' @ error/webp.c/…". */
 function explain(

@@ -11,8 +11,8 @@
  */
 
 import { type Items, type Runner, serve, type Service } from "../mod.ts";
-import { decoded, encodingOf, plain, type Source } from "./decode.ts";
-import { causeOf } from "./files.ts";
+import { decoded, encodingOf, plain, type Source } from "./logscan/decode.ts";
+import { causeOf } from "./shared/files.ts";
 import {
   countNewlines,
   type Found,
@@ -22,9 +22,9 @@ import {
   type Mode,
   type Query,
   Search,
-} from "./search.ts";
+} from "./logscan/search.ts";
 
-export type { Found, Hits, Mode, Query } from "./search.ts";
+export type { Found, Hits, Mode, Query } from "./logscan/search.ts";
 
 /** Plain files larger than this are shared out, in bytes. */
 const SPAN = 16 << 20;

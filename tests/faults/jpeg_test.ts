@@ -12,8 +12,8 @@ import { join } from "@std/path";
 import { sequential } from "../../mod.ts";
 import { randomFrom } from "../../workers/fixtures.ts";
 import { grayscale, service } from "../../workers/grayscale.ts";
-import { grayJpeg } from "../../workers/jpeg.ts";
-import * as kernels from "../../workers/kernels.wasm";
+import { grayJpeg } from "../../workers/grayscale/jpeg.ts";
+import * as kernels from "../../workers/kernels/kernels.wasm";
 import { namesIn, withFolder } from "../folders.ts";
 import {
   type Band,

@@ -13,8 +13,8 @@ import { constants, crc32, deflateRawSync, deflateSync } from "node:zlib";
 import { sequential } from "../../mod.ts";
 import { randomFrom } from "../../workers/fixtures.ts";
 import { grayscale, service } from "../../workers/grayscale.ts";
-import * as kernels from "../../workers/kernels.wasm";
-import { grayPng } from "../../workers/png.ts";
+import * as kernels from "../../workers/kernels/kernels.wasm";
+import { grayPng } from "../../workers/grayscale/png.ts";
 import { namesIn, withFolder } from "../folders.ts";
 import {
   decodePng,

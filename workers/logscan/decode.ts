@@ -6,7 +6,7 @@
  */
 
 import type { Gunzip } from "node:zlib";
-import { free, joined } from "./memory.ts";
+import { free, joined } from "../shared/memory.ts";
 
 /** How much is read and decompressed at a time, in bytes. */
 const BLOCK = 1 << 18;

@@ -1,12 +1,12 @@
 /**
  * Searches blocks of bytes for lines with keywords, in WebAssembly (the loops
- * are in assembly/logscan.ts).
+ * are in kernels/search.ts).
  *
  * @module
  */
 
-import * as kernels from "./kernels.wasm";
-import { free, memory as grown } from "./memory.ts";
+import * as kernels from "../kernels/kernels.wasm";
+import { free, memory as grown } from "../shared/memory.ts";
 
 /** How much is searched at a time, in bytes. */
 export const BLOCK = 1 << 18;
@@ -144,7 +144,7 @@ function rarestPrint(bytes: Uint8Array): [number, number] {
 
 /** Needles as the kernels want them. */
 interface Compiled {
-  /** The structures of assembly/logscan.ts, to be put at `base()`. */
+  /** The structures of kernels/search.ts, to be put at `base()`. */
   image: Uint8Array;
   /** Of each needle in them, where its `seen` is. */
   seen: number[];
@@ -158,7 +158,7 @@ const NEEDLE = 24, BUCKETS = 8, PRINT = 4, NIBBLES = PRINT * 2 * 16;
 
 const align = (size: number) => (size + 15) & ~15;
 
-/** Lays out the structures of assembly/logscan.ts. */
+/** Lays out the structures of kernels/search.ts. */
 function compile({ keywords, ignoreCase }: Query): Compiled {
   const base = kernels.base();
   const several = keywords.length > 1;

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { memory as shared } from "./kernels.wasm";
+import { memory as shared } from "../kernels/kernels.wasm";
 
 /**
  * Gives the kernels' memory, grown where it is too small.

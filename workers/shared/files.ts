@@ -4,7 +4,7 @@
  * @module
  */
 
-import { JobError } from "../mod.ts";
+import { JobError } from "../../mod.ts";
 import { joined } from "./memory.ts";
 
 /** `.NAME.PID-RANDOM.manyhands`: what only a killed run leaves behind. */

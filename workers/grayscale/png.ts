@@ -1,7 +1,7 @@
 /**
  * Makes a PNG gray: chunks, what is kept of them, and how the pixels are
  * compressed. Inflating and deflating is `node:zlib`'s; what is between is in
- * assembly/png.ts. Clauses are those of PNG, 3rd edition.
+ * kernels/png.ts. Clauses are those of PNG, 3rd edition.
  *
  * @module
  */
@@ -13,8 +13,8 @@ import {
   inflateSync,
   type ZlibOptions,
 } from "node:zlib";
-import * as kernels from "./kernels.wasm";
-import { free, joined, memory } from "./memory.ts";
+import * as kernels from "../kernels/kernels.wasm";
+import { free, joined, memory } from "../shared/memory.ts";
 
 /** What the first chunks tell. */
 export interface PngHeader {

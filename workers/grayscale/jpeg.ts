@@ -1,13 +1,13 @@
 /**
  * Makes a JPEG gray by taking the luma out of it: no coefficient is decoded, so
  * nothing is lost. Here are the markers; the scans' data are in
- * assembly/jpeg.ts. Clauses are those of ITU-T T.81.
+ * kernels/jpeg.ts. Clauses are those of ITU-T T.81.
  *
  * @module
  */
 
-import * as kernels from "./kernels.wasm";
-import { joined, memory } from "./memory.ts";
+import * as kernels from "../kernels/kernels.wasm";
+import { joined, memory } from "../shared/memory.ts";
 
 /** What a frame header tells. */
 export interface JpegHeader {
@@ -538,7 +538,7 @@ const sizeOf = (codes: Codes): number =>
 
 /** Room for what the kernel reads or writes beyond an end, in bytes. */
 const SLACK = 4096;
-/** The structure `Scan` of assembly/jpeg.ts, in words; where outputs are. */
+/** The structure `Scan` of kernels/jpeg.ts, in words; where outputs are. */
 const SCAN = 50, ERROR = 17, SEGMENT = 18, BIT = 19, NEXT = 20;
 const align = (size: number): number => (size + 15) & ~15;
 
@@ -719,7 +719,7 @@ function placeStreams(job: Job, mcus: Mcus, size: number): Streams {
   return { result, data, rows, rowSize, stuffed: result };
 }
 
-/** Fills the structure `Scan` of assembly/jpeg.ts. */
+/** Fills the structure `Scan` of kernels/jpeg.ts. */
 function wordsOf(
   job: Job,
   mcus: Mcus,

@@ -67,12 +67,12 @@ class Codes {
   }
 }
 
-/** What is wrong with a scan; the lines are in ../jpeg.ts. */
+/** What is wrong with a scan; the lines are in ../grayscale/jpeg.ts. */
 const SHORT: u32 = 1, NO_CODE: u32 = 2, LONG_BLOCK: u32 = 3, DC_RANGE: u32 = 4;
 const LEFT_OVER: u32 = 5, OUT_OF_SEQUENCE: u32 = 6, LONG_RUN: u32 = 7;
 const NO_CATEGORY: u32 = 8;
 
-/** A scan, laid out by ../jpeg.ts. */
+/** A scan, laid out by ../grayscale/jpeg.ts. */
 @unmanaged
 class Scan {
   /** The entropy-coded data begin here, and lie before the end of the file. */
@@ -277,7 +277,7 @@ export function tablesSize(): usize {
 
 /**
  * Builds the tables of a component from the counts and values of a DHT (B.2.4.2)
- * for DC and AC, checked by ../jpeg.ts. Zero stands for no such table: a scan of
+ * for DC and AC, checked by ../grayscale/jpeg.ts. Zero stands for no such table: a scan of
  * DC alone, a band of AC, and, without both, one more bit of each (G.1.2.1).
  * `symbols` is memory for as many u16 as there are prefixes.
  */
