@@ -1,0 +1,277 @@
+/**
+ * The codec, which decodes and encodes every format but PNG and the usual JPEGs.
+ *
+ * @module
+ */
+
+import { type Coded, type Header, nameOf, readHeader } from "./formats.ts";
+
+/**
+ * The codec, loaded on first need. An import of a literal would be part of the
+ * module graph: 30 MB to fetch, at the start, for whoever imports this file.
+ */
+const CODEC = "npm:@imagemagick/magick-wasm@0.0.43";
+
+/** The codec's module. */
+export type Magick = typeof import("npm:@imagemagick/magick-wasm@0.0.43");
+type Image = ReturnType<Magick["MagickImage"]["create"]>;
+/** The private field of the codec's loader that holds the running instance. */
+type Loader = { _api?: { HEAPU8: Uint8Array } };
+
+/** A codec grown past this is dropped: wasm memory never shrinks. */
+export const KEEP_BYTES = 2 ** 28;
+
+/**
+ * The warnings that say nothing about pixels; any other one refuses the image:
+ * ImageMagick only warns when, say, libjpeg fills a missing half with gray.
+ */
+const HARMLESS: Partial<Record<Coded, RegExp>> = {
+  JPEG: /SOS parameters|JFIF|Adobe|ICC|profile/i,
+  TIFF: /^(?!.*(ColorMap|Offsets)).*`TIFF(ReadDirectory|Fetch)/,
+};
+
+/** ITU-R BT.601 luma, rounded: what Pillow's `convert("L")` gives. */
+export const luma = (r: number, g: number, b: number): number =>
+  (19595 * r + 38470 * g + 7471 * b + 32768) >> 16;
+
+let codec: Promise<Magick> | undefined;
+
+/**
+ * Gives this thread's codec: started on first need, and again after it was
+ * dropped.
+ *
+ * @returns The codec, `npm:@imagemagick/magick-wasm`
+ * @throws {Error} If it cannot be loaded; the next call tries again
+ */
+export function useCodec(): Promise<Magick> {
+  return codec ??= startCodec().catch((error) => {
+    codec = undefined;
+    const [cause] = String(error).split("\n");
+    throw new Error(`cannot load the codec: ${cause}`, { cause: error });
+  });
+}
+
+async function startCodec(): Promise<Magick> {
+  const magick: Magick = await import(CODEC);
+  // @ts-ignore TypeScript 6.0 cannot parse a source phase import; Deno runs it,
+  // and unlike reading the file by its path it needs no permission.
+  const wasm = await import.source(`${CODEC}/magick.wasm`);
+  const { log, error } = console;
+  let started: Promise<void>;
+  try {
+    // While it starts, before its first await, the codec binds these two, and
+    // prints to them what C writes to stdout and stderr.
+    console.log = console.error = () => {};
+    (magick.ImageMagick as Loader)._api = undefined;
+    started = magick.initializeImageMagick(wasm);
+  } finally {
+    Object.assign(console, { log, error });
+  }
+  await started;
+  // "Disk" would be memory, too: a file system inside the JavaScript heap.
+  magick.ResourceLimits.disk = 0n;
+  return magick;
+}
+
+/**
+ * Decodes an image, turns it gray and encodes it in the same format. After a
+ * crash the codec is started anew by the next call.
+ *
+ * @param format What `bytes` are
+ * @param header What their headers tell
+ * @param bytes A whole file; it is not changed
+ * @returns A whole file
+ * @throws {Error} If it is broken, or something in it is not supported
+ */
+export async function recode(
+  format: Coded,
+  header: Header,
+  bytes: Uint8Array,
+): Promise<Uint8Array> {
+  let mine: Promise<Magick>, magick: Magick;
+  do { // again if another call dropped the codec while this one waited for it
+    mine = useCodec();
+    magick = await mine;
+  } while (mine !== codec);
+  try {
+    return convert(magick, format, header, bytes);
+  } catch (error) {
+    const crashed = !(error instanceof magick.MagickError);
+    if (crashed) codec = undefined;
+    throw explain(error, crashed, format, header);
+  } finally {
+    const api = (magick.ImageMagick as Loader)._api;
+    if (api && api.HEAPU8.length > KEEP_BYTES) codec = undefined;
+  }
+}
+
+/** Makes a plain line of what the codec says: "No data `' @ error/webp.c/…". */
+function explain(
+  error: unknown,
+  crashed: boolean,
+  format: Coded,
+  { width, height }: Header,
+): Error {
+  let cause = error instanceof Error ? error.message : "no reason given";
+  if (/memory alloc|out of memory|OOM|exhausted|allocation/i.test(cause)) {
+    cause = `too large for the codec's memory: ${width}x${height} pixels`;
+    return new Error(cause, { cause: error });
+  }
+  cause = cause.replace(/\n.*|\.?\s*[`'][^`']*'(: [^@]*)? @ \w+\/.*/s, "");
+  if (!cause.includes(" ")) {
+    cause = cause.replace(/(?<=[a-z])(?=[A-Z])/g, " ").toLowerCase();
+  }
+  if (crashed) cause = `the codec crashed on it (${cause})`;
+  const verdict = /not (configured|supported|impl)|unsupported/i.test(cause)
+    ? "unsupported"
+    : /end of (jpeg )?file|premature|not enough|insuff|read err/i.test(cause)
+    ? "truncated"
+    : "broken";
+  return new Error(`${verdict} ${nameOf(format)}: ${cause}`, { cause: error });
+}
+
+/** Decodes, turns gray and encodes. */
+function convert(
+  magick: Magick,
+  format: Coded,
+  header: Header,
+  bytes: Uint8Array,
+): Uint8Array {
+  const source = magick.MagickImage.create(),
+    target = magick.MagickImage.create();
+  try {
+    decode(magick, source, format, bytes);
+    const { gray, alpha } = grayPixels(magick, source);
+    if (header.premultiplied && alpha) divideByAlpha(gray);
+    const { width, height } = source;
+    const raw = alpha ? magick.MagickFormat.Graya : magick.MagickFormat.Gray;
+    target.read(
+      gray,
+      new magick.MagickReadSettings({ format: raw, width, height, depth: 8 }),
+    );
+    copySettings(magick, source, target);
+    encodeLike(source, target, format, header.lossless ?? false);
+    const out = target.write(format, (data) => data.slice());
+    if (format === "TIFF") {
+      // The codec skips these, and what its memory held there comes along.
+      for (const at of readHeader(format, out).gaps ?? []) out[at] = 0;
+    }
+    return out;
+  } finally {
+    source.dispose();
+    target.dispose();
+  }
+}
+
+/** Reads the first picture; warnings about its pixels are errors. */
+function decode(
+  magick: Magick,
+  image: Image,
+  format: Coded,
+  bytes: Uint8Array,
+): void {
+  const size = bytes.length;
+  if (format === "BMP") {
+    // Nobody but ImageMagick insists on the size that the header tells.
+    bytes = new Uint8Array(bytes);
+    new DataView(bytes.buffer).setUint32(2, size, true);
+  }
+  let fatal: Error | undefined;
+  image.onWarning = ({ error }) => {
+    const all = [error, ...error.relatedErrors];
+    fatal ??= all.find(({ message }) => !HARMLESS[format]?.test(message));
+    return 0;
+  };
+  image.read(
+    bytes,
+    new magick.MagickReadSettings({ format, frameIndex: 0, frameCount: 1 }),
+  );
+  if (fatal) throw fatal;
+}
+/**
+ * Takes the luma of the stored samples. ImageMagick's own conversion is not
+ * used: it weighs by 0.298839, 0.586811 and 0.114350.
+ */
+function grayPixels(
+  magick: Magick,
+  image: Image,
+): { gray: Uint8Array; alpha: boolean } {
+  const { PixelChannel, ColorSpace } = magick;
+  const { Gray, LinearGray, sRGB, RGB, CMYK } = ColorSpace;
+  const stored: number[] = [Gray, LinearGray, sRGB, RGB, CMYK];
+  if (!stored.includes(image.colorSpace)) image.colorSpace = sRGB; // from Lab
+  const mono = image.colorSpace === Gray || image.colorSpace === LinearGray;
+  const inks = image.colorSpace === CMYK, alpha = image.hasAlpha;
+  return image.getPixels((pixels) => {
+    const red = pixels.getChannelIndex(PixelChannel.Red);
+    const green = mono ? red : pixels.getChannelIndex(PixelChannel.Green);
+    const blue = mono ? red : pixels.getChannelIndex(PixelChannel.Blue);
+    const black = pixels.getChannelIndex(PixelChannel.Black);
+    const opacity = pixels.getChannelIndex(PixelChannel.Alpha);
+    const step = image.channelCount, count = image.width * image.height;
+    const gray = new Uint8Array(alpha ? 2 * count : count);
+    // A view of the codec's memory: nothing may allocate there meanwhile.
+    const data = pixels.getReadOnlyArea(0, 0, image.width, image.height);
+    if (data.length !== step * count) {
+      throw new Error("the codec gave no pixels");
+    }
+    const light = (i: number, k: number) =>
+      ((255 - data[i]) * (255 - data[k]) + 127) / 255 | 0;
+    for (let i = 0, o = 0; i < data.length; i += step) {
+      gray[o++] = inks
+        ? luma(
+          light(i + red, i + black),
+          light(i + green, i + black),
+          light(i + blue, i + black),
+        )
+        : luma(data[i + red], data[i + green], data[i + blue]);
+      if (alpha) gray[o++] = data[i + opacity];
+    }
+    return { gray, alpha };
+  });
+}
+
+/** Undoes what `prem` (ISO/IEC 23008-12) tells and the codec leaves in. */
+function divideByAlpha(gray: Uint8Array): void {
+  for (let i = 0; i < gray.length; i += 2) {
+    gray[i] = Math.min(255, Math.round(gray[i] * 255 / (gray[i + 1] || 255)));
+  }
+}
+
+/** Keeps resolution, orientation and metadata, but no color profile. */
+function copySettings(magick: Magick, source: Image, target: Image): void {
+  for (
+    const name of source.profileNames.filter((name) => !/^ic[cm]$/.test(name))
+  ) {
+    const profile = source.getProfile(name);
+    if (profile) {
+      target.setProfile(new magick.ImageProfile(name, profile.data.slice()));
+    }
+  }
+  target.density = source.density;
+  target.orientation = source.orientation;
+}
+
+/** Asks the encoder for what the source was, as far as that can be known. */
+function encodeLike(
+  source: Image,
+  target: Image,
+  format: Coded,
+  lossless: boolean,
+): void {
+  const { settings } = target;
+  settings.interlace = source.interlace;
+  // ImageMagick cannot tell the quality of some coarse JPEGs: less than 50.
+  target.quality = format === "JPEG" ? source.quality || 50 : 85;
+  if (format === "TIFF") settings.compression = source.compression;
+  if (format === "WEBP") {
+    // Level 2 of 6: two to five times as fast as the default, 5 % more bytes.
+    settings.setDefine("WEBP", "method", 2);
+    settings.setDefine("WEBP", "lossless", lossless);
+    settings.setDefine("WEBP", "exact", lossless);
+    // ImageMagick takes less for how much may be lost ("near-lossless").
+    if (lossless) target.quality = 100;
+  }
+  // The default speed takes 15 s for two megapixels.
+  if (format === "AVIF") settings.setDefine("HEIC", "speed", 8);
+}

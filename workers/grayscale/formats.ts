@@ -1,0 +1,328 @@
+/**
+ * The image formats: which one it is, by its content, and what its headers tell
+ * before a single pixel is decoded (size, depth, frames, a missing end).
+ *
+ * @module
+ */
+
+/** What can be converted, by the names of ImageMagick's coders. */
+export type Format = "PNG" | Coded;
+/** Those of them that the codec is for; of a JPEG only what is unusual. */
+export type Coded = "JPEG" | "WEBP" | "GIF" | "TIFF" | "BMP" | "AVIF";
+
+/** What the headers of an image tell. */
+export interface Header {
+  /** Columns and rows of the largest raster that the file declares. */
+  width: number;
+  height: number;
+  /** Frames of an animation, pages of a TIFF; default 1. */
+  frames?: number;
+  /** Bits per channel; default 8. */
+  bits?: number;
+  /** WebP: coded without loss. */
+  lossless?: boolean;
+  /** AVIF: the colors were multiplied by alpha. */
+  premultiplied?: boolean;
+  /** GIF: where the color tables begin and end, in bytes. */
+  palettes?: [start: number, end: number][];
+  /** TIFF, as the codec lays it out: bytes that only align what follows. */
+  gaps?: number[];
+}
+
+/** The largest image to decode, unless another number is asked for. */
+const MAX_PIXELS = 268_000_000;
+
+const text = (bytes: Uint8Array, at: number, length = 4): string =>
+  String.fromCharCode(...bytes.subarray(at, at + length));
+
+/** Tells the format by its magic number. */
+export function sniff(bytes: Uint8Array): Format | undefined {
+  const head = text(bytes, 0, 12);
+  if (head.startsWith("\xff\xd8\xff")) return "JPEG";
+  if (head.startsWith("\x89PNG\r\n\x1a\n")) return "PNG";
+  if (/^RIFF.{4}WEBP/s.test(head)) return "WEBP";
+  if (/^GIF8[79]a/.test(head)) return "GIF";
+  if (/^(II[*+]\0|MM\0[*+])/.test(head)) return "TIFF";
+  // Words begin with "BM", too: ask for an info header of a known size.
+  const known = [12, 16, 40, 52, 56, 64, 108, 124].includes(bytes[14]);
+  if (head.startsWith("BM") && known && !bytes[15]) return "BMP";
+  // ISO/IEC 14496-12: the brands are in the first box, of this many bytes.
+  if (head.slice(4, 8) === "ftyp") {
+    if (/^.{8}(.{4})*avi[fs]/s.test(text(bytes, 0, bytes[3]))) return "AVIF";
+  }
+}
+
+/** ITU-T T.81, B.1: marker segments up to the first scan. */
+function jpegHeader(bytes: Uint8Array, view: DataView): Header {
+  let header: Header | undefined;
+  for (let at = 2;;) {
+    const marker = view.getUint16(at) - 0xff00, start = at;
+    if (marker === 0xff) at += 1; // a fill byte
+    else if (marker === 0x01 || (marker & 0xf8) === 0xd0) at += 2; // TEM, RSTn
+    else if (marker < 0xc0 || marker === 0xd9) {
+      throw new Error(`broken JPEG: no ${header ? "scan" : "frame header"}`);
+    } else {
+      at += 2 + view.getUint16(at + 2);
+      view.getUint8(at); // throws unless more follows
+      if (marker === 0xda) {
+        if (header) return header;
+        throw new Error("broken JPEG: no frame header");
+      }
+      if (marker > 0xcf || [0xc4, 0xc8, 0xcc].includes(marker)) continue;
+      header = {
+        width: view.getUint16(start + 7),
+        height: view.getUint16(start + 5),
+        bits: bytes[start + 4],
+      };
+    }
+  }
+}
+
+/** RFC 9649: the chunks; VP8X tells the canvas, VP8 and VP8L a frame. */
+function webpHeader(bytes: Uint8Array, view: DataView): Header {
+  const header = { width: 0, height: 0, frames: 0, lossless: false };
+  const grow = (width: number, height: number) => {
+    header.width = Math.max(header.width, width);
+    header.height = Math.max(header.height, height);
+  };
+  const u32 = (at: number) => view.getUint32(at, true);
+  for (let at = 12, size; at < 8 + u32(4); at += size + (size & 1)) {
+    const type = text(bytes, at);
+    size = u32(at + 4);
+    at += 8;
+    if (at + size > bytes.length) throw new RangeError();
+    if (type === "VP8X") grow((u32(at + 3) >>> 8) + 1, (u32(at + 6) >>> 8) + 1);
+    if (type === "VP8 ") grow(u32(at + 6) & 0x3fff, u32(at + 6) >> 16 & 0x3fff);
+    if (type === "VP8L") {
+      header.lossless = true;
+      grow((u32(at + 1) & 0x3fff) + 1, (u32(at + 1) >> 14 & 0x3fff) + 1);
+    }
+    if (/VP8[ L]|ANMF/.test(type)) header.frames++;
+  }
+  return header;
+}
+
+/** GIF89a, 17 to 27: the blocks up to the trailer, which may be missing. */
+function gifHeader(bytes: Uint8Array, view: DataView): Header {
+  let [width, height] = [view.getUint16(6, true), view.getUint16(8, true)];
+  const palettes: [number, number][] = [];
+  let at = 13, frames = 0, area = 0;
+  const skipPalette = (flags: number) => {
+    if (flags & 0x80) palettes.push([at, at += 6 << (flags & 7)]);
+  };
+  skipPalette(view.getUint8(10));
+  while (!(frames && at === bytes.length)) {
+    const block = view.getUint8(at++);
+    if (block === 0x3b) break;
+    if (block === 0 && frames) continue; // some writers pad
+    if (block === 0x2c) {
+      frames++;
+      const w = view.getUint16(at + 4, true), h = view.getUint16(at + 6, true);
+      area = width && height && w * h;
+      if (!area) return { width: 0, height };
+      [width, height] = [Math.max(width, w), Math.max(height, h)];
+      at += 9;
+      skipPalette(view.getUint8(at - 1));
+    } else if (block !== 0x21) throw new Error("broken GIF: unknown block");
+    const codeSize = view.getUint8(at++); // of an extension: its label
+    const data = [];
+    for (let size; (size = view.getUint8(at++)); at += size) {
+      data.push(bytes.subarray(at, at + size));
+    }
+    if (block === 0x2c && lzwLength(data, codeSize) < area) {
+      throw new RangeError();
+    }
+  }
+  return { width, height, frames, palettes };
+}
+
+/** GIF89a, appendix F: how many pixels the codes stand for; draws none. */
+function lzwLength(blocks: Uint8Array[], codeSize: number): number {
+  if (codeSize < 1 || codeSize > 8) throw new Error("broken GIF: code size");
+  const clear = 1 << codeSize,
+    lengths = new Uint32Array(4096).fill(1, 0, clear);
+  let width = codeSize + 1, next = clear + 2, last = 0, pixels = 0;
+  let bits = 0, held = 0;
+  for (const block of blocks) {
+    for (const byte of block) {
+      bits |= byte << held;
+      held += 8;
+      while (held >= width) {
+        const code = bits & (1 << width) - 1;
+        bits >>>= width;
+        held -= width;
+        if (code === clear + 1) return pixels;
+        if (code === clear) {
+          [width, next, last] = [codeSize + 1, clear + 2, 0];
+          continue;
+        }
+        // Each code but the first defines one: the last string and a pixel.
+        if (last && next < 4096) lengths[next++] = last + 1;
+        if (code >= next) throw new Error("broken GIF: undefined code");
+        pixels += last = lengths[code];
+        if (next === 1 << width && width < 12) width++;
+      }
+    }
+  }
+  return pixels;
+}
+
+/** How many bytes a value of each TIFF type has. */
+const TIFF_TYPES = [0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8];
+
+/** TIFF 6.0, 2, and BigTIFF: every directory; of each field the first value. */
+function tiffHeader(bytes: Uint8Array, view: DataView): Header {
+  const little = bytes[0] === 0x49;
+  const u16 = (at: number) => view.getUint16(at, little);
+  const u32 = (at: number) => view.getUint32(at, little);
+  const big = u16(2) === 43, size = big ? 8 : 4, entry = big ? 20 : 12;
+  const word = (at: number) =>
+    big ? Number(view.getBigUint64(at, little)) : u32(at);
+  const gaps: number[] = [];
+  const header = { width: 0, height: 0, frames: 0, bits: 1, gaps };
+  const seen = new Set<number>();
+  for (let at = word(size); at && seen.size < 1000;) {
+    if (seen.has(at)) throw new Error("broken TIFF: directories in a circle");
+    seen.add(at);
+    const count = big ? word(at) : u16(at);
+    at += big ? 8 : 2;
+    let preview = 0;
+    for (const end = at + count * entry; at < end; at += entry) {
+      const tag = u16(at), length = word(at + 4), value = at + 4 + size;
+      const type = u16(at + 2), width = length * (TIFF_TYPES[type] ?? 0);
+      const start = width > size ? word(value) : value;
+      if (width > size) view.getUint8(start + width - 1); // throws if cut off
+      const first = type === 3 ? u16(start) : u32(start);
+      if (tag === 254) preview = first & 1;
+      if (tag === 256) header.width = Math.max(header.width, first);
+      if (tag === 257) header.height = Math.max(header.height, first);
+      if (tag === 258) header.bits = Math.max(header.bits, first);
+      if (width > size && width & 1) gaps.push(start + width);
+      if (tag === 279) { // the strips lie one after the other, from byte 8
+        let end = 8;
+        for (let i = start; i < start + width; i += TIFF_TYPES[type]) {
+          end += type === 3 ? u16(i) : u32(i);
+        }
+        if (end & 1) gaps.push(end);
+      }
+      if (tag === 339 && first === 3) throw new Error("floating-point TIFF");
+    }
+    if (preview && !header.frames) {
+      throw new Error("TIFF that begins with a preview (camera raw?)");
+    }
+    if (!preview) header.frames++;
+    at = word(at);
+  }
+  return header;
+}
+
+/** The info header of a Windows or OS/2 bitmap. */
+function bmpHeader(_: Uint8Array, view: DataView): Header {
+  if (view.getUint32(14, true) === 12) {
+    return {
+      width: view.getUint16(18, true),
+      height: view.getUint16(20, true),
+    };
+  }
+  // BI_JPEG and BI_PNG: another file inside, of a size that nobody judged.
+  if ([4, 5].includes(view.getUint32(30, true))) {
+    throw new Error("unsupported BMP: JPEG or PNG inside");
+  }
+  // Rows from top to bottom are told by a negative height.
+  return {
+    width: view.getInt32(18, true),
+    height: Math.abs(view.getInt32(22, true)),
+  };
+}
+
+/** ISO/IEC 23008-12: `ispe` tells a size, and AV1-ISOBMFF's `av1C` a depth. */
+function avifHeader(bytes: Uint8Array, view: DataView): Header {
+  const header: Header = { width: 0, height: 0, frames: 0 };
+  const walk = (at: number, end: number) => {
+    while (at < end) {
+      const type = text(bytes, at + 4);
+      let size = view.getUint32(at), body = at + 8;
+      if (size === 1) {
+        [size, body] = [Number(view.getBigUint64(body)), body + 8];
+      } else if (size === 0) size = end - at;
+      if (at + size > end || size < body - at) throw new RangeError();
+      if (type === "meta" || type === "iref") walk(body + 4, at + size);
+      if (type === "prem") header.premultiplied = true;
+      if (type === "iprp" || type === "ipco") walk(body, at + size);
+      if (type === "ispe") {
+        header.frames ||= 1;
+        header.width = Math.max(header.width, view.getUint32(body + 4));
+        header.height = Math.max(header.height, view.getUint32(body + 8));
+      }
+      const depth = type === "av1C" ? bytes[body + 2] & 0x60 : 0;
+      if (depth & 0x40) header.bits = depth & 0x20 ? 12 : 10;
+      if (type === "moov") header.frames = Infinity; // a sequence
+      at += size;
+    }
+  };
+  walk(0, bytes.length);
+  return header;
+}
+
+/** Of those formats that go through the codec. */
+const HEADERS: Record<
+  Coded,
+  (bytes: Uint8Array, view: DataView) => Header
+> = {
+  JPEG: jpegHeader,
+  WEBP: webpHeader,
+  GIF: gifHeader,
+  TIFF: tiffHeader,
+  BMP: bmpHeader,
+  AVIF: avifHeader,
+};
+
+export const nameOf = (format: Format): string =>
+  format === "WEBP" ? "WebP" : format;
+
+/** Reads the header, or says that the file ends before it does. */
+export function readHeader(format: Coded, bytes: Uint8Array): Header {
+  try {
+    return HEADERS[format](
+      bytes,
+      new DataView(bytes.buffer, bytes.byteOffset, bytes.length),
+    );
+  } catch (error) {
+    // What a DataView throws beyond its end, and so do the readers above.
+    if (!(error instanceof RangeError)) throw error;
+    throw new Error(`truncated ${nameOf(format)}: the file ends too early`);
+  }
+}
+/** Refuses what must not be decoded. */
+export function judge(
+  format: Format,
+  header: Header,
+  maxPixels = MAX_PIXELS,
+): void {
+  if (!(maxPixels > 0)) {
+    throw new RangeError(
+      "Cannot convert an image as 'maxPixels' must be positive: " +
+        `current value is ${maxPixels}`,
+    );
+  }
+  const { width, height, frames = 1, bits = 8 } = header;
+  if (!frames) throw new Error(`broken ${nameOf(format)}: no picture in it`);
+  if (frames > 1) {
+    if (format === "TIFF") throw new Error(`multi-page TIFF (${frames} pages)`);
+    const count = frames === Infinity
+      ? "an image sequence"
+      : `${frames} frames`;
+    throw new Error(`animated ${nameOf(format)} (${count})`);
+  }
+  if (width <= 0 || height <= 0) {
+    throw new Error(`no pixels: ${width}x${height}`);
+  }
+  if (width * height > maxPixels) {
+    throw new Error(
+      `too large: ${width}x${height} is more than ${maxPixels} pixels`,
+    );
+  }
+  if (bits > 8) {
+    throw new Error(`${bits} bits per channel: this codec would cut it to 8`);
+  }
+}
