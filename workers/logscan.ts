@@ -1,45 +1,52 @@
 /**
  * Finds keywords in log files, at the speed of memory.
  *
- * {@linkcode scanLogs} goes in three steps, which stand in this order below:
- * *plan* cuts big files into spans and puts small ones together, *scan* searches
- * them in a worker, *merge* makes a report of each file. It needs `--allow-read`
- * for the files. How bytes are searched is in search.ts, how they are
- * decompressed in decode.ts.
+ * {@linkcode scanLogs} goes in three steps: *plan* cuts big files into spans and
+ * puts small ones together, *scan* searches them in a worker, *merge* makes a
+ * report of each file. Plan and merge are here, scan is in logscan/scan.ts; how
+ * bytes are searched is in search.ts beside it, how they are decompressed in
+ * decode.ts. It needs `--allow-read` for the files.
  *
  * @module
  */
 
 import { type Items, type Runner, serve, type Service } from "../mod.ts";
-import { decoded, encodingOf, plain, type Source } from "./logscan/decode.ts";
-import { causeOf } from "./shared/files.ts";
 import {
-  countNewlines,
-  type Found,
+  BATCH,
+  type Batch,
+  countLines,
+  emptyReport,
+  scanSpans,
+  searchAgain,
+  searchDecoded,
+  SPAN,
+  type Span,
+  type SpanReport,
+  weightOf,
+} from "./logscan/scan.ts";
+import {
   type Hits,
   KEYWORD_MAX,
   LINE_MAX,
   type Mode,
   type Query,
-  Search,
 } from "./logscan/search.ts";
+import { causeOf } from "./shared/files.ts";
 
+export { PartReader } from "./logscan/part_reader.ts";
+export {
+  type Batch,
+  countLines,
+  scanSpans,
+  type Span,
+  type SpanReport,
+} from "./logscan/scan.ts";
 export type { Found, Hits, Mode, Query } from "./logscan/search.ts";
 
-/** Plain files larger than this are shared out, in bytes. */
-const SPAN = 16 << 20;
+/** Files travel together up to so many. */
+const BATCH_FILES = 64;
 /** No file is cut into more spans than that. */
 const CUTS_MAX = 20_000;
-/** Files travel together up to so many bytes, and so many files. */
-const BATCH = 4 << 20, BATCH_FILES = 64;
-/**
- * Hits are answered when they weigh so many bytes; more of them those of what
- * would have to be decoded once more. (8 MiB for all: 330 MB of memory where each
- * line of 836 MiB has a hit, instead of 210, and twice the time.)
- */
-const HITS = 1 << 20, HITS_DECODED = 8 << 20;
-/** What a byte of a .gz is taken for, as decompressing is slow. */
-const GZIP_WEIGHT = 16;
 /** The path of standard input. */
 const STDIN = "-";
 
@@ -106,33 +113,6 @@ export interface Part {
   /** How many lines come before those that are counted in `hits`. */
   before: number;
 }
-
-/** A part of a file to be searched: the lines that begin in it. */
-export interface Span {
-  /** The file's path. */
-  path: string;
-  /** Where the span begins, in bytes. */
-  start: number;
-  /** Where it ends, in bytes; absent where the file's size is not known yet. */
-  end?: number;
-}
-
-/** What was found in a span; line numbers are counted from its beginning. */
-export interface SpanReport extends Found {
-  /** Bytes that were searched. */
-  bytes: number;
-  /** Why the span, or the rest of it, could not be searched. */
-  error?: string;
-  /** Where to go on, in bytes, as the hits are many enough for one answer. */
-  next?: number;
-  /** Set when it was decoded on the way: going on means to decode it anew. */
-  decoded?: true;
-  /** The file's size, where a span without an end does not reach its end. */
-  size?: number;
-  /** Set when it was not searched: the job had enough with those before it. */
-  undone?: true;
-}
-
 // Plan
 
 /** A file whose report is not complete yet. */
@@ -327,11 +307,6 @@ function filesTogether({ files, weight }: Scan): number {
   if (files === 0) return 1;
   return Math.min(BATCH_FILES, Math.floor(BATCH * files / (weight + 1)));
 }
-
-function weightOf(path: string, bytes: number): number {
-  return path.endsWith(".gz") ? GZIP_WEIGHT * bytes : bytes;
-}
-
 /**
  * Cuts what is left of a file, into larger spans where it is of many terabytes
  * (sparse ones are). What is written after its first span was searched is not:
@@ -345,324 +320,6 @@ function cutsOf(path: string, from: number, size: number): Span[] {
   }
   return cuts;
 }
-
-// Scan
-
-/** What a job is to search. */
-export interface Batch {
-  /** Where to search. */
-  spans: Span[];
-  /** What for. */
-  query: Query;
-  /** Whether it is known that these are regular files. */
-  regular?: boolean;
-  /** How many spans wait behind these, as far as is known: for the runner. */
-  behind?: number;
-}
-
-/**
- * Searches spans of files.
- *
- * What cannot be opened, read or decompressed has the cause in its report,
- * beside what was found before. Where the first ones are much, or have many
- * hits, the others are left undone. With very many hits a span is not searched
- * to its end: its report says where to go on.
- *
- * @param batch What to search, and for what
- * @returns What was found, span by span
- */
-export async function scanSpans(
-  { spans, query, regular = false }: Batch,
-): Promise<SpanReport[]> {
-  const reports: SpanReport[] = [];
-  let weight = 0;
-  for (const span of spans) {
-    const report = weight > BATCH
-      ? { ...emptyReport(), undone: true as const }
-      : await scanSpan(span, query, regular);
-    weight += weightOf(span.path, report.bytes) + weightOfHits(report);
-    reports.push(report);
-  }
-  return reports;
-}
-
-function weightOfHits({ hits }: Found): number {
-  return hits ? hits.text.length + 100 * hits.lines.length : 0;
-}
-
-async function scanSpan(
-  span: Span,
-  query: Query,
-  regular: boolean,
-): Promise<SpanReport> {
-  try {
-    if (!regular && span.start === 0) checkRegular(span.path);
-    using file = Deno.openSync(span.path);
-    return scanPlain(file, span, query) ?? await scanDecoded(file, span, query);
-  } catch (error) {
-    return { ...emptyReport(), error: causeOf(error) };
-  }
-}
-
-function checkRegular(path: string): void {
-  const { isFile, isDirectory } = Deno.statSync(path);
-  if (isDirectory) throw new Error("Is a directory");
-  if (!isFile) throw new Error("Not a regular file");
-}
-
-/** Searches a span as it is; gives nothing where it has to be decoded first. */
-function scanPlain(
-  file: Deno.FsFile,
-  { start, end }: Span,
-  query: Query,
-): SpanReport | undefined {
-  // The newline before a later span tells whether a line begins with it.
-  let position = Math.max(0, start - 1);
-  const limit = end ?? SPAN;
-  const range = { offset: position, skip: position < start, end: limit };
-  const search = new Search(query, range, query.mode !== "count");
-  let error: string | undefined;
-  let wanted = true;
-  let ended = false;
-  let blocks = 0;
-  if (position > 0) file.seekSync(position, Deno.SeekMode.Start);
-  try {
-    for (; wanted && !search.isFull(HITS); blocks++) {
-      const { room } = search;
-      const most = sizeOfRead(position, limit);
-      const n = file.readSync(
-        most < room.length ? room.subarray(0, most) : room,
-      );
-      if (n === null) {
-        if (position < (end ?? 0)) error = "it shrank while it was searched";
-        ended = true;
-        break;
-      }
-      if (position === 0 && encodingOf(room.subarray(0, n))) return;
-      // For the first hit it is cheaper to count when there is one.
-      if (blocks > 0 && query.mode === "found") search.counts = false;
-      position += n;
-      wanted = search.addRoom(n);
-    }
-  } catch (thrown) {
-    error = causeOf(thrown);
-  }
-  const next = wanted && search.isFull(HITS) ? search.next : undefined;
-  if (next === undefined) search.end();
-  const found = search.take();
-  if (query.mode === "found" && found.hits && start === 0 && blocks > 1) {
-    found.hits.lines[0] = newlinesIn(file, 0, found.hits.offsets[0]);
-  }
-  const isOpen = end === undefined;
-  const to = next ?? (isOpen && ended ? position : Math.min(position, limit));
-  const bytes = Math.max(0, to - start);
-  const report: SpanReport = { ...found, bytes };
-  // Only what is there: also `undefined` would travel.
-  if (error !== undefined) report.error = error;
-  if (next !== undefined) report.next = next;
-  const goesOn = next !== undefined || position >= limit;
-  if (isOpen && goesOn && !ended) report.size = file.statSync().size;
-  return report;
-}
-
-/** Up to the span's end, then for the rest of its last line. */
-function sizeOfRead(position: number, end: number): number {
-  return position < end ? end - position : LINE_MAX;
-}
-
-async function scanDecoded(
-  file: Deno.FsFile,
-  { start }: Span,
-  query: Query,
-): Promise<SpanReport> {
-  const source = sourceOf(file);
-  source.rewind!();
-  const reports = searchDecoded(source, query, start);
-  const { value } = await reports.next();
-  await reports.return();
-  return value!;
-}
-
-/** Searches what has to be decoded, from an offset; gives many hits in parts. */
-async function* searchDecoded(
-  source: Source,
-  query: Query,
-  start: number,
-  most = HITS_DECODED,
-): AsyncGenerator<SpanReport, void, void> {
-  const search = new Search(query, { offset: start }, query.mode !== "count");
-  let error: string | undefined;
-  let taken = start, position = start;
-  try {
-    for await (const block of skipped(decoded(source), start)) {
-      position += block.length;
-      if (!search.add(block)) break;
-      if (!search.isFull(most)) continue;
-      const { next } = search;
-      yield { ...search.take(), bytes: next - taken, next, decoded: true };
-      taken = next;
-    }
-  } catch (thrown) {
-    error = causeOf(thrown);
-  }
-  search.end();
-  const bytes = position - taken;
-  yield { ...search.take(), bytes, error, decoded: true };
-}
-
-async function* skipped(
-  blocks: AsyncIterable<Uint8Array>,
-  count: number,
-): AsyncGenerator<Uint8Array, void, void> {
-  for await (const block of blocks) {
-    const dropped = Math.min(count, block.length);
-    count -= dropped;
-    if (dropped < block.length) yield block.subarray(dropped);
-  }
-}
-
-function sourceOf(file: Deno.FsFile): Source {
-  return {
-    read: (into) => file.readSync(into),
-    rewind: () => void file.seekSync(0, Deno.SeekMode.Start),
-    size: () => file.statSync().size,
-  };
-}
-
-function emptyReport(): SpanReport {
-  return { lines: 0, count: 0, bytes: 0 };
-}
-
-/**
- * Counts the newlines in a span of a file.
- *
- * @param span What to count in
- * @returns How many there are
- * @throws {Deno.errors.NotFound} If there is no such file
- */
-export function countLines({ path, start, end }: Span): number {
-  using file = Deno.openSync(path);
-  return newlinesIn(file, start, end ?? Infinity);
-}
-
-function newlinesIn(file: Deno.FsFile, start: number, end: number): number {
-  file.seekSync(start, Deno.SeekMode.Start);
-  let left = end - start;
-  return countNewlines((into) => {
-    const n = left > 0 ? file.readSync(into.subarray(0, left)) : null;
-    left -= n ?? 0;
-    return n;
-  });
-}
-
-/**
- * Reads parts of a file again: of lines that were too long to be held. What was
- * decoded for searching is decoded again, once for all parts that are asked for
- * in their order.
- *
- * @example
- * ```ts
- * import { PartReader } from "./logscan.ts";
- *
- * const path = await Deno.makeTempFile();
- * await Deno.writeTextFile(path, "one\ntwo\n");
- * using reader = new PartReader(path);
- * for await (const block of reader.read(4, 3)) {
- *   console.log(new TextDecoder().decode(block)); // two
- * }
- * await Deno.remove(path);
- * ```
- */
-export class PartReader implements Disposable {
-  /** The file's path. */
-  readonly path: string;
-  readonly #file: Deno.FsFile;
-  readonly #source: Source;
-  /** What is being decoded, what is left of its last block, and where. */
-  #blocks?: AsyncGenerator<Uint8Array, void, void>;
-  #rest: Uint8Array = new Uint8Array(0);
-  #position = 0;
-  #isPlain = false;
-
-  /**
-   * Opens the file.
-   *
-   * @param path The file
-   * @throws {Deno.errors.NotFound} If it is gone
-   */
-  constructor(path: string) {
-    this.path = path;
-    this.#file = Deno.openSync(path);
-    this.#source = sourceOf(this.#file);
-  }
-
-  /**
-   * Reads a part; less where the file has become shorter.
-   *
-   * @param offset Where it begins, in bytes, as a {@linkcode Hit} has it
-   * @param length How long it is, in bytes
-   * @returns It, in blocks that are valid until the next one is asked for
-   * @throws {Error} If reading or decompressing fails
-   */
-  async *read(
-    offset: number,
-    length: number,
-  ): AsyncGenerator<Uint8Array, void, void> {
-    // What need not be decoded is gone to, however far it is.
-    const isAhead = !this.#isPlain && offset >= this.#position;
-    if (!this.#blocks || !isAhead) this.#begin(offset);
-    try {
-      while (length > 0) {
-        this.#skip(offset - this.#position);
-        if (this.#rest.length === 0) {
-          const { done, value } = await this.#blocks!.next();
-          if (done) return;
-          this.#rest = value;
-          continue;
-        }
-        const block = this.#rest.subarray(0, length);
-        offset += block.length;
-        length -= block.length;
-        yield block;
-      }
-    } catch (error) {
-      this.#blocks = undefined; // it has ended
-      throw error;
-    }
-  }
-
-  /** Begins where the part is, or at the start of what has to be decoded. */
-  #begin(offset: number): void {
-    this.#end();
-    const head = new Uint8Array(10);
-    this.#source.rewind!();
-    this.#file.readSync(head);
-    this.#isPlain = encodingOf(head) === undefined;
-    this.#position = this.#isPlain ? offset : 0;
-    this.#file.seekSync(this.#position, Deno.SeekMode.Start);
-    this.#blocks = this.#isPlain ? plain(this.#source) : decoded(this.#source);
-    this.#rest = new Uint8Array(0);
-  }
-
-  #skip(count: number): void {
-    const skipped = Math.min(count, this.#rest.length);
-    this.#rest = this.#rest.subarray(skipped);
-    this.#position += skipped;
-  }
-
-  /** Leaves what is being decoded; not awaited, as nothing waits for it. */
-  #end(): void {
-    this.#blocks?.return().catch(() => {});
-    this.#blocks = undefined;
-  }
-
-  /** Closes the file. */
-  [Symbol.dispose](): void {
-    this.#end();
-    this.#file.close();
-  }
-}
-
 // Merge
 
 /** Shares out what came of the oldest batch that is under way. */
@@ -734,20 +391,6 @@ async function* goOn(
     });
     found = spanOf(outcome, 0);
     yield* addTo(scan, plan, found);
-  }
-}
-
-/** Decodes a file again, and searches it from an offset. */
-async function* searchAgain(
-  path: string,
-  query: Query,
-  start: number,
-): AsyncGenerator<SpanReport, void, void> {
-  try {
-    using file = Deno.openSync(path);
-    yield* searchDecoded(sourceOf(file), query, start);
-  } catch (error) {
-    yield { ...emptyReport(), error: causeOf(error) }; // it is gone
   }
 }
 

@@ -23,6 +23,28 @@ export interface Source {
   size?(): number;
 }
 
+/**
+ * A file as a source.
+ *
+ * @param file The file, open; who opened it closes it
+ * @returns What {@linkcode decoded} reads
+ *
+ * @example
+ * ```ts
+ * import { sourceOf } from "./decode.ts";
+ *
+ * using file = Deno.openSync("deno.json");
+ * console.log(sourceOf(file).size!() > 0); // true
+ * ```
+ */
+export function sourceOf(file: Deno.FsFile): Source {
+  return {
+    read: (into) => file.readSync(into),
+    rewind: () => void file.seekSync(0, Deno.SeekMode.Start),
+    size: () => file.statSync().size,
+  };
+}
+
 /** What has to be decoded before it can be searched. */
 export type Encoding = "gzip" | "utf-16le" | "utf-16be";
 
