@@ -11,17 +11,10 @@ import type { Jobs } from "../mod.ts";
 import { clearTemporary } from "../workers/shared/files.ts";
 import type { GrayJobs } from "../workers/grayscale.ts";
 import type { LogJobs } from "../workers/logscan.ts";
-import {
-  commandLine,
-  type Flags,
-  flush,
-  onInterrupt,
-  print,
-  projectFolder,
-  readFlags,
-  runTask,
-  userFolder,
-} from "./cli.ts";
+import { commandLine, type Flags, readFlags } from "./cli/flags.ts";
+import { projectFolder, userFolder } from "./cli/paths.ts";
+import { onInterrupt, runTask } from "./cli/program.ts";
+import { flush, print } from "./cli/terminal.ts";
 import { makeFixtures } from "./fixtures.ts";
 import { grayscaleWork } from "./grayscale.ts";
 import { compareImages } from "./image_peers.ts";

@@ -17,17 +17,10 @@ import {
   service,
 } from "../workers/fixtures.ts";
 import { clearTemporary } from "../workers/shared/files.ts";
-import {
-  count,
-  onInterrupt,
-  print,
-  Progress,
-  projectFolder,
-  readFlags,
-  runTask,
-  shownPath,
-  userFolder,
-} from "./cli.ts";
+import { readFlags } from "./cli/flags.ts";
+import { projectFolder, shownPath, userFolder } from "./cli/paths.ts";
+import { onInterrupt, runTask } from "./cli/program.ts";
+import { count, print, Progress } from "./cli/terminal.ts";
 
 const HELP = `Makes images and logs to try the other tasks on.
 

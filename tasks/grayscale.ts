@@ -17,26 +17,23 @@ import {
   isTemporary,
 } from "../workers/shared/files.ts";
 import { type GrayJobs, service } from "../workers/grayscale.ts";
+import { commandLine, type Flags, readFlags, UsageError } from "./cli/flags.ts";
 import {
-  commandLine,
-  count,
   findFiles,
-  type Flags,
+  projectFolder,
+  shownPath,
+  totalSize,
+  userFolder,
+} from "./cli/paths.ts";
+import { onInterrupt, runTask, Turns } from "./cli/program.ts";
+import {
+  count,
   flush,
-  onInterrupt,
   print,
   printable,
   Progress,
-  projectFolder,
-  readFlags,
-  runTask,
-  shownPath,
-  totalSize,
-  Turns,
-  UsageError,
-  userFolder,
   warn,
-} from "./cli.ts";
+} from "./cli/terminal.ts";
 import type { Work } from "./report.ts";
 
 const HELP = `Turns images gray: JPEG, PNG, WebP, GIF, TIFF, BMP and AVIF.

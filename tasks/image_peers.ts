@@ -9,7 +9,7 @@ import { join } from "@std/path/join";
 import process from "node:process";
 import { Pool, type Runner, sequential } from "../mod.ts";
 import { type GrayJobs, service } from "../workers/grayscale.ts";
-import { projectFolder } from "./cli.ts";
+import { projectFolder } from "./cli/paths.ts";
 
 /** How often all that does not take long is measured, for figures. */
 const RUNS = 5;

@@ -24,24 +24,17 @@ import {
 } from "../workers/logscan.ts";
 import { free } from "../workers/shared/memory.ts";
 import { labelled } from "../workers/logscan/search.ts";
+import { commandLine, type Flags, readFlags, UsageError } from "./cli/flags.ts";
+import { findFiles, projectFolder, totalSize } from "./cli/paths.ts";
+import { onInterrupt, runTask, Turns } from "./cli/program.ts";
 import {
-  commandLine,
-  findFiles,
-  type Flags,
   flush,
-  onInterrupt,
   print,
   printable,
   Progress,
-  projectFolder,
-  readFlags,
-  runTask,
   stdoutIsTerminal,
-  totalSize,
-  Turns,
-  UsageError,
   warn,
-} from "./cli.ts";
+} from "./cli/terminal.ts";
 import type { Work } from "./report.ts";
 
 const HELP = `Finds keywords in logs, plain ones and .gz files.

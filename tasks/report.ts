@@ -16,7 +16,9 @@ import {
   type TaskTiming,
 } from "../mod.ts";
 import { causeOf, writeWhole } from "../workers/shared/files.ts";
-import { count, onInterrupt, Progress, shownPath } from "./cli.ts";
+import { shownPath } from "./cli/paths.ts";
+import { onInterrupt } from "./cli/program.ts";
+import { count, Progress } from "./cli/terminal.ts";
 
 /** Work to be compared: one batch, sequentially and in a pool. */
 export interface Work<J extends Jobs> {

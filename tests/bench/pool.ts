@@ -8,15 +8,10 @@
 
 import { resolve } from "@std/path/resolve";
 import { Pool } from "../../mod.ts";
-import {
-  commandLine,
-  flush,
-  print,
-  Progress,
-  readFlags,
-  runTask,
-  userFolder,
-} from "../../tasks/cli.ts";
+import { commandLine, readFlags } from "../../tasks/cli/flags.ts";
+import { userFolder } from "../../tasks/cli/paths.ts";
+import { runTask } from "../../tasks/cli/program.ts";
+import { flush, print, Progress } from "../../tasks/cli/terminal.ts";
 import { commandBlock, environment } from "../../tasks/report.ts";
 import { service } from "./jobs.ts";
 
