@@ -16,21 +16,19 @@ import { projectFolder, userFolder } from "./cli/paths.ts";
 import { onInterrupt, runTask } from "./cli/program.ts";
 import { flush, print } from "./cli/terminal.ts";
 import { makeFixtures } from "./fixtures.ts";
-import { grayscaleWork } from "./grayscale.ts";
+import { grayscaleWork } from "./grayscale/work.ts";
 import { compareImages } from "./image_peers.ts";
-import { logscanWork } from "./logscan.ts";
+import { logscanWork } from "./logscan/work.ts";
 import { comparePeers } from "./peers.ts";
 import {
   commandBlock,
-  compare,
-  type Comparison,
   environment,
   scaling,
   scalingConclusion,
   scalingTable,
-  type Work,
   writeReport,
-} from "./report.ts";
+} from "./report/markdown.ts";
+import { compare, type Comparison, type Work } from "./report/measure.ts";
 
 const HELP =
   `Measures how both jobs scale: 12 images and 24 logs of 500,000 lines,

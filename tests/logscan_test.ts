@@ -21,7 +21,7 @@ import {
   scanSpans,
   service,
 } from "../workers/logscan.ts";
-import { Crew } from "../tasks/logscan.ts";
+import { Crew } from "../tasks/logscan/crew.ts";
 
 const BLOCK = 1 << 20;
 const KEYWORD = "unauthorized access";

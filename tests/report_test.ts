@@ -1,11 +1,8 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { Pool, type Runner, type TaskTiming } from "../mod.ts";
 import {
-  AllFailedError,
   barChart,
   commandBlock,
-  compare,
-  type Comparison,
   conclusion,
   render,
   scaling,
@@ -13,7 +10,12 @@ import {
   scalingTable,
   table,
   timeline,
-} from "../tasks/report.ts";
+} from "../tasks/report/markdown.ts";
+import {
+  AllFailedError,
+  compare,
+  type Comparison,
+} from "../tasks/report/measure.ts";
 import { service } from "../workers/logscan.ts";
 
 /** A made-up comparison: ten images, two workers, twice as fast. */

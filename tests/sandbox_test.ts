@@ -8,7 +8,8 @@ import {
 import { dirname } from "@std/path/dirname";
 import { join } from "@std/path/join";
 import { Pool } from "../mod.ts";
-import { type Order, permissionsFor } from "../tasks/grayscale.ts";
+import type { Order } from "../tasks/grayscale/orders.ts";
+import { permissionsFor } from "../tasks/grayscale/orders.ts";
 import { service as images } from "../workers/grayscale.ts";
 import { copy, namesIn, withFolder } from "./folders.ts";
 import { kinds, service } from "./intruder.ts";

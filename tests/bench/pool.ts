@@ -12,7 +12,7 @@ import { commandLine, readFlags } from "../../tasks/cli/flags.ts";
 import { userFolder } from "../../tasks/cli/paths.ts";
 import { runTask } from "../../tasks/cli/program.ts";
 import { flush, print, Progress } from "../../tasks/cli/terminal.ts";
-import { commandBlock, environment } from "../../tasks/report.ts";
+import { commandBlock, environment } from "../../tasks/report/markdown.ts";
 import { service } from "./jobs.ts";
 
 const HELP = `Measures what the pool costs, with jobs that do nothing.

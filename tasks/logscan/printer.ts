@@ -1,0 +1,189 @@
+/**
+ * Prints what was found in logs.
+ *
+ * @module
+ */
+
+import {
+  type Hit,
+  hitsOf,
+  type Part,
+  PartReader,
+  type Report,
+  type ScanOptions,
+} from "../../workers/logscan.ts";
+import { labelled } from "../../workers/logscan/search.ts";
+import { causeOf } from "../../workers/shared/files.ts";
+import { free } from "../../workers/shared/memory.ts";
+import type { Flags } from "../cli/flags.ts";
+import {
+  flush,
+  print,
+  printable,
+  stdoutIsTerminal,
+  warn,
+} from "../cli/terminal.ts";
+
+/** Prints reports as the flags want them, and keeps the exit status. */
+export class Printer {
+  readonly flags: Flags;
+  readonly options: Required<Omit<ScanOptions, "parts" | "regular">>;
+  #found = false;
+  #trouble = false;
+  /** Whether lines are waited for: standard input may go on for long. */
+  readonly #isWatched: boolean;
+  /** Whether part of the file's report is printed already. */
+  #isOpen = false;
+  #objects = 0;
+  /** Of the file that had the last line that was too long to be held. */
+  #reader?: PartReader;
+
+  constructor(flags: Flags) {
+    this.flags = flags;
+    this.#isWatched = stdoutIsTerminal || flags.paths.includes("-");
+    const { keyword } = flags.list;
+    const { quiet, count, lines } = flags.is;
+    this.options = {
+      keywords: keyword.length > 0 ? keyword : ["unauthorized access"],
+      ignoreCase: flags.is["ignore-case"],
+      mode: quiet ? "found" : count ? "count" : lines ? "lines" : "found",
+    };
+  }
+
+  /** Prints that a file could not be searched, or not all of it. */
+  failed(name: string, error: string): void {
+    this.#trouble = true;
+    warn(`${printable(name, Deno.stderr)}: ${error}`);
+  }
+
+  /** Prints what was found in a file, or in a part of it. */
+  async scanned(report: Report, name: string): Promise<void> {
+    if (report.error !== undefined && !report.part) {
+      this.failed(name, report.error);
+    }
+    if (report.found) this.#found = true;
+    const { quiet, json, lines } = this.flags.is;
+    if (quiet) return;
+    if (json) this.#printJson(report, name);
+    else if (lines) await this.#printLines(report, name);
+    else if (report.error === undefined || report.found) {
+      this.#printAnswer(report, name);
+    }
+    if (this.#isWatched) flush();
+  }
+
+  /** Found or not found, or how often. */
+  #printAnswer(report: Report, name: string): void {
+    const shown = printable(name);
+    if (this.flags.is.count) print(`${shown}:${report.count}\n`);
+    else if (!report.found) print(`${shown}: Not found\n`);
+    else {
+      const [{ line, text = "(a line too long to show)" }] = report.hits;
+      print(`${shown}: Found, line ${line}: ${printable(text.trimEnd())}\n`);
+    }
+  }
+
+  /** Lines with a hit: their own bytes, however long they are. */
+  async #printLines(report: Report, name: string): Promise<void> {
+    const { path, part } = report;
+    if (part && !stdoutIsTerminal) {
+      return await this.#printPart(path, name, part);
+    }
+    const shown = printable(name);
+    for (const hit of this.#hitsOf(report)) {
+      if (hit.text === undefined) await this.#printLong(path, name, hit);
+      else if (hit.raw === undefined || stdoutIsTerminal) {
+        print(`${shown}:${hit.line}:${printable(hit.text)}\n`);
+      } else {
+        print(`${shown}:${hit.line}:`);
+        print(Uint8Array.from(hit.raw, (byte) => byte.charCodeAt(0)));
+        print("\n");
+      }
+    }
+  }
+
+  #hitsOf({ hits, part }: Report): Iterable<Hit> {
+    return part ? hitsOf(part, this.options.keywords) : hits;
+  }
+
+  async #printPart(path: string, name: string, part: Part): Promise<void> {
+    const { hits, before } = part;
+    for (const run of labelled(hits, before, name)) {
+      if (typeof run !== "number") {
+        print(run);
+        continue;
+      }
+      const line = before + hits.lines[run] + 1;
+      const [offset, length] = [hits.offsets[run], hits.lengths[run]];
+      await this.#printLong(path, name, { line, offset, length });
+    }
+    free(hits.text);
+  }
+
+  async #printLong(
+    path: string,
+    name: string,
+    { line, offset, length }: Omit<Hit, "keywords">,
+  ): Promise<void> {
+    if (path === "-") {
+      return this.failed(name, `line ${line} is too long to show`);
+    }
+    const decoder = new TextDecoder();
+    print(`${printable(name)}:${line}:`);
+    for await (const block of this.#readAgain(path, name, offset, length)) {
+      if (!stdoutIsTerminal) print(block);
+      else print(printable(decoder.decode(block, { stream: true })));
+    }
+    print("\n");
+  }
+
+  /** What can be read: the file may be gone, or damaged further on. */
+  async *#readAgain(
+    path: string,
+    name: string,
+    offset: number,
+    length: number,
+  ): AsyncGenerator<Uint8Array, void, void> {
+    try {
+      if (this.#reader?.path !== path) {
+        this.#reader?.[Symbol.dispose]();
+        this.#reader = undefined;
+        this.#reader = new PartReader(path);
+      }
+      yield* this.#reader.read(offset, length);
+    } catch (error) {
+      this.failed(name, causeOf(error));
+    }
+  }
+
+  /** An object per file; its hits as they come, so that they are not held. */
+  #printJson(report: Report, name: string): void {
+    const { found, count, bytes, error, part } = report;
+    let separator = ",";
+    if (!this.#isOpen) {
+      print(this.#objects++ === 0 ? "[\n" : ",\n");
+      print(`{"path":${JSON.stringify(name)},"hits":[`);
+      separator = "";
+    }
+    for (const hit of this.#hitsOf(report)) {
+      // JSON has no bytes: what is no UTF-8 is U+FFFD in `text`.
+      print(separator + JSON.stringify({ ...hit, raw: undefined }));
+      separator = ",";
+    }
+    this.#isOpen = part !== undefined;
+    if (part) return;
+    print(`],${JSON.stringify({ found, count, bytes, error }).slice(1)}`);
+  }
+
+  /** Prints what remains. */
+  end(): void {
+    this.#reader?.[Symbol.dispose]();
+    if (!this.flags.is.json || this.flags.is.quiet) return;
+    print(this.#objects === 0 ? "[]\n" : "\n]\n");
+  }
+
+  /** The exit status, as grep has it. */
+  get status(): number {
+    return this.#trouble ? 2 : this.#found ? 0 : 1;
+  }
+}
