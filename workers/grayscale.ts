@@ -10,9 +10,10 @@
  * @module
  */
 import { serve, type Service } from "../mod.ts";
-import { KEEP_BYTES, luma, recode } from "./grayscale/codec.ts";
+import { KEEP_BYTES, recode } from "./grayscale/codec.ts";
 import { type Header, judge, readHeader, sniff } from "./grayscale/formats.ts";
 import { grayJpegParts } from "./grayscale/jpeg.ts";
+import { luma } from "./kernels/luma.ts";
 import { folderOf, writeWhole } from "./shared/files.ts";
 import { free, joined } from "./shared/memory.ts";
 
@@ -97,16 +98,17 @@ async function convert<T>(
   if (!format) {
     throw new Error("not an image (JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF)");
   }
-  const check = (header: Header) => judge(format, header, maxPixels);
+  let header!: Header;
+  const check = (read: Header) => judge(format, header = read, maxPixels);
   if (format === "PNG") {
     // Loaded on first need: node:zlib takes 20 ms of each worker's start.
     const { grayPngParts } = await import("./grayscale/png.ts");
     return take(grayPngParts(bytes, check));
   }
-  const parts = format === "JPEG" && grayJpegParts(bytes, check);
-  if (parts) return take(parts);
-  const header = readHeader(format, bytes);
-  check(header);
+  if (format === "JPEG") {
+    const parts = grayJpegParts(bytes, check);
+    if (parts) return take(parts);
+  } else check(readHeader(format, bytes));
   const { palettes } = header;
   return take([
     palettes

@@ -47,7 +47,7 @@ export function table(comparison: Comparison): string {
   const { sequential, parallel, workers, startUp, repeats } = comparison;
   const saved = Math.round(1000 * (1 - parallel / sequential)) / 10;
   const median = `the median of ${count(repeats, "runs")}`;
-  return grid([
+  return markdownTable([
     ["", "result", "what it is"],
     ["sequential", `${ms(sequential)} ms`, `one thread alone; ${median}`],
     ["parallel", `${ms(parallel)} ms`, `a pool of workers; ${median}`],
@@ -74,7 +74,7 @@ export function table(comparison: Comparison): string {
  * Rows as a markdown table, legible as it is; the first row is its head, and
  * the columns in `left` have text, the others numbers.
  */
-function grid([head, ...rows]: string[][], left = [0]): string {
+export function markdownTable([head, ...rows]: string[][], left = [0]): string {
   const widths = head.map((_, i) =>
     Math.max(...[head, ...rows].map((row) => row[i].length))
   );
@@ -203,7 +203,7 @@ function fence(mermaid: string): string {
 
 /** A row for each number of workers, as a markdown table. */
 export function scalingTable(measured: Comparison[]): string {
-  return grid([
+  return markdownTable([
     ["workers", "sequential", "parallel", "speed-up", "per worker", "start-up"],
     ...measured.map((comparison) => {
       const { workers, sequential, parallel, startUp } = comparison;

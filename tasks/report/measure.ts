@@ -88,8 +88,8 @@ export async function compare<J extends Jobs>(
 ): Promise<Comparison> {
   const progress = new Progress("runs", quiet);
   progress.expect(2 + 2 * REPEATS.least);
-  const bench: Bench = { timings: [] };
-  const onTask = (timing: TaskTiming) => void bench.timings.push(timing);
+  const recorder: Recorder = { timings: [] };
+  const onTask = (timing: TaskTiming) => void recorder.timings.push(timing);
   await using alone = sequential(work.service, { onTask });
   const { permissions } = work;
   const options = { size: workers, permissions, onTask };
@@ -99,7 +99,7 @@ export async function compare<J extends Jobs>(
   const created = performance.timeOrigin + performance.now();
   await work.run(pool, 1);
   progress.step();
-  const startUp = firstStart(bench.timings) - created;
+  const startUp = firstStart(recorder.timings) - created;
   const { items, unit, bytes, failures } = work;
   const failed = failures?.size ?? 0;
   if (items > 0 && failed === items) {
@@ -107,8 +107,8 @@ export async function compare<J extends Jobs>(
     const all = count(items, unit);
     throw new AllFailedError(`Nothing to compare: ${all} failed`);
   }
-  const runs = await runInTurns(work, alone, pool, bench, progress);
-  const [one, many] = [median(runs.sequential), median(runs.parallel)];
+  const runs = await runInTurns(work, alone, pool, recorder, progress);
+  const [one, many] = [typical(runs.sequential), typical(runs.parallel)];
   const repeats = runs.parallel.length;
   const result: Comparison = {
     ...{ items, failed, unit, bytes, workers, startUp, repeats },
@@ -123,8 +123,8 @@ export async function compare<J extends Jobs>(
   return result;
 }
 
-/** Where the items of the run that is under way are noted. */
-interface Bench {
+/** Where the items of the current run are recorded. */
+interface Recorder {
   timings: TaskTiming[];
 }
 
@@ -133,10 +133,10 @@ async function runInTurns<J extends Jobs>(
   work: Work<J>,
   alone: Runner<J>,
   pool: Runner<J>,
-  bench: Bench,
+  recorder: Recorder,
   progress: Progress,
-): Promise<Record<"sequential" | "parallel", Run[]>> {
-  const runs = { sequential: [] as Run[], parallel: [] as Run[] };
+): Promise<Record<"sequential" | "parallel", TimedRun[]>> {
+  const runs = { sequential: [] as TimedRun[], parallel: [] as TimedRun[] };
   const expected = await work.answer();
   await work.run(alone, 1); // its own warm-up
   progress.step();
@@ -144,10 +144,10 @@ async function runInTurns<J extends Jobs>(
   let repeats = 0;
   do {
     for (const kind of ["sequential", "parallel"] as const) {
-      bench.timings = [];
+      recorder.timings = [];
       const runner = kind === "sequential" ? alone : pool;
       const ms = await timed(() => work.run(runner, 1));
-      runs[kind].push({ ms, timings: bench.timings });
+      runs[kind].push({ ms, timings: recorder.timings });
       progress.step();
       if (await work.answer() !== expected) {
         throw new Error("The sequential and the parallel answers differ");
@@ -167,13 +167,21 @@ export function firstStart(timings: TaskTiming[]): number {
   return timings.reduce((least, { start }) => Math.min(least, start), now);
 }
 
-interface Run {
+/** How long a run took, and who worked when. */
+interface TimedRun {
   ms: number;
   timings: TaskTiming[];
 }
 
-function median(runs: Run[]): Run {
-  return runs.toSorted((a, b) => a.ms - b.ms)[runs.length >> 1];
+/** The run whose time is the median. */
+function typical(runs: TimedRun[]): TimedRun {
+  const middle = median(runs.map(({ ms }) => ms));
+  return runs.find(({ ms }) => ms === middle)!;
+}
+
+/** The middle one of some values; of an even number, the upper one. */
+export function median(values: number[]): number {
+  return values.toSorted((a, b) => a - b)[values.length >> 1];
 }
 
 /**

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { luma } from "../kernels/luma.ts";
 import { type Coded, type Header, nameOf, readHeader } from "./formats.ts";
 
 /**
@@ -29,10 +30,6 @@ const HARMLESS: Partial<Record<Coded, RegExp>> = {
   JPEG: /SOS parameters|JFIF|Adobe|ICC|profile/i,
   TIFF: /^(?!.*(ColorMap|Offsets)).*`TIFF(ReadDirectory|Fetch)/,
 };
-
-/** ITU-R BT.601 luma, rounded: what Pillow's `convert("L")` gives. */
-export const luma = (r: number, g: number, b: number): number =>
-  (19595 * r + 38470 * g + 7471 * b + 32768) >> 16;
 
 let codec: Promise<Magick> | undefined;
 

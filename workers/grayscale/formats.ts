@@ -52,32 +52,6 @@ export function sniff(bytes: Uint8Array): Format | undefined {
   }
 }
 
-/** ITU-T T.81, B.1: marker segments up to the first scan. */
-function jpegHeader(bytes: Uint8Array, view: DataView): Header {
-  let header: Header | undefined;
-  for (let at = 2;;) {
-    const marker = view.getUint16(at) - 0xff00, start = at;
-    if (marker === 0xff) at += 1; // a fill byte
-    else if (marker === 0x01 || (marker & 0xf8) === 0xd0) at += 2; // TEM, RSTn
-    else if (marker < 0xc0 || marker === 0xd9) {
-      throw new Error(`broken JPEG: no ${header ? "scan" : "frame header"}`);
-    } else {
-      at += 2 + view.getUint16(at + 2);
-      view.getUint8(at); // throws unless more follows
-      if (marker === 0xda) {
-        if (header) return header;
-        throw new Error("broken JPEG: no frame header");
-      }
-      if (marker > 0xcf || [0xc4, 0xc8, 0xcc].includes(marker)) continue;
-      header = {
-        width: view.getUint16(start + 7),
-        height: view.getUint16(start + 5),
-        bits: bytes[start + 4],
-      };
-    }
-  }
-}
-
 /** RFC 9649: the chunks; VP8X tells the canvas, VP8 and VP8L a frame. */
 function webpHeader(bytes: Uint8Array, view: DataView): Header {
   const header = { width: 0, height: 0, frames: 0, lossless: false };
@@ -264,12 +238,11 @@ function avifHeader(bytes: Uint8Array, view: DataView): Header {
   return header;
 }
 
-/** Of those formats that go through the codec. */
+/** Of the formats that always go through the codec; jpeg.ts reads those of JPEG. */
 const HEADERS: Record<
-  Coded,
+  Exclude<Coded, "JPEG">,
   (bytes: Uint8Array, view: DataView) => Header
 > = {
-  JPEG: jpegHeader,
   WEBP: webpHeader,
   GIF: gifHeader,
   TIFF: tiffHeader,
@@ -281,7 +254,10 @@ export const nameOf = (format: Format): string =>
   format === "WEBP" ? "WebP" : format;
 
 /** Reads the header, or says that the file ends before it does. */
-export function readHeader(format: Coded, bytes: Uint8Array): Header {
+export function readHeader(
+  format: Exclude<Coded, "JPEG">,
+  bytes: Uint8Array,
+): Header {
   try {
     return HEADERS[format](
       bytes,

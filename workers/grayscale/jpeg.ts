@@ -7,7 +7,7 @@
  */
 
 import * as kernels from "../kernels/kernels.wasm";
-import { joined, memory } from "../shared/memory.ts";
+import { align, joined, memory } from "../shared/memory.ts";
 
 /** What a frame header tells. */
 export interface JpegHeader {
@@ -132,7 +132,6 @@ export function grayJpegParts(
   bytes: Uint8Array,
   judge: (header: JpegHeader) => void = () => {},
 ): Uint8Array[] | undefined {
-  if (bytes.length > MAX_BYTES) return;
   return new Extraction(bytes, judge).run();
 }
 
@@ -150,6 +149,8 @@ class Extraction {
   readonly #judge: (header: JpegHeader) => void;
   #at = 2; // behind SOI
   #frame?: Frame;
+  /** Whether the frame is one that the general way is for. */
+  #isOther = false;
   #interval = 0;
   /** B.2.4.1: quantization tables, as they are in a DQT. */
   readonly #quantizers: Uint8Array[] = [];
@@ -168,7 +169,6 @@ class Extraction {
   constructor(bytes: Uint8Array, judge: (header: JpegHeader) => void) {
     this.#bytes = bytes;
     this.#judge = judge;
-    load(bytes);
   }
 
   run(): Uint8Array[] | undefined {
@@ -276,7 +276,7 @@ class Extraction {
   }
 
   #takeFrame(marker: number, at: number, segment: Uint8Array): boolean {
-    if (this.#frame) broken("second frame header (SOF)", at);
+    if (this.#frame || this.#isOther) broken("second frame header (SOF)", at);
     const count = segment[5], components: Component[] = [];
     if (!count || segment.length !== 6 + 3 * count) {
       broken("bad frame header (SOF)", at);
@@ -285,7 +285,10 @@ class Extraction {
     const height = segment[1] << 8 | segment[2];
     const width = segment[3] << 8 | segment[4];
     this.#judge({ width, height, bits });
-    if (marker > 0xc2 || bits !== 8 || !width || !height) return false;
+    const isLarge = this.#bytes.length > MAX_BYTES;
+    if (marker > 0xc2 || bits !== 8 || !width || !height || isLarge) {
+      return this.#isOther = true; // its headers are read to their end
+    }
     for (let i = 6; i < segment.length; i += 3) {
       const [id, sampling, quantization] = segment.subarray(i, i + 3);
       const wide = sampling >> 4, high = sampling & 15;
@@ -320,9 +323,13 @@ class Extraction {
   }
 
   #takeScan(at: number, segment: Uint8Array): boolean {
+    if (this.#isOther) return false;
     const frame = this.#frame;
     if (!frame) broken("scan (SOS) before a frame header (SOF)", at);
-    if (this.#isHead() && !this.#hasLuma(frame)) return false;
+    if (this.#isHead()) {
+      if (!this.#hasLuma(frame)) return false;
+      load(this.#bytes);
+    }
     const scan = this.#readScan(frame, at, segment);
     this.#progress.add(frame, scan);
     if (scan.luma < 0) this.#at = endOf(this.#bytes, scan.from);
@@ -540,7 +547,6 @@ const sizeOf = (codes: Codes): number =>
 const SLACK = 4096;
 /** The structure `Scan` of kernels/jpeg.ts, in words; where outputs are. */
 const SCAN = 50, ERROR = 17, SEGMENT = 18, BIT = 19, NEXT = 20;
-const align = (size: number): number => (size + 15) & ~15;
 
 /** What is wrong with a scan, by the kernel's numbers. */
 const CAUSES = [

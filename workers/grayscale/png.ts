@@ -14,7 +14,8 @@ import {
   type ZlibOptions,
 } from "node:zlib";
 import * as kernels from "../kernels/kernels.wasm";
-import { free, joined, memory } from "../shared/memory.ts";
+import { luma } from "../kernels/luma.ts";
+import { align, free, joined, memory } from "../shared/memory.ts";
 
 /** What the first chunks tell. */
 export interface PngHeader {
@@ -529,7 +530,6 @@ const SLACK = 64;
 const BAND = 1 << 17;
 /** What the kernel knows for: no color is transparent. */
 const OPAQUE = -1n;
-const align = (size: number): number => Math.ceil(size / 16) * 16;
 
 /** How many rows of so many bytes are worked on at once. */
 const bandOf = (size: number): number => Math.max(1, Math.floor(BAND / size));
@@ -617,10 +617,6 @@ interface Layout {
 /** 9.2: how many bytes to the pixel on the left, one at least. */
 const pixelOf = ({ depth, type }: Format): number =>
   Math.max(1, depth * CHANNELS[type] >> 3);
-
-/** ITU-R BT.601 luma, rounded: what Pillow's `convert("L")` gives. */
-const luma = (r: number, g: number, b: number): number =>
-  (19595 * r + 38470 * g + 7471 * b + 32768) >> 16;
 
 /** Gray and alpha of each color. */
 function tableOf({ format, palette, transparency }: Parts): Uint8Array {

@@ -7,6 +7,8 @@
  * reach 63 bytes behind a row's end; what is there does not matter.
  */
 
+import { BLUE, GREEN, HALF, RED } from "./luma";
+
 /** 9.2: types of filters. */
 const NONE: u32 = 0, SUB: u32 = 1, UP: u32 = 2;
 const AVERAGE: u32 = 3, PAETH: u32 = 4;
@@ -177,9 +179,6 @@ function average(left: v128, up: v128): v128 {
 
 // Luma
 
-/** ITU-R BT.601, rounded: what Pillow's `convert("L")` gives. */
-const RED: u32 = 19595, GREEN: u32 = 38470, BLUE: u32 = 7471, HALF: u32 = 32768;
-
 /** There is no transparent color. */
 const OPAQUE: u64 = u64.MAX_VALUE;
 
@@ -301,13 +300,14 @@ export function luma16(
   size: usize,
 ): void {
   const isPlain = channels == 3 && clear == OPAQUE;
+  const red = <u32> RED, green = <u32> GREEN, blue = <u32> BLUE;
   for (let y: u32 = 0; y < rows; y++) {
     store<u8>(to++, NONE);
     let pixel = from, out = to;
     for (let x: u32 = 0; x < width; x++) {
       const r = sample(pixel), g = sample(pixel + 2), b = sample(pixel + 4);
       // Below 2 ** 32: the weights are 65,536 in all.
-      const gray = (RED * r + GREEN * g + BLUE * b + HALF) >> 16;
+      const gray = (red * r + green * g + blue * b + HALF) >> 16;
       store<u16>(out, bswap<u16>(<u16> gray));
       out += 2;
       if (!isPlain) {

@@ -6,7 +6,7 @@
  */
 
 import * as kernels from "../kernels/kernels.wasm";
-import { free, memory as grown } from "../shared/memory.ts";
+import { align, free, memory as grown } from "../shared/memory.ts";
 
 /** How much is searched at a time, in bytes. */
 export const BLOCK = 1 << 18;
@@ -155,8 +155,6 @@ interface Compiled {
 }
 
 const NEEDLE = 24, BUCKETS = 8, PRINT = 4, NIBBLES = PRINT * 2 * 16;
-
-const align = (size: number) => (size + 15) & ~15;
 
 /** Lays out the structures of kernels/search.ts. */
 function compile({ keywords, ignoreCase }: Query): Compiled {

@@ -31,6 +31,24 @@ export function memory(size: number): Uint8Array {
   return new Uint8Array(shared.buffer);
 }
 
+/**
+ * Rounds a size or an address up to a multiple of 16, the kernels' unit. Unlike
+ * `& ~15` it is right above 2 GiB, too.
+ *
+ * @param size A size or an address, in bytes
+ * @returns The next multiple of 16
+ *
+ * @example
+ * ```ts
+ * import { align } from "./memory.ts";
+ *
+ * console.log(align(17)); // 32
+ * ```
+ */
+export function align(size: number): number {
+  return Math.ceil(size / 16) * 16;
+}
+
 /** Less is not worth giving back. */
 const WORTH_FREEING = 1 << 16;
 
