@@ -5,7 +5,7 @@
  */
 
 import { join } from "@std/path/join";
-import { refusal, scanLogs } from "../workers/logscan.ts";
+import { queryError, scanLogs } from "../workers/logscan.ts";
 import { clearTemporary, folderOf } from "../workers/shared/files.ts";
 import { commandLine, readFlags, UsageError } from "./cli/flags.ts";
 import { findFiles, projectFolder } from "./cli/paths.ts";
@@ -54,7 +54,7 @@ async function main(args: string[]): Promise<number> {
     throw new UsageError("--count and --lines exclude each other");
   }
   const printer = new Printer(flags);
-  const trouble = refusal(printer.options);
+  const trouble = queryError(printer.options);
   if (trouble) throw new UsageError(`--keyword: ${trouble}`);
   onInterrupt(() => clearTemporary(join(projectFolder, "reports"), true));
   if (flags.is.compare && flags.paths.includes("-")) {

@@ -10,7 +10,6 @@ import { Buffer } from "node:buffer";
 import { Pool, sequential } from "../mod.ts";
 import { withFolder } from "./folders.ts";
 import {
-  type Batch,
   type Hit,
   hitsOf,
   type LogRunner,
@@ -18,6 +17,7 @@ import {
   type Report,
   scanLogs,
   type ScanOptions,
+  type ScanRequest,
   scanSpans,
   service,
 } from "../workers/logscan.ts";
@@ -792,7 +792,7 @@ Deno.test("scanLogs cuts a file of many terabytes into spans that can be held", 
     apply: () => {
       throw new Error("nothing goes on");
     },
-    imap: async function* (_: string, batches: AsyncIterable<Batch>) {
+    imap: async function* (_: string, batches: AsyncIterable<ScanRequest>) {
       for await (const { spans: [span] } of batches) {
         const found = { lines: 0, count: 0, bytes: 1 };
         const size = span.start === 0 ? 8e12 : undefined;

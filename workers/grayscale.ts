@@ -2,16 +2,21 @@
  * Image bytes in, gray image bytes out, in the same format: JPEG, PNG, WebP,
  * GIF, TIFF, BMP and AVIF.
  *
- * The format is judged by the content, never by the name, and is named to the
- * codec, so that none of ImageMagick's other readers (SVG, PDF, text …) can
- * be reached. What the headers can tell (size, depth, frames, a missing end) is
- * judged before a single pixel is decoded.
+ * The format is recognized by the content, never by the name. It is named to the
+ * codec, so that none of ImageMagick's other readers (SVG, PDF, text …) can be
+ * reached. What the headers say (size, depth, frames) is checked before a single
+ * pixel is decoded.
  *
  * @module
  */
 import { serve, type Service } from "../mod.ts";
 import { KEEP_BYTES, recode } from "./grayscale/codec.ts";
-import { type Header, judge, readHeader, sniff } from "./grayscale/formats.ts";
+import {
+  checkLimits,
+  type Header,
+  readHeader,
+  sniff,
+} from "./grayscale/formats.ts";
 import { grayJpegParts } from "./grayscale/jpeg.ts";
 import { luma } from "./kernels/luma.ts";
 import { folderOf, writeWhole } from "./shared/files.ts";
@@ -25,11 +30,11 @@ export interface GrayscaleOptions {
   maxPixels?: number;
 }
 
-/** What {@linkcode grayscaleFile} is asked to do. */
+/** Options of {@linkcode grayscaleFile}. */
 export interface GrayscaleFileOptions extends GrayscaleOptions {
   /** The image to read. */
   path: string;
-  /** Where the gray image goes; an existing file is replaced. */
+  /** Where to write the gray image. An existing file is replaced. */
   out: string;
 }
 
@@ -43,29 +48,29 @@ export interface GrayscaleFileResult {
   bytes: number;
 }
 
-/** Larger files are not read: input and pixels share 4 GiB of wasm memory. */
+/** Larger files are refused: input and pixels share 4 GiB of wasm memory. */
 const MAX_BYTES = 2 ** 31;
 /**
  * Turns an image gray: image bytes in, gray image bytes out, in the same
- * format (JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF, judged by the content).
+ * format (JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF, recognized by the content).
  *
  * On failure the promise rejects with an Error whose message is one line
  * without a path ("truncated PNG: …", "animated GIF (12 frames)"), and the next
  * call works as usual: a codec that crashed is started anew.
  *
  * Luma is ITU-R BT.601. Size, alpha, resolution, EXIF (with its orientation)
- * and XMP are kept, color profiles are not. Of a JPEG in YCbCr the luma is taken
- * out without loss, another one keeps its quality. PNGs of 16 bits stay so, and
- * one that is gray comes as it is. Lossless WebP stays lossless, GIF only has
- * its color tables changed. A lossy WebP can decode to a green that is one off:
- * its decoders round that way.
+ * and XMP are kept, color profiles are not. The luma of a JPEG in YCbCr is taken
+ * out without loss; any other JPEG keeps its quality. A PNG of 16 bits stays so,
+ * and a gray one is returned as it is. A lossless WebP stays lossless. Of a GIF
+ * only the color tables change. A lossy WebP may differ by one in green, as WebP
+ * decoders round differently.
  *
  * @param bytes A whole image file; it is not changed.
  * @param options The limit, in pixels.
  * @returns A whole image file.
- * @throws {Error} If the bytes are no image, or one that is broken, truncated,
- * animated, of several pages, of more than 8 bits per channel (but for PNG), or
- * too large.
+ * @throws {Error} If the bytes are no image, or an image that is broken,
+ * truncated, animated, of several pages, of more than 8 bits per channel (PNG may
+ * have 16), or too large.
  * @throws {RangeError} If `maxPixels` is not positive.
  *
  * @example One red pixel
@@ -99,7 +104,7 @@ async function convert<T>(
     throw new Error("not an image (JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF)");
   }
   let header!: Header;
-  const check = (read: Header) => judge(format, header = read, maxPixels);
+  const check = (read: Header) => checkLimits(format, header = read, maxPixels);
   if (format === "PNG") {
     // Loaded on first need: node:zlib takes 20 ms of each worker's start.
     const { grayPngParts } = await import("./grayscale/png.ts");
@@ -117,12 +122,12 @@ async function convert<T>(
   ]);
 }
 
-/** Turns a GIF's color tables gray where they stand: nothing is coded anew. */
+/** Turns the color tables of a GIF gray; its pixels stay as they are coded. */
 function grayPalettes(
   bytes: Uint8Array,
   palettes: [number, number][],
 ): Uint8Array {
-  const out = new Uint8Array(bytes); // slice() of a Buffer would not copy
+  const out = new Uint8Array(bytes); // `slice()` of a Buffer would not copy
   for (const [start, end] of palettes) {
     for (let i = start; i < end; i += 3) {
       out.fill(luma(out[i], out[i + 1], out[i + 2]), i, i + 3);
@@ -133,10 +138,10 @@ function grayPalettes(
 /**
  * Reads an image file, turns it gray, and writes the result.
  *
- * The output is written under a temporary name (`.NAME.PID-RANDOM.manyhands`)
- * in its folder, which is made if it is missing, and renamed when it is whole.
- * On failure nothing is left behind, and an older output stays as it was.
- * Needs `--allow-read` and `--allow-write`.
+ * The output is written under a temporary name (`.NAME.PID-RANDOM.manyhands`) in
+ * its folder, which is made if it is missing, and renamed when it is complete. On
+ * failure nothing is left behind, and an older output stays as it was. It needs
+ * `--allow-read` and `--allow-write`.
  *
  * @param options The image, where to write, and the limit in pixels.
  * @returns What was written, as plain data.
@@ -158,7 +163,7 @@ export async function grayscaleFile(
   const input = Deno.statSync(path); // opening a FIFO would block
   if (!input.isFile) throw new Error("not a regular file");
   if (input.size > MAX_BYTES) throw new Error(`too large: ${input.size} bytes`);
-  refuseOutput(input, out);
+  checkOutput(input, out);
   const buffer = takeBuffer(input.size);
   try {
     const image = readInto(buffer, path, input.size);
@@ -170,26 +175,26 @@ export async function grayscaleFile(
     });
     return { path, out, bytes };
   } finally {
-    if (buffer.length <= KEEP_BYTES) spare = buffer;
+    if (buffer.length <= KEEP_BYTES) spareBuffer = buffer;
   }
 }
 
 /**
- * Memory for the next file. Memory of its own for each, and the collection of
- * that, took 1 to 3 ms for files of 437 kB; to turn them gray takes 3.
+ * Memory that the next file is read into. To allocate and collect memory for each
+ * file took 1 to 3 ms for files of 437 kB, which are turned gray in 3 ms.
  */
-let spare: Uint8Array<ArrayBuffer> | undefined;
+let spareBuffer: Uint8Array<ArrayBuffer> | undefined;
 
-/** Takes the spare memory, unless it is too small or another call has it. */
+/** Takes that memory; new memory if it is too small or another call has it. */
 function takeBuffer(size: number): Uint8Array<ArrayBuffer> {
-  const buffer = spare;
-  spare = undefined;
+  const buffer = spareBuffer;
+  spareBuffer = undefined;
   if (buffer && buffer.length >= size) return buffer;
   if (buffer) free(buffer);
   return new Uint8Array(Math.ceil(size / 2 ** 20) * 2 ** 20);
 }
 
-/** Reads a file; what it grew by meanwhile is left out. */
+/** Reads the first `size` bytes of a file, or fewer if it has shrunk. */
 function readInto(
   buffer: Uint8Array,
   path: string,
@@ -205,7 +210,7 @@ function readInto(
   return buffer.subarray(0, length);
 }
 
-/** Makes the folder only where it is missing: mostly it is there. */
+/** Writes first and makes the folder only if that fails: mostly it exists. */
 function writeInFolder(out: string, parts: Uint8Array[]): void {
   try {
     writeWhole(out, ...parts);
@@ -216,8 +221,11 @@ function writeInFolder(out: string, parts: Uint8Array[]): void {
   }
 }
 
-/** Compares device and inode, which sees through links and spellings. */
-function refuseOutput(input: Deno.FileInfo, out: string): void {
+/**
+ * Throws if an output would replace its input. Device and inode are compared,
+ * since one file may have several paths.
+ */
+function checkOutput(input: Deno.FileInfo, out: string): void {
   let old: Deno.FileInfo;
   try {
     old = Deno.statSync(out);
@@ -225,7 +233,7 @@ function refuseOutput(input: Deno.FileInfo, out: string): void {
     if (error instanceof Deno.errors.NotFound) return;
     throw error;
   }
-  // A rename would put a plain file in the place of a device or a FIFO.
+  // The rename would replace a device or a FIFO by a plain file.
   if (!old.isFile) {
     throw new Error("the output is there and is no regular file");
   }
@@ -235,8 +243,8 @@ function refuseOutput(input: Deno.FileInfo, out: string): void {
 }
 
 /**
- * The original exercise's stand-in for a conversion: writes `Processing PATH`
- * to stdout and blocks its thread for one second. Never fails.
+ * A pretended conversion: writes `Processing PATH` to stdout and blocks its thread
+ * for one second. It never fails.
  *
  * @param path The name of an image; nothing is read.
  * @returns `PATH processed`

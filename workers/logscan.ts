@@ -1,21 +1,21 @@
 /**
  * Finds keywords in log files, at the speed of memory.
  *
- * {@linkcode scanLogs} goes in three steps: *plan* cuts big files into spans and
- * puts small ones together, *scan* searches them in a worker, *merge* makes a
- * report of each file. Plan and merge are here, scan is in logscan/scan.ts; how
- * bytes are searched is in search.ts beside it, how they are decompressed in
- * decode.ts. It needs `--allow-read` for the files.
+ * {@linkcode scanLogs} works in three steps. *Plan* cuts large files into spans
+ * and puts small ones together into requests, *scan* searches the spans of a
+ * request in a worker, *merge* makes one report of each file. Plan and merge are
+ * here; scan is in logscan/scan.ts, the search of bytes in search.ts beside it,
+ * and decompression in decode.ts. It needs `--allow-read` for the files.
  *
  * @module
  */
 
 import { type Items, type Runner, serve, type Service } from "../mod.ts";
 import {
-  BATCH,
-  type Batch,
   countLines,
-  emptyReport,
+  newSpanReport,
+  REQUEST_BYTES,
+  type ScanRequest,
   scanSpans,
   searchAgain,
   searchDecoded,
@@ -35,39 +35,40 @@ import { causeOf } from "./shared/files.ts";
 
 export { PartReader } from "./logscan/part_reader.ts";
 export {
-  type Batch,
   countLines,
+  type ScanRequest,
   scanSpans,
   type Span,
   type SpanReport,
 } from "./logscan/scan.ts";
-export type { Found, Hits, Mode, Query } from "./logscan/search.ts";
+export type { Hits, Mode, Query, SearchResult } from "./logscan/search.ts";
 
-/** Files travel together up to so many. */
-const BATCH_FILES = 64;
-/** No file is cut into more spans than that. */
-const CUTS_MAX = 20_000;
-/** The path of standard input. */
+/** The most files in one request. */
+const REQUEST_FILES = 64;
+/** The most spans that a file is cut into. */
+const SPANS_MAX = 20_000;
+/** The path that stands for standard input. */
 const STDIN = "-";
 
 /** Options for {@linkcode scanLogs}. */
 export interface ScanOptions {
   /** What to look for. Default: `["unauthorized access"]`. */
   keywords?: string[];
-  /** Whether A to Z are as good as a to z. */
+  /** Whether the letters A to Z match a to z, too. Default: false. */
   ignoreCase?: boolean;
-  /** What is wanted. Default: `"found"`. */
+  /** What is wanted of each file. Default: `"found"`. */
   mode?: Mode;
   /**
-   * For mode `"lines"`: whether to give the hits of a file in parts, as they
-   * are there, and as columns: several reports, all but the last with `part`.
-   * Else all are held until the end.
+   * For mode `"lines"`: whether the hits of a file are given in parts, as soon
+   * as they are there, and as columns. A file then has several reports, all but
+   * the last with a `part`. Default: all hits of a file are held until its end.
    */
   parts?: boolean;
   /**
-   * Whether it is known that the paths are regular files, as from a walk. Else
-   * each is asked for first, as to open a FIFO would wait for its writer; for
-   * many small files that takes a third of the time.
+   * Whether the paths are known to be regular files, as they are when they come
+   * from a walk of the file system. If not, each is looked up first, because
+   * opening a FIFO would wait for its writer; with many small files that takes a
+   * third of the time. Default: false.
    */
   regular?: boolean;
 }
@@ -76,15 +77,18 @@ export interface ScanOptions {
 export interface Hit {
   /** The line's number, counted from 1. */
   line: number;
-  /** Where it begins, in bytes: of a .gz decompressed, of UTF-16 as UTF-8. */
+  /**
+   * Where the line begins, in bytes: in a .gz after decompression, in a UTF-16
+   * file after conversion to UTF-8.
+   */
   offset: number;
-  /** How long it is without its newline, in bytes. */
+  /** The line's length without its newline, in bytes. */
   length: number;
-  /** Which keywords are in it. */
+  /** The keywords that are in the line. */
   keywords: string[];
-  /** The line, U+FFFD for invalid bytes; absent where it is over 64 KiB. */
+  /** The line, with U+FFFD for invalid bytes; absent if it is over 64 KiB. */
   text?: string;
-  /** The line's bytes as characters 0 to 255, where `text` had to lose some. */
+  /** The line's bytes as characters 0 to 255, if `text` has lost some of them. */
   raw?: string;
 }
 
@@ -94,66 +98,45 @@ export interface Report {
   path: string;
   /** Whether a keyword is in the file. */
   found: boolean;
-  /** How many lines have a keyword; for mode `"found"` 1 at most. */
+  /** How many lines have a keyword; at most 1 for mode `"found"`. */
   count: number;
-  /** Bytes that were searched. */
+  /** How many bytes were searched. */
   bytes: number;
-  /** The lines themselves, but for mode `"count"`; for `"found"` the first. */
+  /** The lines: none for mode `"count"`, the first one for `"found"`. */
   hits: Hit[];
   /** Why the file, or the rest of it, could not be searched. */
   error?: string;
-  /** With `parts`: hits; the file's next report goes on, the numbers are sums. */
+  /**
+   * With the option `parts`: some of the hits. Another report of the same file
+   * follows; `count` and `bytes` are the sums so far.
+   */
   part?: Part;
 }
 
-/** Some of the hits of a file, as they travel. */
+/** Some of the hits of a file, as columns. */
 export interface Part {
-  /** The hits, as columns. */
+  /** The hits; their line numbers begin at 0. */
   hits: Hits;
-  /** How many lines come before those that are counted in `hits`. */
+  /** How many lines of the file come before line 0 of `hits`. */
   before: number;
-}
-// Plan
-
-/** A file whose report is not complete yet. */
-interface Plan {
-  report: Report;
-  /** How many of its spans have not been merged. */
-  left: number;
-  /** How many lines the merged spans have. */
-  lines: number;
-  /** What has come of its spans while earlier files were not complete. */
-  arrived: Arrived[];
-}
-
-/** A span, and the file that it is of. */
-interface Planned {
-  plan: Plan;
-  span: Span;
-}
-
-/** A span, and what was found in it. */
-interface Arrived {
-  span: Span;
-  found: SpanReport;
 }
 
 /**
  * Searches files for keywords.
  *
- * A file that cannot be read, or only in part, has the cause in its report;
- * the others go on. Files compressed with gzip are searched decompressed, files
- * with a UTF-16 byte-order mark as UTF-8, all others byte by byte; those that
- * are compressed otherwise are not searched. The path `-` is standard input,
- * which is read where this is called.
+ * If a file cannot be read, or only in part, its report has the cause, and the
+ * other files are searched all the same. Files compressed with gzip are searched
+ * decompressed, files with a UTF-16 byte-order mark as UTF-8, and all others byte
+ * by byte; files that are compressed in another way are not searched. The path
+ * `-` is standard input, which is read on the thread that calls this.
  *
  * @param runner Where the work is done: a `Pool` or `sequential(service)`
- * @param paths The files; pulled as they are needed, up to 64 at a time
+ * @param paths The files; taken as they are needed, up to 64 at a time
  * @param options See {@linkcode ScanOptions}
  * @returns A report for each file, in the order given
- * @throws {RangeError} If a keyword is empty, longer than 4096 bytes or has a
- * line break in it, there is none, or `ignoreCase` has to know letters that are
- * not ASCII
+ * @throws {RangeError} If there is no keyword, if one is empty, longer than 4096
+ * bytes or has a line break in it, or if `ignoreCase` would have to know letters
+ * that are not ASCII
  *
  * @example Which of these logs has an alert in it
  * ```ts
@@ -178,47 +161,25 @@ export async function* scanLogs(
     ignoreCase: options.ignoreCase ?? false,
     mode: options.mode ?? "found",
   };
-  const trouble = refusal(query);
-  if (trouble) throw new RangeError(`Cannot search as ${trouble}`);
-  const scan: Scan = {
-    runner,
-    query,
-    parts: options.mode === "lines" && (options.parts ?? false),
-    regular: options.regular ?? false,
-    plans: [],
-    waiting: [],
-    batches: [],
-    files: 0,
-    weight: 0,
-  };
-  do {
-    const jobs = planBatches(scan, paths);
-    for await (
-      const outcome of runner.imap("scanSpans", jobs, { settle: true })
-    ) {
-      arrive(scan, outcome);
-      yield* finished(scan);
-    }
-    yield* finished(scan);
-    paths = [];
-    // What came up when the last ones were under way already.
-  } while (scan.waiting.length > 0);
+  const problem = queryError(query);
+  if (problem) throw new RangeError(`Cannot search as ${problem}`);
+  yield* new LogScan(runner, query, options).run(paths);
 }
 
 /**
  * Says why a query cannot be searched for.
  *
  * @param query The keywords, and whether case is ignored
- * @returns What is wrong with it; nothing where it is good
+ * @returns What is wrong with it; undefined if nothing is
  *
  * @example
  * ```ts
- * import { refusal } from "./logscan.ts";
+ * import { queryError } from "./logscan.ts";
  *
- * console.log(refusal({ keywords: ["denied"], ignoreCase: true })); // undefined
+ * console.log(queryError({ keywords: ["denied"], ignoreCase: true })); // undefined
  * ```
  */
-export function refusal(
+export function queryError(
   { keywords, ignoreCase }: Pick<Query, "keywords" | "ignoreCase">,
 ): string | undefined {
   if (keywords.length === 0) return "there is no keyword";
@@ -231,7 +192,7 @@ export function refusal(
       return `a keyword must be no longer than ${KEYWORD_MAX} bytes: ` +
         `one begins with ${JSON.stringify(keyword.slice(0, 20))}`;
     }
-    // Where case is ignored, the kernel knows ASCII.
+    // The kernel knows the case of ASCII letters only.
     const other = /[^\0-\x7f]/gu;
     const cased = (c: string) => c.toLowerCase() !== c || c.toUpperCase() !== c;
     if (ignoreCase && keyword.match(other)?.some(cased)) {
@@ -240,200 +201,264 @@ export function refusal(
   }
 }
 
-/** A scan under way. */
-interface Scan {
-  runner: LogRunner;
-  query: Query;
-  parts: boolean;
-  regular: boolean;
-  /** The files whose reports have not been given, in order. */
-  plans: Plan[];
-  /** What is to be searched before more paths are asked for. */
-  waiting: Planned[];
-  /** What is under way, in the order of its outcomes. */
-  batches: Planned[][];
-  /** How many files have been searched, and how much that was. */
-  files: number;
-  weight: number;
+/** A file whose report is not complete yet. */
+interface FileState {
+  report: Report;
+  /** How many of its spans are not merged yet. */
+  left: number;
+  /** How many lines the merged spans have. */
+  lines: number;
+  /** Reports of its spans that arrived while earlier files were incomplete. */
+  results: SpanResult[];
 }
 
-/** Puts files and spans into batches, one for a job. */
-async function* planBatches(
-  scan: Scan,
-  paths: Items<string>,
-): AsyncGenerator<Batch, void, void> {
-  let batch: Planned[] = [];
-  let failure: { error: unknown } | undefined;
-  try {
-    for await (const path of paths) {
-      yield* planRests(scan);
-      const report = { path, found: false, count: 0, bytes: 0, hits: [] };
-      const plan: Plan = { report, left: 0, lines: 0, arrived: [] };
-      scan.plans.push(plan);
-      if (path === STDIN) continue;
-      plan.left = 1;
-      batch.push({ plan, span: { path, start: 0 } });
-      if (batch.length < filesTogether(scan)) continue;
-      yield newBatch(scan, batch);
-      batch = [];
-    }
-  } catch (error) {
-    failure = { error }; // of the paths; those before it are still searched
+/** A span to be searched. */
+interface PlannedSpan {
+  file: FileState;
+  span: Span;
+}
+
+/** A span, and what was found in it. */
+interface SpanResult {
+  span: Span;
+  found: SpanReport;
+}
+
+/** A scan of many files: what is planned, under way and not merged yet. */
+class LogScan {
+  readonly #runner: LogRunner;
+  readonly #query: Query;
+  readonly #options: ScanOptions;
+  /** The files whose reports have not been given, in the order of the paths. */
+  readonly #files: FileState[] = [];
+  /** Spans that are searched before more paths are taken. */
+  readonly #queue: PlannedSpan[] = [];
+  /** The spans of each request under way; outcomes arrive in the same order. */
+  readonly #pending: PlannedSpan[][] = [];
+  /** How many files have been searched, and their weight in bytes. */
+  #searched = 0;
+  #weight = 0;
+
+  constructor(runner: LogRunner, query: Query, options: ScanOptions) {
+    this.#runner = runner;
+    this.#query = query;
+    this.#options = options;
   }
-  if (batch.length > 0) yield newBatch(scan, batch);
-  yield* planRests(scan);
-  if (failure) throw failure.error;
-}
 
-/** Batches of what is to be done before new files. */
-function* planRests(scan: Scan): Generator<Batch, void, void> {
-  const { waiting, query } = scan;
-  for (let next; (next = waiting.shift());) {
-    // Found already: the rest need not be searched.
-    if (query.mode === "found" && next.plan.report.found) next.plan.left--;
-    else yield newBatch(scan, [next]);
-  }
-}
-
-function newBatch(scan: Scan, batch: Planned[]): Batch {
-  const { batches, query, regular, waiting } = scan;
-  batches.push(batch);
-  const spans = batch.map(({ span }) => span);
-  return { spans, query, regular, behind: waiting.length };
-}
-
-/** How many files are as much as a batch should be: one until that is known. */
-function filesTogether({ files, weight }: Scan): number {
-  if (files === 0) return 1;
-  return Math.min(BATCH_FILES, Math.floor(BATCH * files / (weight + 1)));
-}
-/**
- * Cuts what is left of a file, into larger spans where it is of many terabytes
- * (sparse ones are). What is written after its first span was searched is not:
- * that could go on for ever, where the hits are written into the same folder.
- */
-function cutsOf(path: string, from: number, size: number): Span[] {
-  const cuts: Span[] = [];
-  const step = SPAN * Math.ceil(size / SPAN / CUTS_MAX);
-  for (let start = from; start < size; start += step) {
-    cuts.push({ path, start, end: Math.min(size, start + step) });
-  }
-  return cuts;
-}
-// Merge
-
-/** Shares out what came of the oldest batch that is under way. */
-function arrive(
-  scan: Scan,
-  outcome: PromiseSettledResult<SpanReport[]>,
-): void {
-  const undone: Planned[] = [];
-  for (const [i, planned] of scan.batches.shift()!.entries()) {
-    const { plan, span } = planned;
-    const found = spanOf(outcome, i);
-    if (found.undone) undone.push(planned);
-    else plan.arrived.push({ span, found });
-    if (found.size !== undefined) planRest(scan, plan, found.size);
-  }
-  scan.waiting.unshift(...undone);
-}
-
-/** Plans what comes behind a file's first span. */
-function planRest({ waiting }: Scan, plan: Plan, size: number): void {
-  const cuts = cutsOf(plan.report.path, SPAN, size);
-  plan.left += cuts.length;
-  for (const span of cuts) waiting.push({ plan, span });
-}
-
-/** Merges what has come of the oldest files; gives those that are complete. */
-async function* finished(scan: Scan): AsyncGenerator<Report, void, void> {
-  const { plans, query } = scan;
-  for (let plan; (plan = plans[0]); plans.shift()) {
-    for (let next; (next = plan.arrived.shift());) {
-      const { span, found } = next;
-      plan.left--;
-      // Spans that were under way when an earlier one had the first hit.
-      if (query.mode === "found" && plan.report.found) continue;
-      yield* addTo(scan, plan, found);
-      if (query.mode === "found" && found.count > 0 && span.start > 0) {
-        await numberHit(scan.runner, plan.report);
+  async *run(paths: Items<string>): AsyncGenerator<Report, void, void> {
+    do {
+      const requests = this.#planRequests(paths);
+      for await (
+        const outcome of this.#runner.imap("scanSpans", requests, {
+          settle: true,
+        })
+      ) {
+        this.#receive(outcome);
+        yield* this.#mergeFinished();
       }
-      if (found.next !== undefined) yield* goOn(scan, plan, next);
+      yield* this.#mergeFinished();
+      paths = [];
+      // The last outcomes may have added spans after the requests had ended.
+    } while (this.#queue.length > 0);
+  }
+
+  // Plan
+
+  /** Puts files and spans together into requests. */
+  async *#planRequests(
+    paths: Items<string>,
+  ): AsyncGenerator<ScanRequest, void, void> {
+    let spans: PlannedSpan[] = [];
+    let failure: { error: unknown } | undefined;
+    try {
+      for await (const path of paths) {
+        yield* this.#takeQueue();
+        const report = { path, found: false, count: 0, bytes: 0, hits: [] };
+        const file: FileState = { report, left: 0, lines: 0, results: [] };
+        this.#files.push(file);
+        if (path === STDIN) continue;
+        file.left = 1;
+        spans.push({ file, span: { path, start: 0 } });
+        if (spans.length < this.#filesPerRequest()) continue;
+        yield this.#newRequest(spans);
+        spans = [];
+      }
+    } catch (error) {
+      // Taking a path failed. The files before it are still searched.
+      failure = { error };
     }
-    if (plan.left > 0) return;
-    if (plan.report.path === STDIN) {
-      const read = (into: Uint8Array) => Deno.stdin.read(into);
-      // Somebody may be waiting for each line, as behind `tail -f`.
-      yield* mergeDecoded(scan, searchDecoded({ read }, query, 0, 0), plan);
-    } else scan.files++;
-    yield plan.report;
+    if (spans.length > 0) yield this.#newRequest(spans);
+    yield* this.#takeQueue();
+    if (failure) throw failure.error;
+  }
+
+  /** Requests for what is queued. */
+  *#takeQueue(): Generator<ScanRequest, void, void> {
+    const isFound = this.#query.mode === "found";
+    for (let next; (next = this.#queue.shift());) {
+      // The file's answer is known already: its other spans are not searched.
+      if (isFound && next.file.report.found) next.file.left--;
+      else yield this.#newRequest([next]);
+    }
+  }
+
+  #newRequest(planned: PlannedSpan[]): ScanRequest {
+    this.#pending.push(planned);
+    const spans = planned.map(({ span }) => span);
+    const { regular = false } = this.#options;
+    return { spans, query: this.#query, regular, behind: this.#queue.length };
+  }
+
+  /** How many files make a full request: one until their usual size is known. */
+  #filesPerRequest(): number {
+    if (this.#searched === 0) return 1;
+    const average = (this.#weight + 1) / this.#searched;
+    return Math.min(REQUEST_FILES, Math.floor(REQUEST_BYTES / average));
+  }
+
+  /**
+   * Plans what follows the first span of a large file. What is appended to the
+   * file after that first span was searched is left out: if the output of the
+   * scan goes into the same folder, it would never end.
+   */
+  #planRest(file: FileState, size: number): void {
+    const spans = spansOf(file.report.path, SPAN, size);
+    file.left += spans.length;
+    for (const span of spans) this.#queue.push({ file, span });
+  }
+
+  // Merge
+
+  /** Hands the outcome of the oldest request to its files. */
+  #receive(outcome: PromiseSettledResult<SpanReport[]>): void {
+    const undone: PlannedSpan[] = [];
+    for (const [i, planned] of this.#pending.shift()!.entries()) {
+      const { file, span } = planned;
+      const found = reportOf(outcome, i);
+      if (found.undone) undone.push(planned);
+      else file.results.push({ span, found });
+      if (found.size !== undefined) this.#planRest(file, found.size);
+    }
+    this.#queue.unshift(...undone);
+  }
+
+  /** Merges what has arrived of the oldest files; gives the complete ones. */
+  async *#mergeFinished(): AsyncGenerator<Report, void, void> {
+    const files = this.#files, query = this.#query;
+    for (let file; (file = files[0]); files.shift()) {
+      for (let next; (next = file.results.shift());) {
+        const { span, found } = next;
+        file.left--;
+        // This span was already under way when an earlier one had the first hit.
+        if (query.mode === "found" && file.report.found) continue;
+        yield* this.#addResult(file, found);
+        if (query.mode === "found" && found.count > 0 && span.start > 0) {
+          await this.#setLineNumber(file.report);
+        }
+        if (found.next !== undefined) yield* this.#continueSpan(file, next);
+      }
+      if (file.left > 0) return;
+      if (file.report.path === STDIN) {
+        const read = (into: Uint8Array) => Deno.stdin.read(into);
+        // Each hit is given at once: the input may go on, as with `tail -f`.
+        yield* this.#addAll(file, searchDecoded({ read }, query, 0, 0));
+      } else this.#searched++;
+      yield file.report;
+    }
+  }
+
+  /** Searches the rest of a span that has more hits than fit into one answer. */
+  async *#continueSpan(
+    file: FileState,
+    { span: { path, end }, found }: SpanResult,
+  ): AsyncGenerator<Report, void, void> {
+    const query = this.#query;
+    while (found.next !== undefined) {
+      if (found.decoded) {
+        // On this thread and in one go: every request would decode the file
+        // from its start.
+        return yield* this.#addAll(file, searchAgain(path, query, found.next));
+      }
+      end ??= Math.min(SPAN, found.size!);
+      const request = { spans: [{ path, start: found.next, end }], query };
+      const outcome = await this.#runner.apply("scanSpans", [request], {
+        settle: true,
+      });
+      found = reportOf(outcome, 0);
+      yield* this.#addResult(file, found);
+    }
+  }
+
+  async *#addAll(
+    file: FileState,
+    reports: AsyncIterable<SpanReport>,
+  ): AsyncGenerator<Report, void, void> {
+    for await (const found of reports) yield* this.#addResult(file, found);
+  }
+
+  /** Adds to a file's report; with the option `parts` it gives the hits. */
+  *#addResult(
+    file: FileState,
+    found: SpanReport,
+  ): Generator<Report, void, void> {
+    const { report, lines: before } = file;
+    if (report.path !== STDIN) {
+      this.#weight += weightOf(report.path, found.bytes);
+    }
+    report.bytes += found.bytes;
+    report.count += found.count;
+    report.found = report.count > 0;
+    if (found.error !== undefined) report.error ??= found.error;
+    file.lines += found.lines;
+    if (!found.hits) return;
+    const part = { hits: found.hits, before };
+    if (this.#query.mode === "lines" && this.#options.parts) {
+      return yield { ...report, part };
+    }
+    // One by one: `push(...hits)` fails with more hits than a call may have
+    // arguments.
+    for (const hit of hitsOf(part, this.#query.keywords)) report.hits.push(hit);
+  }
+
+  /**
+   * Sets the line number of a file's first hit. The hit was found in a later
+   * span, which does not know how many lines the earlier ones have.
+   */
+  async #setLineNumber(report: Report): Promise<void> {
+    const [hit] = report.hits;
+    const spans = spansOf(report.path, 0, hit.offset);
+    const counts = this.#runner.imap("countLines", spans, { settle: true });
+    hit.line = 1;
+    for await (const outcome of counts) {
+      if (outcome.status === "fulfilled") hit.line += outcome.value;
+      else report.error ??= causeOf(outcome.reason);
+    }
   }
 }
 
-/** Searches the rest of a span that has more hits than one answer holds. */
-async function* goOn(
-  scan: Scan,
-  plan: Plan,
-  { span, found }: Arrived,
-): AsyncGenerator<Report, void, void> {
-  const { runner, query } = scan;
-  let { end } = span;
-  while (found.next !== undefined) {
-    if (found.decoded) {
-      // Here, in one go: each job would decode it from the start.
-      const reports = searchAgain(span.path, query, found.next);
-      return yield* mergeDecoded(scan, reports, plan);
-    }
-    end ??= Math.min(SPAN, found.size!);
-    const spans = [{ path: span.path, start: found.next, end }];
-    const outcome = await runner.apply("scanSpans", [{ spans, query }], {
-      settle: true,
-    });
-    found = spanOf(outcome, 0);
-    yield* addTo(scan, plan, found);
+/**
+ * Cuts a part of a file into spans. They are larger than usual for a file of
+ * many terabytes, as sparse files can be.
+ */
+function spansOf(path: string, from: number, size: number): Span[] {
+  const spans: Span[] = [];
+  const step = SPAN * Math.ceil(size / SPAN / SPANS_MAX);
+  for (let start = from; start < size; start += step) {
+    spans.push({ path, start, end: Math.min(size, start + step) });
   }
+  return spans;
 }
 
-async function* mergeDecoded(
-  scan: Scan,
-  reports: AsyncIterable<SpanReport>,
-  plan: Plan,
-): AsyncGenerator<Report, void, void> {
-  for await (const found of reports) yield* addTo(scan, plan, found);
-}
-
-function spanOf(
+function reportOf(
   outcome: PromiseSettledResult<SpanReport[]>,
   i: number,
 ): SpanReport {
   if (outcome.status === "fulfilled") return outcome.value[i];
-  return { ...emptyReport(), error: causeOf(outcome.reason) };
-}
-
-/** Adds to a file's report; gives the hits at once where they are wanted so. */
-function* addTo(
-  scan: Scan,
-  plan: Plan,
-  found: SpanReport,
-): Generator<Report, void, void> {
-  const { report, lines: before } = plan;
-  if (report.path !== STDIN) {
-    scan.weight += weightOf(report.path, found.bytes);
-  }
-  report.bytes += found.bytes;
-  report.count += found.count;
-  report.found = report.count > 0;
-  if (found.error !== undefined) report.error ??= found.error;
-  plan.lines += found.lines;
-  if (!found.hits) return;
-  const part = { hits: found.hits, before };
-  if (scan.parts) return yield { ...report, part };
-  // One by one: they may be more than a call takes arguments.
-  for (const hit of hitsOf(part, scan.query.keywords)) report.hits.push(hit);
+  return { ...newSpanReport(), error: causeOf(outcome.reason) };
 }
 
 /**
- * Makes objects of the hits of a part.
+ * Makes an object of each hit of a part.
  *
  * @param part What came with a {@linkcode Report}
  * @param words The keywords that were searched for
@@ -473,7 +498,7 @@ export function* hitsOf(
       keywords: wordsOf[keywords[i]],
     };
     if (hit.length <= LINE_MAX) {
-      Object.assign(hit, textOf(text.subarray(at, at + hit.length)));
+      Object.assign(hit, decodeLine(text.subarray(at, at + hit.length)));
       at += hit.length + 1;
     }
     yield hit;
@@ -482,27 +507,12 @@ export function* hitsOf(
 
 const UTF8 = new TextDecoder("utf-8", { ignoreBOM: true });
 
-/** A line as text, and as bytes where the text is not all of it. */
-function textOf(bytes: Uint8Array): { text: string; raw?: string } {
+/** A line as text, and its bytes as well if the text has lost some of them. */
+function decodeLine(bytes: Uint8Array): { text: string; raw?: string } {
   const text = UTF8.decode(bytes);
   if (!text.includes("\ufffd")) return { text };
   const raw = Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
   return { text, raw };
-}
-
-/** Counts the lines before a hit: where all of them are, not in its span. */
-async function numberHit(
-  runner: LogRunner,
-  report: Report,
-): Promise<void> {
-  const [hit] = report.hits;
-  const cuts = cutsOf(report.path, 0, hit.offset);
-  const counts = runner.imap("countLines", cuts, { settle: true });
-  hit.line = 1;
-  for await (const outcome of counts) {
-    if (outcome.status === "fulfilled") hit.line += outcome.value;
-    else report.error ??= causeOf(outcome.reason);
-  }
 }
 
 /** The jobs of this module. */

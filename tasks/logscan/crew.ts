@@ -6,10 +6,10 @@
 
 import { type Items, Pool, sequential } from "../../mod.ts";
 import {
-  type Batch,
   type LogJobs,
   type LogRunner,
   type Query,
+  type ScanRequest,
   service,
 } from "../../workers/logscan.ts";
 import { Turns } from "../cli/program.ts";
@@ -164,7 +164,7 @@ export class Crew implements LogRunner, AsyncDisposable {
     const start = performance.now();
     const outcome = await this.#here.apply(job, [item] as never, options);
     const took = performance.now() - start;
-    const { spans = [], behind = 0 } = item as Partial<Batch>;
+    const { spans = [], behind = 0 } = item as Partial<ScanRequest>;
     this.#worked += took;
     this.#pace += (took / Math.max(1, spans.length) - this.#pace) / 4;
     if (this.#worked > COLD) this.#judge(behind);

@@ -1,32 +1,40 @@
 /**
- * The codec, which decodes and encodes every format but PNG and the usual JPEGs.
+ * The codec (ImageMagick as WebAssembly), which converts every format but PNG and
+ * the JPEGs that jpeg.ts can take.
  *
  * @module
  */
 
 import { luma } from "../kernels/luma.ts";
-import { type Coded, type Header, nameOf, readHeader } from "./formats.ts";
+import {
+  type CodecFormat,
+  type Header,
+  nameOf,
+  readHeader,
+} from "./formats.ts";
 
 /**
- * The codec, loaded on first need. An import of a literal would be part of the
- * module graph: 30 MB to fetch, at the start, for whoever imports this file.
+ * The codec's package, loaded on first need. If it were imported by a literal it
+ * would be in the module graph, and whoever imports this file would fetch 30 MB
+ * at the start.
  */
 const CODEC = "npm:@imagemagick/magick-wasm@0.0.43";
 
 /** The codec's module. */
 export type Magick = typeof import("npm:@imagemagick/magick-wasm@0.0.43");
-type Image = ReturnType<Magick["MagickImage"]["create"]>;
-/** The private field of the codec's loader that holds the running instance. */
-type Loader = { _api?: { HEAPU8: Uint8Array } };
+type MagickImage = ReturnType<Magick["MagickImage"]["create"]>;
+/** A private field of the codec's loader; it holds the running instance. */
+type CodecLoader = { _api?: { HEAPU8: Uint8Array } };
 
-/** A codec grown past this is dropped: wasm memory never shrinks. */
+/** A codec whose memory is larger than this is dropped: it never shrinks. */
 export const KEEP_BYTES = 2 ** 28;
 
 /**
- * The warnings that say nothing about pixels; any other one refuses the image:
- * ImageMagick only warns when, say, libjpeg fills a missing half with gray.
+ * The warnings that do not concern pixels. Any other warning refuses the image,
+ * because ImageMagick only warns when, for example, libjpeg fills a missing half
+ * with gray.
  */
-const HARMLESS: Partial<Record<Coded, RegExp>> = {
+const HARMLESS_WARNINGS: Partial<Record<CodecFormat, RegExp>> = {
   JPEG: /SOS parameters|JFIF|Adobe|ICC|profile/i,
   TIFF: /^(?!.*(ColorMap|Offsets)).*`TIFF(ReadDirectory|Fetch)/,
 };
@@ -34,7 +42,7 @@ const HARMLESS: Partial<Record<Coded, RegExp>> = {
 let codec: Promise<Magick> | undefined;
 
 /**
- * Gives this thread's codec: started on first need, and again after it was
+ * Gives this thread's codec. It is started on first need, and again after it was
  * dropped.
  *
  * @returns The codec, `npm:@imagemagick/magick-wasm`
@@ -56,16 +64,16 @@ async function startCodec(): Promise<Magick> {
   const { log, error } = console;
   let started: Promise<void>;
   try {
-    // While it starts, before its first await, the codec binds these two, and
-    // prints to them what C writes to stdout and stderr.
+    // The codec prints to these two what its C code writes to stdout and stderr.
+    // It takes them over when it starts, before its first await.
     console.log = console.error = () => {};
-    (magick.ImageMagick as Loader)._api = undefined;
+    (magick.ImageMagick as CodecLoader)._api = undefined;
     started = magick.initializeImageMagick(wasm);
   } finally {
     Object.assign(console, { log, error });
   }
   await started;
-  // "Disk" would be memory, too: a file system inside the JavaScript heap.
+  // Its disk would be memory as well: a file system inside the JavaScript heap.
   magick.ResourceLimits.disk = 0n;
   return magick;
 }
@@ -81,7 +89,7 @@ async function startCodec(): Promise<Magick> {
  * @throws {Error} If it is broken, or something in it is not supported
  */
 export async function recode(
-  format: Coded,
+  format: CodecFormat,
   header: Header,
   bytes: Uint8Array,
 ): Promise<Uint8Array> {
@@ -95,18 +103,18 @@ export async function recode(
   } catch (error) {
     const crashed = !(error instanceof magick.MagickError);
     if (crashed) codec = undefined;
-    throw explain(error, crashed, format, header);
+    throw plainError(error, crashed, format, header);
   } finally {
-    const api = (magick.ImageMagick as Loader)._api;
+    const api = (magick.ImageMagick as CodecLoader)._api;
     if (api && api.HEAPU8.length > KEEP_BYTES) codec = undefined;
   }
 }
 
-/** Makes a plain line of what the codec says: "No data `' @ error/webp.c/…". */
-function explain(
+/** Makes one plain line of an error such as "No data `' @ error/webp.c/…". */
+function plainError(
   error: unknown,
   crashed: boolean,
-  format: Coded,
+  format: CodecFormat,
   { width, height }: Header,
 ): Error {
   let cause = error instanceof Error ? error.message : "no reason given";
@@ -130,7 +138,7 @@ function explain(
 /** Decodes, turns gray and encodes. */
 function convert(
   magick: Magick,
-  format: Coded,
+  format: CodecFormat,
   header: Header,
   bytes: Uint8Array,
 ): Uint8Array {
@@ -150,7 +158,7 @@ function convert(
     encodeLike(source, target, format, header.lossless ?? false);
     const out = target.write(format, (data) => data.slice());
     if (format === "TIFF") {
-      // The codec skips these, and what its memory held there comes along.
+      // The codec does not write these bytes, so they have what its memory held.
       for (const at of readHeader(format, out).gaps ?? []) out[at] = 0;
     }
     return out;
@@ -160,23 +168,25 @@ function convert(
   }
 }
 
-/** Reads the first picture; warnings about its pixels are errors. */
+/** Reads the first picture. A warning about its pixels is an error. */
 function decode(
   magick: Magick,
-  image: Image,
-  format: Coded,
+  image: MagickImage,
+  format: CodecFormat,
   bytes: Uint8Array,
 ): void {
   const size = bytes.length;
   if (format === "BMP") {
-    // Nobody but ImageMagick insists on the size that the header tells.
+    // Only ImageMagick insists on the file size that the header says.
     bytes = new Uint8Array(bytes);
     new DataView(bytes.buffer).setUint32(2, size, true);
   }
   let fatal: Error | undefined;
   image.onWarning = ({ error }) => {
     const all = [error, ...error.relatedErrors];
-    fatal ??= all.find(({ message }) => !HARMLESS[format]?.test(message));
+    fatal ??= all.find(({ message }) =>
+      !HARMLESS_WARNINGS[format]?.test(message)
+    );
     return 0;
   };
   image.read(
@@ -186,12 +196,12 @@ function decode(
   if (fatal) throw fatal;
 }
 /**
- * Takes the luma of the stored samples. ImageMagick's own conversion is not
- * used: it weighs by 0.298839, 0.586811 and 0.114350.
+ * Computes the luma of the stored samples. ImageMagick's own conversion has other
+ * weights: 0.298839, 0.586811 and 0.114350.
  */
 function grayPixels(
   magick: Magick,
-  image: Image,
+  image: MagickImage,
 ): { gray: Uint8Array; alpha: boolean } {
   const { PixelChannel, ColorSpace } = magick;
   const { Gray, LinearGray, sRGB, RGB, CMYK } = ColorSpace;
@@ -207,7 +217,7 @@ function grayPixels(
     const opacity = pixels.getChannelIndex(PixelChannel.Alpha);
     const step = image.channelCount, count = image.width * image.height;
     const gray = new Uint8Array(alpha ? 2 * count : count);
-    // A view of the codec's memory: nothing may allocate there meanwhile.
+    // A view of the codec's memory. It is valid until the codec allocates.
     const data = pixels.getReadOnlyArea(0, 0, image.width, image.height);
     if (data.length !== step * count) {
       throw new Error("the codec gave no pixels");
@@ -228,7 +238,7 @@ function grayPixels(
   });
 }
 
-/** Undoes what `prem` (ISO/IEC 23008-12) tells and the codec leaves in. */
+/** Undoes the multiplication by alpha (`prem`), which the codec leaves in. */
 function divideByAlpha(gray: Uint8Array): void {
   for (let i = 0; i < gray.length; i += 2) {
     gray[i] = Math.min(255, Math.round(gray[i] * 255 / (gray[i + 1] || 255)));
@@ -236,7 +246,11 @@ function divideByAlpha(gray: Uint8Array): void {
 }
 
 /** Keeps resolution, orientation and metadata, but no color profile. */
-function copySettings(magick: Magick, source: Image, target: Image): void {
+function copySettings(
+  magick: Magick,
+  source: MagickImage,
+  target: MagickImage,
+): void {
   for (
     const name of source.profileNames.filter((name) => !/^ic[cm]$/.test(name))
   ) {
@@ -249,24 +263,24 @@ function copySettings(magick: Magick, source: Image, target: Image): void {
   target.orientation = source.orientation;
 }
 
-/** Asks the encoder for what the source was, as far as that can be known. */
+/** Sets the encoder to what the source was, as far as that is known. */
 function encodeLike(
-  source: Image,
-  target: Image,
-  format: Coded,
+  source: MagickImage,
+  target: MagickImage,
+  format: CodecFormat,
   lossless: boolean,
 ): void {
   const { settings } = target;
   settings.interlace = source.interlace;
-  // ImageMagick cannot tell the quality of some coarse JPEGs: less than 50.
+  // ImageMagick cannot tell the quality of some coarse JPEGs, which is below 50.
   target.quality = format === "JPEG" ? source.quality || 50 : 85;
   if (format === "TIFF") settings.compression = source.compression;
   if (format === "WEBP") {
-    // Level 2 of 6: two to five times as fast as the default, 5 % more bytes.
+    // Level 2 of 6 is two to five times as fast as the default, for 5 % more bytes.
     settings.setDefine("WEBP", "method", 2);
     settings.setDefine("WEBP", "lossless", lossless);
     settings.setDefine("WEBP", "exact", lossless);
-    // ImageMagick takes less for how much may be lost ("near-lossless").
+    // A lower quality would mean "near-lossless" to ImageMagick.
     if (lossless) target.quality = 100;
   }
   // The default speed takes 15 s for two megapixels.

@@ -5,12 +5,12 @@
  * @module
  */
 
-/** What can be converted, by the names of ImageMagick's coders. */
-export type Format = "PNG" | Coded;
-/** Those of them that the codec is for; of a JPEG only what is unusual. */
-export type Coded = "JPEG" | "WEBP" | "GIF" | "TIFF" | "BMP" | "AVIF";
+/** The formats that can be converted, by the names of ImageMagick's coders. */
+export type Format = "PNG" | CodecFormat;
+/** The formats that the codec converts; JPEG only where jpeg.ts cannot. */
+export type CodecFormat = "JPEG" | "WEBP" | "GIF" | "TIFF" | "BMP" | "AVIF";
 
-/** What the headers of an image tell. */
+/** What the headers of an image say. */
 export interface Header {
   /** Columns and rows of the largest raster that the file declares. */
   width: number;
@@ -25,17 +25,17 @@ export interface Header {
   premultiplied?: boolean;
   /** GIF: where the color tables begin and end, in bytes. */
   palettes?: [start: number, end: number][];
-  /** TIFF, as the codec lays it out: bytes that only align what follows. */
+  /** TIFF as the codec writes it: the places of bytes that only align others. */
   gaps?: number[];
 }
 
-/** The largest image to decode, unless another number is asked for. */
+/** The largest image to decode, in pixels, unless the caller says another size. */
 const MAX_PIXELS = 268_000_000;
 
 const text = (bytes: Uint8Array, at: number, length = 4): string =>
   String.fromCharCode(...bytes.subarray(at, at + length));
 
-/** Tells the format by its magic number. */
+/** Recognizes the format by its magic number. */
 export function sniff(bytes: Uint8Array): Format | undefined {
   const head = text(bytes, 0, 12);
   if (head.startsWith("\xff\xd8\xff")) return "JPEG";
@@ -43,16 +43,16 @@ export function sniff(bytes: Uint8Array): Format | undefined {
   if (/^RIFF.{4}WEBP/s.test(head)) return "WEBP";
   if (/^GIF8[79]a/.test(head)) return "GIF";
   if (/^(II[*+]\0|MM\0[*+])/.test(head)) return "TIFF";
-  // Words begin with "BM", too: ask for an info header of a known size.
+  // A text may begin with "BM", too, so the info header must have a known size.
   const known = [12, 16, 40, 52, 56, 64, 108, 124].includes(bytes[14]);
   if (head.startsWith("BM") && known && !bytes[15]) return "BMP";
-  // ISO/IEC 14496-12: the brands are in the first box, of this many bytes.
+  // ISO/IEC 14496-12: the brands are in the first box; byte 3 is its size.
   if (head.slice(4, 8) === "ftyp") {
     if (/^.{8}(.{4})*avi[fs]/s.test(text(bytes, 0, bytes[3]))) return "AVIF";
   }
 }
 
-/** RFC 9649: the chunks; VP8X tells the canvas, VP8 and VP8L a frame. */
+/** RFC 9649: VP8X has the size of the canvas, VP8 and VP8L that of a frame. */
 function webpHeader(bytes: Uint8Array, view: DataView): Header {
   const header = { width: 0, height: 0, frames: 0, lossless: false };
   const grow = (width: number, height: number) => {
@@ -76,7 +76,7 @@ function webpHeader(bytes: Uint8Array, view: DataView): Header {
   return header;
 }
 
-/** GIF89a, 17 to 27: the blocks up to the trailer, which may be missing. */
+/** GIF89a, 17 to 27: all blocks up to the trailer, which may be missing. */
 function gifHeader(bytes: Uint8Array, view: DataView): Header {
   let [width, height] = [view.getUint16(6, true), view.getUint16(8, true)];
   const palettes: [number, number][] = [];
@@ -88,7 +88,7 @@ function gifHeader(bytes: Uint8Array, view: DataView): Header {
   while (!(frames && at === bytes.length)) {
     const block = view.getUint8(at++);
     if (block === 0x3b) break;
-    if (block === 0 && frames) continue; // some writers pad
+    if (block === 0 && frames) continue; // padding of some writers
     if (block === 0x2c) {
       frames++;
       const w = view.getUint16(at + 4, true), h = view.getUint16(at + 6, true);
@@ -98,7 +98,7 @@ function gifHeader(bytes: Uint8Array, view: DataView): Header {
       at += 9;
       skipPalette(view.getUint8(at - 1));
     } else if (block !== 0x21) throw new Error("broken GIF: unknown block");
-    const codeSize = view.getUint8(at++); // of an extension: its label
+    const codeSize = view.getUint8(at++); // in an extension this is its label
     const data = [];
     for (let size; (size = view.getUint8(at++)); at += size) {
       data.push(bytes.subarray(at, at + size));
@@ -110,7 +110,7 @@ function gifHeader(bytes: Uint8Array, view: DataView): Header {
   return { width, height, frames, palettes };
 }
 
-/** GIF89a, appendix F: how many pixels the codes stand for; draws none. */
+/** GIF89a, appendix F: how many pixels the LZW codes stand for. */
 function lzwLength(blocks: Uint8Array[], codeSize: number): number {
   if (codeSize < 1 || codeSize > 8) throw new Error("broken GIF: code size");
   const clear = 1 << codeSize,
@@ -130,7 +130,7 @@ function lzwLength(blocks: Uint8Array[], codeSize: number): number {
           [width, next, last] = [codeSize + 1, clear + 2, 0];
           continue;
         }
-        // Each code but the first defines one: the last string and a pixel.
+        // Each code but the first defines one: the last string and one pixel.
         if (last && next < 4096) lengths[next++] = last + 1;
         if (code >= next) throw new Error("broken GIF: undefined code");
         pixels += last = lengths[code];
@@ -141,10 +141,10 @@ function lzwLength(blocks: Uint8Array[], codeSize: number): number {
   return pixels;
 }
 
-/** How many bytes a value of each TIFF type has. */
+/** The bytes of a value of each TIFF type. */
 const TIFF_TYPES = [0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8];
 
-/** TIFF 6.0, 2, and BigTIFF: every directory; of each field the first value. */
+/** TIFF 6.0, section 2, and BigTIFF: every directory, each field's first value. */
 function tiffHeader(bytes: Uint8Array, view: DataView): Header {
   const little = bytes[0] === 0x49;
   const u16 = (at: number) => view.getUint16(at, little);
@@ -165,14 +165,14 @@ function tiffHeader(bytes: Uint8Array, view: DataView): Header {
       const tag = u16(at), length = word(at + 4), value = at + 4 + size;
       const type = u16(at + 2), width = length * (TIFF_TYPES[type] ?? 0);
       const start = width > size ? word(value) : value;
-      if (width > size) view.getUint8(start + width - 1); // throws if cut off
+      if (width > size) view.getUint8(start + width - 1); // throws if truncated
       const first = type === 3 ? u16(start) : u32(start);
       if (tag === 254) preview = first & 1;
       if (tag === 256) header.width = Math.max(header.width, first);
       if (tag === 257) header.height = Math.max(header.height, first);
       if (tag === 258) header.bits = Math.max(header.bits, first);
       if (width > size && width & 1) gaps.push(start + width);
-      if (tag === 279) { // the strips lie one after the other, from byte 8
+      if (tag === 279) { // the codec puts the strips one after another from byte 8
         let end = 8;
         for (let i = start; i < start + width; i += TIFF_TYPES[type]) {
           end += type === 3 ? u16(i) : u32(i);
@@ -198,18 +198,18 @@ function bmpHeader(_: Uint8Array, view: DataView): Header {
       height: view.getUint16(20, true),
     };
   }
-  // BI_JPEG and BI_PNG: another file inside, of a size that nobody judged.
+  // BI_JPEG and BI_PNG: another file inside, whose size was not checked.
   if ([4, 5].includes(view.getUint32(30, true))) {
     throw new Error("unsupported BMP: JPEG or PNG inside");
   }
-  // Rows from top to bottom are told by a negative height.
+  // A negative height means that the rows go from top to bottom.
   return {
     width: view.getInt32(18, true),
     height: Math.abs(view.getInt32(22, true)),
   };
 }
 
-/** ISO/IEC 23008-12: `ispe` tells a size, and AV1-ISOBMFF's `av1C` a depth. */
+/** ISO/IEC 23008-12: `ispe` has a size, and `av1C` (AV1-ISOBMFF) a depth. */
 function avifHeader(bytes: Uint8Array, view: DataView): Header {
   const header: Header = { width: 0, height: 0, frames: 0 };
   const walk = (at: number, end: number) => {
@@ -238,9 +238,9 @@ function avifHeader(bytes: Uint8Array, view: DataView): Header {
   return header;
 }
 
-/** Of the formats that always go through the codec; jpeg.ts reads those of JPEG. */
+/** How to read the headers of each format; those of a JPEG are read by jpeg.ts. */
 const HEADERS: Record<
-  Exclude<Coded, "JPEG">,
+  Exclude<CodecFormat, "JPEG">,
   (bytes: Uint8Array, view: DataView) => Header
 > = {
   WEBP: webpHeader,
@@ -253,9 +253,9 @@ const HEADERS: Record<
 export const nameOf = (format: Format): string =>
   format === "WEBP" ? "WebP" : format;
 
-/** Reads the header, or says that the file ends before it does. */
+/** Reads the headers; an error says if the file ends before they do. */
 export function readHeader(
-  format: Exclude<Coded, "JPEG">,
+  format: Exclude<CodecFormat, "JPEG">,
   bytes: Uint8Array,
 ): Header {
   try {
@@ -264,13 +264,13 @@ export function readHeader(
       new DataView(bytes.buffer, bytes.byteOffset, bytes.length),
     );
   } catch (error) {
-    // What a DataView throws beyond its end, and so do the readers above.
+    // A DataView throws it when read behind its end, and so do the readers above.
     if (!(error instanceof RangeError)) throw error;
     throw new Error(`truncated ${nameOf(format)}: the file ends too early`);
   }
 }
-/** Refuses what must not be decoded. */
-export function judge(
+/** Throws if an image must not be decoded, by what its headers say. */
+export function checkLimits(
   format: Format,
   header: Header,
   maxPixels = MAX_PIXELS,

@@ -1,15 +1,15 @@
 /**
- * Makes a JPEG gray by taking the luma out of it: no coefficient is decoded, so
- * nothing is lost. Here are the markers; the scans' data are in
- * kernels/jpeg.ts. Clauses are those of ITU-T T.81.
+ * Makes a JPEG gray by taking the luma out of it. No coefficient is decoded, so
+ * nothing is lost. This file reads and writes the marker segments; the entropy
+ * coded data are the kernel's, in kernels/jpeg.ts. Clauses are those of ITU-T T.81.
  *
  * @module
  */
 
 import * as kernels from "../kernels/kernels.wasm";
-import { align, joined, memory } from "../shared/memory.ts";
+import { align, growMemory, joined } from "../shared/memory.ts";
 
-/** What a frame header tells. */
+/** What a frame header says. */
 export interface JpegHeader {
   /** Columns of the picture. */
   width: number;
@@ -19,10 +19,10 @@ export interface JpegHeader {
   bits: number;
 }
 
-/** B.2.2: a component, as the frame header tells it. */
+/** B.2.2: a component in a frame header. */
 interface Component {
   id: number;
-  /** Sampling factors: blocks in an MCU. */
+  /** Sampling factors: how many blocks an MCU has across and down. */
   wide: number;
   high: number;
   /** Which quantization table it has. */
@@ -33,13 +33,13 @@ interface Frame extends JpegHeader {
   /** SOF0 to SOF2. */
   marker: number;
   components: Component[];
-  /** How much of an MCU the largest component has, in blocks. */
+  /** The largest sampling factors of all components. */
   wide: number;
   high: number;
   isProgressive: boolean;
 }
 
-/** B.2.3: a component of a scan, and its tables. */
+/** B.2.3: a component in a scan header, with its Huffman tables. */
 interface ScanComponent extends Component {
   dc: number;
   ac: number;
@@ -47,45 +47,46 @@ interface ScanComponent extends Component {
 
 /** B.2.3: a scan header. */
 interface Scan {
-  /** Where it begins, and where its data do, in bytes. */
+  /** Where its marker is, and where its data begin, in bytes. */
   at: number;
   from: number;
   components: ScanComponent[];
-  /** Which of them is the luma; -1: none. */
+  /** The index of the luma among them; -1 if the scan has none. */
   luma: number;
-  /** The band of coefficients, and the two bit positions. */
+  /** The band of coefficients, and the two bit positions (G.1.1.1). */
   first: number;
   last: number;
   high: number;
   low: number;
 }
 
-/** What is put together. */
-type Bytes = Uint8Array | number[];
+/** A part of the result. */
+type Part = Uint8Array | number[];
 
-/** B.2.4.2: of a Huffman table, 16 counts and their values. */
+/** B.2.4.2: a Huffman table as 16 counts and their values. */
 type Codes = Uint8Array;
 
 const SOI = 0xd8, EOI = 0xd9, SOS = 0xda, DQT = 0xdb, DRI = 0xdd, DHT = 0xc4;
 const APP0 = 0xe0, APP2 = 0xe2, APP14 = 0xee, COM = 0xfe, TEM = 0x01;
 
-/** Larger files go the general way: the kernel counts bits in 32 of them. */
+/** Larger files are left to the codec: the kernel counts bits in 32-bit numbers. */
 const MAX_BYTES = 1 << 28;
 
-/** K.3.1: the DC code that has every category. */
+/** K.3.1: the standard DC code, which has every category. */
 const ANY_CATEGORY: Codes = new Uint8Array(16 + 256);
 ANY_CATEGORY.set([0, 1, 5, 1, 1, 1, 1, 1, 1]);
 ANY_CATEGORY.set([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], 16);
 
 /**
- * Takes the luma out of a JPEG: a one-component JPEG of the same kind (baseline,
- * extended or progressive) with the very same luma coefficients, which is pixel
- * for pixel what `jpegtran -grayscale` gives. One that is gray comes as it is.
+ * Takes the luma out of a JPEG. The result is a JPEG of one component and of the
+ * same kind (baseline, extended or progressive) with the very same luma
+ * coefficients: pixel for pixel what `jpegtran -grayscale` gives. A gray JPEG is
+ * returned as it is.
  *
  * @param bytes A whole file; it is not changed
- * @param judge Called with what the frame header tells, to refuse it by throwing
- * @returns A whole file; nothing if it is one that this cannot take: other
- * colors than YCbCr, luma that is not at full resolution, arithmetic coding
+ * @param checkHeader Called with the frame header; it may throw to refuse the file
+ * @returns A whole file; undefined if this way is not possible, because the colors
+ * are not YCbCr, the luma is not at full resolution, or the coding is arithmetic
  * @throws {Error} If it is broken or truncated; the line says where
  *
  * @example
@@ -101,20 +102,20 @@ ANY_CATEGORY.set([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], 16);
  */
 export function grayJpeg(
   bytes: Uint8Array,
-  judge: (header: JpegHeader) => void = () => {},
+  checkHeader: (header: JpegHeader) => void = () => {},
 ): Uint8Array | undefined {
-  const parts = grayJpegParts(bytes, judge);
+  const parts = grayJpegParts(bytes, checkHeader);
   return parts && joined(parts);
 }
 
 /**
- * The same in parts, as they are to be written: no memory is asked for that is
- * as large as an image. They lie in `bytes` and in the kernels' memory, so they
- * are good until either is used for something else.
+ * The same in parts, ready to be written, so that no memory of the size of an
+ * image is allocated. They lie in `bytes` and in the kernels' memory, so they are
+ * valid until either is used for something else.
  *
  * @param bytes A whole file; it is not changed
- * @param judge As for {@linkcode grayJpeg}
- * @returns The parts of a whole file, in order; or nothing
+ * @param checkHeader As for {@linkcode grayJpeg}
+ * @returns The parts of a whole file, in order; or undefined
  * @throws {Error} If it is broken or truncated; the line says where
  *
  * @example
@@ -130,9 +131,9 @@ export function grayJpeg(
  */
 export function grayJpegParts(
   bytes: Uint8Array,
-  judge: (header: JpegHeader) => void = () => {},
+  checkHeader: (header: JpegHeader) => void = () => {},
 ): Uint8Array[] | undefined {
-  return new Extraction(bytes, judge).run();
+  return new LumaExtractor(bytes, checkHeader).run();
 }
 
 function broken(cause: string, at: number): never {
@@ -143,32 +144,32 @@ function truncated(cause: string, at: number): never {
   throw new Error(`truncated JPEG: ${cause} at byte ${at}`);
 }
 
-/** Goes from marker to marker, and gathers the parts of the result. */
-class Extraction {
+/** Reads a file marker by marker and collects the parts of the result. */
+class LumaExtractor {
   readonly #bytes: Uint8Array;
-  readonly #judge: (header: JpegHeader) => void;
-  #at = 2; // behind SOI
+  readonly #checkHeader: (header: JpegHeader) => void;
+  #at = 2; // the position in the file, behind SOI
   #frame?: Frame;
-  /** Whether the frame is one that the general way is for. */
+  /** Whether the file has a frame that is left to the codec. */
   #isOther = false;
   #interval = 0;
-  /** B.2.4.1: quantization tables, as they are in a DQT. */
+  /** B.2.4.1: quantization tables as they stand in a DQT. */
   readonly #quantizers: Uint8Array[] = [];
-  /** DC tables, and from 4 on AC tables. */
+  /** Huffman tables: DC from index 0, AC from index 4. */
   readonly #codes: Codes[] = [];
   #hasJfif = false;
-  /** The transform that an Adobe marker tells. */
+  /** The color transform of an Adobe marker. */
   #adobe?: number;
-  /** Application data and comments that are kept. */
-  readonly #kept: Uint8Array[] = [];
+  /** Segments of application data and comments that are kept. */
+  readonly #keptSegments: Uint8Array[] = [];
   #quantizer?: Uint8Array;
   #isFirstBand = true;
-  readonly #progress = new Progress();
-  readonly #out = new OutScans();
+  readonly #history = new ScanHistory();
+  readonly #out = new OutputScans();
 
-  constructor(bytes: Uint8Array, judge: (header: JpegHeader) => void) {
+  constructor(bytes: Uint8Array, checkHeader: (header: JpegHeader) => void) {
     this.#bytes = bytes;
-    this.#judge = judge;
+    this.#checkHeader = checkHeader;
   }
 
   run(): Uint8Array[] | undefined {
@@ -176,7 +177,7 @@ class Extraction {
       const at = this.#at, marker = this.#nextMarker();
       if (marker === EOI) return this.#finish(at);
       if (marker === SOI) broken("second SOI", at);
-      // RSTn behind a scan that is complete, and TEM: they say nothing.
+      // RSTn behind a complete scan, and TEM, have no meaning.
       if ((marker & 0xf8) === 0xd0 || marker === TEM) continue;
       if (!this.#take(marker, at, this.#segment())) return;
     }
@@ -195,7 +196,7 @@ class Extraction {
     return marker;
   }
 
-  /** B.1.1.4: what is in a marker segment. */
+  /** B.1.1.4: the content of a marker segment. */
   #segment(): Uint8Array {
     const at = this.#at, bytes = this.#bytes;
     const size = bytes[at] << 8 | bytes[at + 1];
@@ -206,7 +207,7 @@ class Extraction {
     return bytes.subarray(at + 2, at + size);
   }
 
-  /** Takes a marker segment; false if the file is not for us. */
+  /** Takes a marker segment; false if the file is left to the codec. */
   #take(marker: number, at: number, segment: Uint8Array): boolean {
     if (marker === SOS) return this.#takeScan(at, segment);
     if (marker === DHT) this.#takeCodes(at, segment);
@@ -229,16 +230,19 @@ class Extraction {
     return true;
   }
 
-  /** Whether the file has no scan yet: what libjpeg knows when it decides. */
-  #isHead(): boolean {
-    return !this.#quantizer && !this.#progress.hasScan;
+  /** Whether no scan was read yet. libjpeg decides on the colors at that point. */
+  #isBeforeScans(): boolean {
+    return !this.#quantizer && !this.#history.hasScan;
   }
 
-  /** What tells about colors (or what follows EOI) goes, all else is kept. */
+  /**
+   * Keeps application data, but for those about colors and about pictures behind
+   * EOI (MPF).
+   */
   #takeApplication(marker: number, at: number, segment: Uint8Array): void {
     const name = String.fromCharCode(...segment.subarray(0, 12));
-    if (this.#isHead()) {
-      // As libjpeg does, which is what everybody's eyes are used to.
+    if (this.#isBeforeScans()) {
+      // These two decide on the colors as they do in libjpeg.
       if (marker === APP0 && segment.length >= 14 && /^JFIF\0/.test(name)) {
         this.#hasJfif = true;
       }
@@ -248,7 +252,7 @@ class Extraction {
     }
     if (marker === APP14 && name.startsWith("Adobe")) return;
     if (marker === APP2 && /^(ICC_PROFILE\0|MPF\0)/.test(name)) return;
-    this.#kept.push(this.#bytes.subarray(at, this.#at));
+    this.#keptSegments.push(this.#bytes.subarray(at, this.#at));
   }
 
   #takeQuantizers(at: number, segment: Uint8Array): void {
@@ -284,7 +288,7 @@ class Extraction {
     const [bits] = segment;
     const height = segment[1] << 8 | segment[2];
     const width = segment[3] << 8 | segment[4];
-    this.#judge({ width, height, bits });
+    this.#checkHeader({ width, height, bits });
     const isLarge = this.#bytes.length > MAX_BYTES;
     if (marker > 0xc2 || bits !== 8 || !width || !height || isLarge) {
       return this.#isOther = true; // its headers are read to their end
@@ -307,7 +311,7 @@ class Extraction {
     return true;
   }
 
-  /** Whether the first component is luma, and all that there is of it. */
+  /** Whether the first component is luma at full resolution. */
   #hasLuma({ components, wide, high }: Frame): boolean {
     if (components.length === 1) return true;
     const [luma] = components;
@@ -315,7 +319,7 @@ class Extraction {
       luma.high === high && this.#isYcc(components);
   }
 
-  /** What libjpeg takes for YCbCr. */
+  /** Whether libjpeg takes the colors for YCbCr. */
   #isYcc(components: Component[]): boolean {
     if (this.#hasJfif) return true;
     if (this.#adobe !== undefined) return this.#adobe !== 0;
@@ -326,12 +330,12 @@ class Extraction {
     if (this.#isOther) return false;
     const frame = this.#frame;
     if (!frame) broken("scan (SOS) before a frame header (SOF)", at);
-    if (this.#isHead()) {
+    if (this.#isBeforeScans()) {
       if (!this.#hasLuma(frame)) return false;
       load(this.#bytes);
     }
     const scan = this.#readScan(frame, at, segment);
-    this.#progress.add(frame, scan);
+    this.#history.add(frame, scan);
     if (scan.luma < 0) this.#at = endOf(this.#bytes, scan.from);
     else {
       this.#quantizer ??= this.#quantizers[frame.components[0].quantization] ??
@@ -363,13 +367,14 @@ class Extraction {
       id === frame.components[0].id
     );
     const scan = { at, from: this.#at, components, luma };
-    // Of a sequential scan libjpeg only warns: there is only one way to code it.
+    // Wrong values in a sequential scan are ignored, as by libjpeg, which warns:
+    // only these are possible.
     return frame.isProgressive
       ? { ...scan, first, last, high: bits >> 4, low: bits & 15 }
       : { ...scan, first: 0, last: 63, high: 0, low: 0 };
   }
 
-  /** G.1.1.1.1: scans of AC coefficients have one component, and stay. */
+  /** G.1.1.1.1: a scan of AC coefficients has one component and is copied. */
   #copyScan(frame: Frame, scan: Scan): void {
     const [{ ac }] = scan.components, codes = this.#codesOf(scan, 4 + ac);
     this.#at = checkBand({
@@ -403,7 +408,7 @@ class Extraction {
     return codes;
   }
 
-  /** What a component's blocks in a scan are coded with. */
+  /** The Huffman tables of a component's blocks in a scan. */
   #tablesOf(frame: Frame, scan: Scan, { dc, ac }: ScanComponent) {
     return {
       dc: scan.high ? undefined : this.#codesOf(scan, dc),
@@ -414,17 +419,18 @@ class Extraction {
   #recodeScan(frame: Frame, scan: Scan): void {
     const { components, luma } = scan;
     const tables = components.map((c) => this.#tablesOf(frame, scan, c));
-    const job = {
+    const recoding = {
       ...{ bytes: this.#bytes, frame, scan, tables },
       interval: this.#interval,
       categories: tables[luma].dc,
       all: false,
     };
-    // In another order a difference may have a category that has no code.
-    const { data, end, categories } = recode(job) ??
-      recode({ ...job, categories: ANY_CATEGORY, all: true })!;
+    // In the new order of blocks a DC difference may have a category that the
+    // file's table has no code for. Then all differences get the standard code.
+    const { data, end, categories } = recode(recoding) ??
+      recode({ ...recoding, categories: ANY_CATEGORY, all: true })!;
     const { dc, ac } = components[luma];
-    const codes: OutScan["codes"] = [];
+    const codes: OutputScan["codes"] = [];
     if (categories) codes.push([dc, categories]);
     if (tables[luma].ac) codes.push([4 + ac, tables[luma].ac]);
     this.#at = end;
@@ -440,9 +446,9 @@ class Extraction {
     const { marker, bits, width, height } = frame;
     const [{ id, quantization }] = frame.components;
     const header = [bits, ...be16(height), ...be16(width), 1];
-    const parts: Bytes[] = [
+    const parts: Part[] = [
       [0xff, SOI],
-      ...this.#kept,
+      ...this.#keptSegments,
       segmentOf(DQT, this.#quantizer),
       segmentOf(marker, [...header, id, 0x11, quantization]),
       ...this.#out.parts,
@@ -456,11 +462,11 @@ class Extraction {
 
 const be16 = (value: number): number[] => [value >> 8, value & 255];
 
-function segmentOf(marker: number, content: Bytes): number[] {
+function segmentOf(marker: number, content: Part): number[] {
   return [0xff, marker, ...be16(2 + content.length), ...content];
 }
 
-/** C.2: codes of each length fit in behind the shorter ones; none is all 1. */
+/** C.2: the codes of each length fit behind the shorter ones; none is all ones. */
 function isPrefixCode(counts: Uint8Array): boolean {
   let code = 0;
   for (const [i, count] of counts.entries()) {
@@ -470,10 +476,10 @@ function isPrefixCode(counts: Uint8Array): boolean {
   return true;
 }
 
-/** Says which scans there were, and whether another one fits behind them. */
-class Progress {
+/** The scans so far, to check that the next one is allowed behind them. */
+class ScanHistory {
   hasScan = false;
-  /** Of each luma coefficient, up to which bit it is known. */
+  /** For each luma coefficient, the lowest bit that is known. */
   readonly #known: (number | undefined)[] = [];
 
   add(frame: Frame, scan: Scan): void {
@@ -485,7 +491,7 @@ class Progress {
       broken("scan of AC coefficients before the DC", at);
     }
     for (let k = first; k <= last; k++) {
-      // G.1.1.1.2: each scan adds one bit, but for the first.
+      // G.1.1.1.2: each scan but the first adds one bit.
       if (this.#known[k] !== (high || undefined)) {
         broken("scan of the luma out of order", at);
       }
@@ -494,7 +500,7 @@ class Progress {
   }
 }
 
-/** G.1.1.1: DC coefficients come alone; AC ones of one component at a time. */
+/** G.1.1.1: a scan has DC alone, or the AC coefficients of one component. */
 function checkParameters(
   { at, components, first, last, high, low }: Scan,
 ): void {
@@ -506,22 +512,22 @@ function checkParameters(
   }
 }
 
-/** A scan of the result, and what it needs. */
-interface OutScan {
+/** A scan of the result, with the tables that it needs. */
+interface OutputScan {
   codes: [id: number, codes: Codes][];
   interval: number;
-  /** What is in its SOS. */
+  /** The content of its SOS. */
   header: number[];
   data: Uint8Array;
 }
 
-/** The scans of the result, with their tables where these change. */
-class OutScans {
-  readonly parts: Bytes[] = [];
+/** The scans of the result. A table is written only if it has changed. */
+class OutputScans {
+  readonly parts: Part[] = [];
   readonly #codes: Codes[] = [];
   #interval = 0;
 
-  add({ codes, interval, header, data }: OutScan): void {
+  add({ codes, interval, header, data }: OutputScan): void {
     for (const [id, table] of codes) {
       if (this.#codes[id] === table) continue;
       this.#codes[id] = table;
@@ -543,12 +549,12 @@ const sizeOf = (codes: Codes): number =>
 
 // The kernel
 
-/** Room for what the kernel reads or writes beyond an end, in bytes. */
+/** How far the kernel may read or write behind an end, in bytes. */
 const SLACK = 4096;
-/** The structure `Scan` of kernels/jpeg.ts, in words; where outputs are. */
+/** The size of `Scan` of kernels/jpeg.ts in words, and its outputs' indexes. */
 const SCAN = 50, ERROR = 17, SEGMENT = 18, BIT = 19, NEXT = 20;
 
-/** What is wrong with a scan, by the kernel's numbers. */
+/** What is wrong with a scan, by the numbers of kernels/jpeg.ts. */
 const CAUSES = [
   "",
   "a scan's data end too early",
@@ -561,7 +567,7 @@ const CAUSES = [
 ];
 const SHORT = 1, LEFT_OVER = 5, OUT_OF_SEQUENCE = 6, NO_CATEGORY = 8;
 
-/** The kernels' memory from `base()` on. */
+/** What is where in the kernels' memory. */
 const layout = (() => {
   const scan = kernels.base();
   const categories = scan + 4 * SCAN, codes = categories + 4 * 12;
@@ -571,13 +577,13 @@ const layout = (() => {
   return { scan, categories, codes, symbols, tables, input };
 })();
 
-/** Puts a file into the kernels' memory, to stay there until we are done. */
+/** Copies a file into the kernels' memory, where it stays until the end. */
 function load(bytes: Uint8Array): void {
   const { input } = layout;
-  memory(input + bytes.length + SLACK).set(bytes, input);
+  growMemory(input + bytes.length + SLACK).set(bytes, input);
 }
 
-/** Where the data of a scan end, with all restart intervals. */
+/** Where the data of a scan end, including all restart intervals. */
 function endOf(bytes: Uint8Array, from: number): number {
   const { input } = layout, end = input + bytes.length;
   for (let at = input + from;;) {
@@ -589,100 +595,101 @@ function endOf(bytes: Uint8Array, from: number): number {
   }
 }
 
-/** A scan to recode. */
-interface Job {
+/** A scan to be recoded or checked. */
+interface Recoding {
   bytes: Uint8Array;
   frame: Frame;
   scan: Scan;
-  /** Of its components; none: for a bit of DC each, or for DC alone. */
+  /** The tables of each component; a scan of one more DC bit has none. */
   tables: { dc?: Codes; ac?: Codes }[];
   interval: number;
   /** The code to write DC differences with. */
   categories?: Codes;
-  /** Whether all of them are to be written. */
+  /** Whether all DC differences are written anew. */
   all: boolean;
 }
 
-/** Makes a scan of luma alone; nothing if it needs a DC code with more. */
+/** Makes a scan of luma alone; undefined if `categories` lacks a code for it. */
 function recode(
-  job: Job,
+  recoding: Recoding,
 ): { data: Uint8Array; end: number; categories?: Codes } | undefined {
-  const { bytes, scan, frame, categories } = job;
+  const { bytes, scan, frame, categories } = recoding;
   const end = endOf(bytes, scan.from), size = end - scan.from;
-  const mcus = mcusOf(frame, scan);
-  // A block has two codes, or one bit at the least.
+  const mcus = geometryOf(frame, scan);
+  // A block has at least two codes, or one bit. This bounds the memory.
   const least = frame.isProgressive ? 1 : 2;
   if (mcus.wide * mcus.high * mcus.blocks * least > 8 * size) {
-    refuse(SHORT, bytes, end);
+    reportError(SHORT, bytes, end);
   }
-  const streams = placeStreams(job, mcus, size);
-  putTables(job);
+  const streams = layOutStreams(recoding, mcus, size);
+  putTables(recoding);
   const words = new Uint32Array(kernels.memory.buffer, layout.scan, SCAN);
-  words.set(wordsOf(job, mcus, streams, end));
+  words.set(wordsOf(recoding, mcus, streams, end));
   const written = kernels.recode(layout.scan);
   if (!written) {
     if (words[ERROR] === NO_CATEGORY) return;
-    explain(bytes, words);
+    reportKernelError(bytes, words);
   }
   const next = words[NEXT] - layout.input;
   const { result, stuffed } = streams;
-  const view = memory(stuffed + 2 * written + SLACK);
+  const view = growMemory(stuffed + 2 * written + SLACK);
   const stuffedEnd = kernels.stuff(result, written, stuffed);
-  // Behind a sequential scan of the luma nothing uses the memory any more.
+  // After a sequential scan of the luma the memory is not used again, so a view
+  // is enough.
   const data = frame.isProgressive
     ? view.slice(stuffed, stuffedEnd)
     : view.subarray(stuffed, stuffedEnd);
   return { data, end: next, categories };
 }
 
-/** Sees that a scan of AC coefficients is good, and returns where it ends. */
-function checkBand(job: Job, isFirst: boolean): number {
-  const { bytes, frame, scan } = job;
-  const end = endOf(bytes, scan.from), mcus = mcusOf(frame, scan);
-  const streams = placeStreams(job, mcus, end - scan.from);
-  const { masks, top } = roomOf(job);
-  if (isFirst) memory(top).fill(0, masks, top);
-  putTables(job);
+/** Checks the data of a scan of AC coefficients; returns where they end. */
+function checkBand(recoding: Recoding, isFirst: boolean): number {
+  const { bytes, frame, scan } = recoding;
+  const end = endOf(bytes, scan.from), mcus = geometryOf(frame, scan);
+  const streams = layOutStreams(recoding, mcus, end - scan.from);
+  const { masks, top } = spaceOf(recoding);
+  if (isFirst) growMemory(top).fill(0, masks, top);
+  putTables(recoding);
   const words = new Uint32Array(kernels.memory.buffer, layout.scan, SCAN);
-  words.set(wordsOf(job, mcus, streams, end));
-  if (kernels.checkBand(layout.scan)) explain(bytes, words);
+  words.set(wordsOf(recoding, mcus, streams, end));
+  if (kernels.checkBand(layout.scan)) reportKernelError(bytes, words);
   return words[NEXT] - layout.input;
 }
 
-/** What the kernel has behind the file; `masks` only for progressive ones. */
-function roomOf({ bytes, frame }: Job): { masks: number; top: number } {
+/** The memory behind the file: masks for progressive files, then free space. */
+function spaceOf({ bytes, frame }: Recoding): { masks: number; top: number } {
   const { wide, high } = frame.components[0];
   const masks = align(layout.input + bytes.length + SLACK);
   if (!frame.isProgressive) return { masks, top: masks };
-  const columns = blocksOf(frame.width, wide, frame.wide);
+  const columns = blockCount(frame.width, wide, frame.wide);
   return {
     masks,
-    top: masks + 8 * columns * blocksOf(frame.height, high, frame.high),
+    top: masks + 8 * columns * blockCount(frame.height, high, frame.high),
   };
 }
 
-/** A.1.1: how many blocks a component has in a direction. */
-const blocksOf = (size: number, factor: number, most: number): number =>
+/** A.1.1: how many blocks a component has across or down. */
+const blockCount = (size: number, factor: number, most: number): number =>
   Math.ceil(Math.ceil(size * factor / most) / 8);
 
 /** The geometry of a scan. */
-interface Mcus {
+interface Geometry {
   wide: number;
   high: number;
-  /** Blocks in each, and those of the luma. */
+  /** Blocks of one MCU, and those of the luma across and down. */
   blocks: number;
   lumaWide: number;
   lumaHigh: number;
-  /** The luma's own blocks. */
+  /** All blocks of the luma, without those that only fill up MCUs. */
   blocksWide: number;
   blocksHigh: number;
 }
 
-/** A.1.1, A.2: a scan of one component has no blocks that only fill up. */
-function mcusOf(frame: Frame, { components, luma }: Scan): Mcus {
+/** A.1.1, A.2: a scan of one component has no blocks that only fill up MCUs. */
+function geometryOf(frame: Frame, { components, luma }: Scan): Geometry {
   const { wide, high } = components[luma];
-  const blocksWide = blocksOf(frame.width, wide, frame.wide);
-  const blocksHigh = blocksOf(frame.height, high, frame.high);
+  const blocksWide = blockCount(frame.width, wide, frame.wide);
+  const blocksHigh = blockCount(frame.height, high, frame.high);
   const mcus = { blocksWide, blocksHigh };
   if (components.length === 1) {
     const one = { blocks: 1, lumaWide: 1, lumaHigh: 1 };
@@ -698,21 +705,25 @@ function mcusOf(frame: Frame, { components, luma }: Scan): Mcus {
   };
 }
 
-/** Where the streams are: the tops of those that are reversed. */
-interface Streams {
+/** Where the streams are; of those that lie reversed, the top. */
+interface StreamLayout {
   result: number;
   data: number;
   rows: number;
   rowSize: number;
-  /** Where the stuffed result goes: over all others. */
+  /** Where the stuffed result goes; it overwrites all others. */
   stuffed: number;
 }
 
-/** Makes room for as much as there may be of each. */
-function placeStreams(job: Job, mcus: Mcus, size: number): Streams {
-  // A DC difference has 27 bits at the most, and was one bit at the least.
-  const grown = 4 * mcus.wide * (job.all ? mcus.lumaWide : 1);
-  const { top } = roomOf(job);
+/** Reserves memory for the largest possible size of each stream. */
+function layOutStreams(
+  recoding: Recoding,
+  mcus: Geometry,
+  size: number,
+): StreamLayout {
+  // A DC difference has at most 27 bits, and had at least one before.
+  const grown = 4 * mcus.wide * (recoding.all ? mcus.lumaWide : 1);
+  const { top } = spaceOf(recoding);
   const result = align(top + size + grown * mcus.high * mcus.lumaHigh + SLACK);
   const data = align(result + size + SLACK);
   const rowSize = align(size + grown + SLACK);
@@ -721,18 +732,18 @@ function placeStreams(job: Job, mcus: Mcus, size: number): Streams {
   if (rows >= 2 ** 32 - SLACK || bits >= 2 ** 32) {
     throw new Error(`too large: a scan of ${size} bytes`);
   }
-  memory(rows + SLACK);
+  growMemory(rows + SLACK);
   return { result, data, rows, rowSize, stuffed: result };
 }
 
 /** Fills the structure `Scan` of kernels/jpeg.ts. */
 function wordsOf(
-  job: Job,
-  mcus: Mcus,
-  { result, data, rows, rowSize }: Streams,
+  recoding: Recoding,
+  mcus: Geometry,
+  { result, data, rows, rowSize }: StreamLayout,
   end: number,
 ): number[] {
-  const { scan, interval, all } = job;
+  const { scan, interval, all } = recoding;
   const { input, categories, tables } = layout;
   const { components, luma } = scan;
   const words = [
@@ -740,43 +751,43 @@ function wordsOf(
     ...[mcus.wide, mcus.high, interval, components.length, luma],
     ...[mcus.lumaWide, mcus.lumaHigh, mcus.blocksWide, mcus.blocksHigh],
     ...[Number(all), categories],
-    ...[0, 0, 0, 0, 0, 0], // outputs, and the state of the reader
+    ...[0, 0, 0, 0, 0, 0], // outputs, and the state of the kernel
     ...components.flatMap(({ wide, high }, i) => [
       components.length === 1 ? 1 : wide * high,
       tables + i * kernels.tablesSize(),
     ]),
   ];
   while (words.length < SCAN - 7) words.push(0); // the state of the luma rows
-  words.push(scan.first, scan.last, scan.high, roomOf(job).masks);
+  words.push(scan.first, scan.last, scan.high, spaceOf(recoding).masks);
   words.push(0, 0, 0); // the state of the scan
   return words;
 }
 
-/** Tables that were built, by the codes; files have mostly the same ones. */
-const built = new Map<string, Uint8Array>();
-const BUILT_MAX = 8;
+/** Tables built before, by their codes: most files have the same ones. */
+const tableCache = new Map<string, Uint8Array>();
+const TABLE_CACHE_MAX = 8;
 
-function putTables({ tables, categories }: Job): void {
+function putTables({ tables, categories }: Recoding): void {
   tables.forEach(({ dc, ac }, i) => {
     const at = layout.tables + i * kernels.tablesSize();
     const key = [dc, ac].map((codes) => codes ? LATIN1.decode(codes) : "")
       .join();
-    const known = built.get(key);
-    if (known) memory(0).set(known, at);
+    const known = tableCache.get(key);
+    if (known) growMemory(0).set(known, at);
     else {
-      if (built.size >= BUILT_MAX) built.clear();
-      built.set(key, build(at, dc, ac));
+      if (tableCache.size >= TABLE_CACHE_MAX) tableCache.clear();
+      tableCache.set(key, build(at, dc, ac));
     }
   });
   const words = new Uint32Array(kernels.memory.buffer, layout.categories, 12);
   words.set(categories ? categoriesOf(categories) : [1 << 31]);
 }
 
-/** Each byte another character; to spread them took 50 µs an image. */
+/** Makes a key of bytes. `String.fromCharCode(...)` took 50 µs for an image. */
 const LATIN1 = new TextDecoder("latin1");
 
 function build(at: number, dc?: Codes, ac?: Codes): Uint8Array {
-  const view = memory(0), places = [layout.codes, layout.codes + 272];
+  const view = growMemory(0), places = [layout.codes, layout.codes + 272];
   if (dc) view.set(dc, places[0]);
   if (ac) view.set(ac, places[1]);
   const [first, second] = [dc ? places[0] : 0, ac ? places[1] : 0];
@@ -784,7 +795,7 @@ function build(at: number, dc?: Codes, ac?: Codes): Uint8Array {
   return view.slice(at, at + kernels.tablesSize());
 }
 
-/** C.2: the code of each DC category, its length << 16, and 1 << 31. */
+/** C.2: for each DC category its code, its length << 16, and 1 << 31. */
 function categoriesOf(codes: Codes): Uint32Array {
   const words = new Uint32Array(12);
   let code = 0, i = 16;
@@ -799,20 +810,22 @@ function categoriesOf(codes: Codes): Uint32Array {
   return words;
 }
 
-/** Says what the kernel found. */
-function explain(bytes: Uint8Array, words: Uint32Array): never {
+/** Throws what the kernel found to be wrong. */
+function reportKernelError(bytes: Uint8Array, words: Uint32Array): never {
   const next = words[NEXT] - layout.input, error = words[ERROR];
-  if (error === SHORT || error === OUT_OF_SEQUENCE) refuse(error, bytes, next);
+  if (error === SHORT || error === OUT_OF_SEQUENCE) {
+    reportError(error, bytes, next);
+  }
   let at = words[SEGMENT] - layout.input;
-  // What is left over begins with the next byte: the last one is filled up.
+  // Data left over begin at the next byte, since the last one is filled up.
   const bit = words[BIT] + (error === LEFT_OVER ? 7 : 0);
   for (let n = bit >> 3; n > 0 && at < next; n--) {
     at += bytes[at] === 0xff ? 2 : 1;
   }
-  refuse(error, bytes, at);
+  reportError(error, bytes, at);
 }
 
-function refuse(error: number, bytes: Uint8Array, at: number): never {
+function reportError(error: number, bytes: Uint8Array, at: number): never {
   if (at === bytes.length) truncated(CAUSES[error], at);
   broken(CAUSES[error], at);
 }

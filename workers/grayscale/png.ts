@@ -1,7 +1,7 @@
 /**
- * Makes a PNG gray: chunks, what is kept of them, and how the pixels are
- * compressed. Inflating and deflating is `node:zlib`'s; what is between is in
- * kernels/png.ts. Clauses are those of PNG, 3rd edition.
+ * Makes a PNG gray. This file reads and writes the chunks and chooses how the
+ * pixels are compressed. `node:zlib` inflates and deflates; what happens to the
+ * rows in between is in kernels/png.ts. Clauses are those of PNG, 3rd edition.
  *
  * @module
  */
@@ -15,49 +15,49 @@ import {
 } from "node:zlib";
 import * as kernels from "../kernels/kernels.wasm";
 import { luma } from "../kernels/luma.ts";
-import { align, free, joined, memory } from "../shared/memory.ts";
+import { align, free, growMemory, joined } from "../shared/memory.ts";
 
-/** What the first chunks tell. */
+/** What the first chunks say. */
 export interface PngHeader {
   /** Columns of the picture. */
   width: number;
   /** Rows of the picture. */
   height: number;
-  /** Frames, of an animation. */
+  /** How many frames an animation has. */
   frames?: number;
 }
 
 /** 11.2.1: IHDR. */
-interface Format extends PngHeader {
-  /** Bits of a sample, or of a color number. */
+interface ImageHeader extends PngHeader {
+  /** Bits of a sample, or of an index into the palette. */
   depth: number;
   type: number;
   isInterlaced: boolean;
 }
 
 /** 5: a chunk. */
-interface Chunk {
-  /** Where it begins, and what follows it, in bytes. */
+interface PngChunk {
+  /** Where it begins and ends, in bytes. */
   at: number;
   end: number;
   type: string;
   data: Uint8Array;
 }
 
-/** What is kept or needed of a file. */
-interface Parts {
-  format: Format;
+/** The parts of a file that are kept or needed. */
+interface PngParts {
+  format: ImageHeader;
   /** PLTE and tRNS. */
   palette?: Uint8Array;
   transparency?: Uint8Array;
-  /** What is in the IDAT chunks: a zlib stream. */
+  /** The content of all IDAT chunks: a zlib stream. */
   stream: Uint8Array;
-  /** Where they begin. */
+  /** Where the first IDAT chunk begins. */
   at: number;
-  /** Whole chunks that stay, before and behind them. */
+  /** Whole chunks that are kept, before and behind the IDAT chunks. */
   before: Uint8Array[];
   behind: Uint8Array[];
-  /** Behind IEND. */
+  /** Where IEND ends. */
   end: number;
 }
 
@@ -75,17 +75,17 @@ const DEPTHS: Record<number, number[]> = {
   [RGB_ALPHA]: [8, 16],
 };
 
-/** 5.6: chunks that there may be one of. */
+/** 5.6: chunks that may occur only once. */
 const SINGLE = new Set([
   ...["IHDR", "PLTE", "IEND", "acTL", "bKGD", "cHRM", "cICP", "cLLI", "eXIf"],
   ...["gAMA", "hIST", "iCCP", "mDCV", "pHYs", "sBIT", "sRGB", "tIME", "tRNS"],
 ]);
-/** The sizes of those whose size never changes. */
+/** The sizes of chunks that have a fixed size. */
 const SIZES: Record<string, number> = {
   ...{ IHDR: 13, IEND: 0, acTL: 8, gAMA: 4, pHYs: 9, sRGB: 1, tIME: 7 },
 };
 
-/** 8.1, Adam7: the first column and row of each pass, and the steps. */
+/** 8.1, Adam7: the first column and row of each pass, and its steps. */
 const ADAM7 = [
   [0, 0, 8, 8],
   [4, 0, 8, 8],
@@ -96,21 +96,22 @@ const ADAM7 = [
   [0, 1, 1, 2],
 ];
 
-/** Deflate's longest match, 258 bytes, has 2 bits. */
+/** The most that deflate can expand: its longest match, 258 bytes, takes 2 bits. */
 const RATIO_MAX = 1032;
 const CHUNK_MAX = 2 ** 31 - 1;
 
 /**
- * Makes a PNG gray: 8 bits stay 8, fewer become 8, 16 stay 16; what is
- * transparent stays so, as an alpha channel. One that is gray comes as it is,
- * checked to its last pixel. An interlaced one does not stay so: that costs
- * bytes and time, and nobody waits for files of a batch to show up bit by bit.
+ * Makes a PNG gray. Samples of 8 or 16 bits keep their depth, smaller ones become
+ * 8 bits. Transparency becomes an alpha channel. A gray PNG is returned as it is,
+ * after it was checked to its last pixel. The result is never interlaced, which
+ * would cost bytes and time.
  *
- * Chunks are kept if they are safe to copy (14.2: texts, EXIF, pHYs), and gAMA,
- * sRGB and tIME; the others speak of colors that are gone.
+ * Chunks that are safe to copy (14.2: texts, EXIF, pHYs) are kept, and gAMA, sRGB
+ * and tIME. The other ones describe colors that the result does not have.
  *
  * @param bytes A whole file; it is not changed
- * @param judge Called with what the first chunks tell, to refuse it by throwing
+ * @param checkHeader Called with the first chunks' values; it may throw to refuse
+ * the file
  * @returns A whole file
  * @throws {Error} If it is broken or truncated; the line says where
  *
@@ -127,16 +128,16 @@ const CHUNK_MAX = 2 ** 31 - 1;
  */
 export function grayPng(
   bytes: Uint8Array,
-  judge: (header: PngHeader) => void = () => {},
+  checkHeader: (header: PngHeader) => void = () => {},
 ): Uint8Array {
-  return joined(grayPngParts(bytes, judge));
+  return joined(grayPngParts(bytes, checkHeader));
 }
 
 /**
- * The same in parts, as they are to be written: the largest one is not copied.
+ * The same in parts, ready to be written, so that the largest one is not copied.
  *
  * @param bytes A whole file; it is not changed
- * @param judge As for {@linkcode grayPng}
+ * @param checkHeader As for {@linkcode grayPng}
  * @returns The parts of a whole file, in order; some lie in `bytes`
  * @throws {Error} If it is broken or truncated; the line says where
  *
@@ -153,9 +154,9 @@ export function grayPng(
  */
 export function grayPngParts(
   bytes: Uint8Array,
-  judge: (header: PngHeader) => void = () => {},
+  checkHeader: (header: PngHeader) => void = () => {},
 ): Uint8Array[] {
-  const parts = new Reading(bytes, judge).run();
+  const parts = new PngReader(bytes, checkHeader).run();
   const rows = inflateRows(parts);
   if (parts.stream.buffer !== bytes.buffer) free(parts.stream);
   const { type, width } = parts.format;
@@ -164,7 +165,7 @@ export function grayPngParts(
     free(rows);
     return [bytes.subarray(0, parts.end)];
   }
-  const gray = grayOf(parts), image = grayRows(parts, gray, rows);
+  const gray = grayFormatOf(parts), image = grayRows(parts, gray, rows);
   const stream = compress(image, 1 + width * gray.pixel, gray.pixel);
   free(image);
   return assemble(parts, gray, stream);
@@ -181,7 +182,7 @@ const be32 = (value: number): number[] => [
 ];
 
 /** 5.3: a chunk, whole and with the right checksum. */
-function readChunk(bytes: Uint8Array, view: DataView, at: number): Chunk {
+function readChunk(bytes: Uint8Array, view: DataView, at: number): PngChunk {
   const isThere = (end: number) => {
     if (end <= bytes.length) return;
     const { length } = bytes;
@@ -201,33 +202,33 @@ function readChunk(bytes: Uint8Array, view: DataView, at: number): Chunk {
   return { at, end, type, data: bytes.subarray(at + 8, end - 4) };
 }
 
-/** Goes through the chunks up to IEND, and sees that all are in order. */
-class Reading {
+/** Reads the chunks up to IEND and checks their order. */
+class PngReader {
   readonly #bytes: Uint8Array;
   readonly #view: DataView;
-  readonly #judge: (header: PngHeader) => void;
-  readonly #format: Format;
+  readonly #checkHeader: (header: PngHeader) => void;
+  readonly #format: ImageHeader;
   readonly #seen = new Set(["IHDR"]);
   #palette?: Uint8Array;
   #transparency?: Uint8Array;
-  /** Where the IDAT chunks begin and end, and how much is in them. */
+  /** Where the IDAT chunks begin and end, and the size of their content. */
   #first = 0;
   #last = 0;
   #size = 0;
-  readonly #before: Kept;
-  readonly #behind: Kept;
+  readonly #before: KeptChunks;
+  readonly #behind: KeptChunks;
 
-  constructor(bytes: Uint8Array, judge: (header: PngHeader) => void) {
+  constructor(bytes: Uint8Array, checkHeader: (header: PngHeader) => void) {
     this.#bytes = bytes;
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-    this.#judge = judge;
-    this.#before = new Kept(bytes);
-    this.#behind = new Kept(bytes);
-    this.#format = readFormat(readChunk(bytes, this.#view, 8));
-    judge(this.#format);
+    this.#checkHeader = checkHeader;
+    this.#before = new KeptChunks(bytes);
+    this.#behind = new KeptChunks(bytes);
+    this.#format = readImageHeader(readChunk(bytes, this.#view, 8));
+    checkHeader(this.#format);
   }
 
-  run(): Parts {
+  run(): PngParts {
     for (let at = SIGNATURE.length + 12 + SIZES.IHDR;;) {
       const chunk = readChunk(this.#bytes, this.#view, at);
       this.#check(chunk);
@@ -237,7 +238,7 @@ class Reading {
     }
   }
 
-  #check({ at, type, data }: Chunk): void {
+  #check({ at, type, data }: PngChunk): void {
     if (data.length !== (SIZES[type] ?? data.length)) {
       broken(`bad size of a chunk (${type})`, at);
     }
@@ -246,13 +247,16 @@ class Reading {
     this.#seen.add(type);
   }
 
-  #take(chunk: Chunk): void {
+  #take(chunk: PngChunk): void {
     const { at, end, type } = chunk, isBehind = this.#first > 0;
     if (type === "IDAT") this.#takeData(chunk);
     else if (type === "PLTE") this.#takePalette(chunk);
     else if (type === "tRNS") this.#takeTransparency(chunk);
     else if (type === "acTL" && !isBehind) {
-      this.#judge({ ...this.#format, frames: this.#view.getUint32(at + 8) });
+      this.#checkHeader({
+        ...this.#format,
+        frames: this.#view.getUint32(at + 8),
+      });
     } else if (/^[A-Z]/.test(type)) {
       throw new Error(
         `unsupported PNG: unknown critical chunk (${type}) at byte ${at}`,
@@ -262,7 +266,7 @@ class Reading {
     }
   }
 
-  #takeData({ at, end, data }: Chunk): void {
+  #takeData({ at, end, data }: PngChunk): void {
     const needsPalette = this.#format.type === PALETTE && !this.#palette;
     if (needsPalette) broken("no PLTE chunk", at);
     if (this.#first && this.#last !== at) {
@@ -273,19 +277,19 @@ class Reading {
     this.#size += data.length;
   }
 
-  #takePalette(chunk: Chunk): void {
+  #takePalette(chunk: PngChunk): void {
     if (this.#first) broken("PLTE chunk behind IDAT", chunk.at);
     checkPalette(this.#format, chunk);
     this.#palette = chunk.data;
   }
 
-  #takeTransparency(chunk: Chunk): void {
+  #takeTransparency(chunk: PngChunk): void {
     if (this.#first) broken("tRNS chunk behind IDAT", chunk.at);
     checkTransparency(this.#format, chunk, this.#palette);
     this.#transparency = chunk.data;
   }
 
-  #finish({ at, end }: Chunk): Parts {
+  #finish({ at, end }: PngChunk): PngParts {
     if (!this.#first) broken("no IDAT chunk", at);
     return {
       format: this.#format,
@@ -299,7 +303,7 @@ class Reading {
     };
   }
 
-  /** Joins what is in the IDAT chunks. */
+  /** Joins the content of the IDAT chunks. */
   #gather(): Uint8Array {
     const bytes = this.#bytes, first = this.#first, last = this.#last;
     const isOne = last - first === this.#size + 12;
@@ -316,7 +320,7 @@ class Reading {
 }
 
 /** 11.2.1: IHDR. */
-function readFormat({ at, type: name, data }: Chunk): Format {
+function readImageHeader({ at, type: name, data }: PngChunk): ImageHeader {
   if (name !== "IHDR") broken("no IHDR chunk", at);
   if (data.length !== SIZES.IHDR) broken("bad size of a chunk (IHDR)", at);
   const view = new DataView(data.buffer, data.byteOffset, data.length);
@@ -333,7 +337,10 @@ function readFormat({ at, type: name, data }: Chunk): Format {
 }
 
 /** 11.2.2: PLTE. */
-function checkPalette({ type, depth }: Format, { at, data }: Chunk): void {
+function checkPalette(
+  { type, depth }: ImageHeader,
+  { at, data }: PngChunk,
+): void {
   if (type === GRAY || type === GRAY_ALPHA) {
     broken("PLTE chunk in a gray image", at);
   }
@@ -345,8 +352,8 @@ function checkPalette({ type, depth }: Format, { at, data }: Chunk): void {
 
 /** 11.3.1.1: tRNS. */
 function checkTransparency(
-  { type }: Format,
-  { at, data }: Chunk,
+  { type }: ImageHeader,
+  { at, data }: PngChunk,
   palette?: Uint8Array,
 ): void {
   const { length } = data;
@@ -361,8 +368,9 @@ function checkTransparency(
 }
 
 /**
- * 14.2: what is safe to copy stays, and what says the same of gray; but for the
- * draft names of mDCV and cLLI. Behind IDAT none of the others has a place.
+ * 14.2: keeps chunks that are safe to copy (but not the draft names of mDCV and
+ * cLLI), and those whose meaning is the same for gray. gAMA and sRGB are not
+ * allowed behind IDAT.
  */
 function isKept(type: string, isBehind: boolean): boolean {
   if (type === "tIME") return true;
@@ -370,8 +378,8 @@ function isKept(type: string, isBehind: boolean): boolean {
   return /[a-z]$/.test(type) && type !== "mDCv" && type !== "cLLi";
 }
 
-/** Runs of chunks that stay. */
-class Kept {
+/** Chunks that are kept; neighbors are joined to one part. */
+class KeptChunks {
   readonly parts: Uint8Array[] = [];
   readonly #bytes: Uint8Array;
   #from = 0;
@@ -391,18 +399,18 @@ class Kept {
 
 // Rows
 
-/** An image, or a pass of an interlaced one, that has pixels. */
+/** The pixels of an image, or of one pass of an interlaced image. */
 interface Pass {
   columns: number;
   rows: number;
-  /** Where its pixels are in the image. */
+  /** Its first column and row in the image, and the steps to the next. */
   left: number;
   top: number;
   right: number;
   down: number;
 }
 
-function passesOf({ width, height, isInterlaced }: Format): Pass[] {
+function passesOf({ width, height, isInterlaced }: ImageHeader): Pass[] {
   return (isInterlaced ? ADAM7 : [[0, 0, 1, 1]])
     .map(([left, top, right, down]) => ({
       columns: Math.max(0, Math.ceil((width - left) / right)),
@@ -412,21 +420,21 @@ function passesOf({ width, height, isInterlaced }: Format): Pass[] {
     .filter(({ columns, rows }) => columns && rows);
 }
 
-/** 7.2: how many bytes a row has, without the one of its filter. */
-const rowSizeOf = ({ depth, type }: Format, columns: number): number =>
+/** 7.2: how many bytes a row has, without its filter byte. */
+const rowSizeOf = ({ depth, type }: ImageHeader, columns: number): number =>
   Math.ceil(columns * depth * CHANNELS[type] / 8);
 
-/** Inflates as many rows as IHDR tells, no more and no less. */
-function inflateRows({ format, stream, at }: Parts): Uint8Array {
+/** Inflates exactly as many rows as IHDR says. */
+function inflateRows({ format, stream, at }: PngParts): Uint8Array {
   const { width, height } = format;
   const size = passesOf(format)
     .reduce((sum, p) => sum + p.rows * (1 + rowSizeOf(format, p.columns)), 0);
   const short = () => broken("too little image data (IDAT)", at);
-  // Room is made only for what can be there.
+  // Memory is allocated only for a size that the stream can expand to.
   if (size > RATIO_MAX * stream.length) short();
   try {
     const rows = inflateSync(stream, {
-      // In one piece, and one byte that tells that there is no more.
+      // One buffer for all rows, and one byte that detects data behind them.
       chunkSize: Math.max(constants.Z_MIN_CHUNK, Math.min(size + 1, 2 ** 31)),
       maxOutputLength: size,
     });
@@ -443,24 +451,24 @@ function inflateRows({ format, stream, at }: Parts): Uint8Array {
   }
 }
 
-function checkFilters(format: Format, rows: Uint8Array): void {
+function checkFilters(format: ImageHeader, rows: Uint8Array): void {
   let at = 0, row = 0;
   for (const pass of passesOf(format)) {
     const size = 1 + rowSizeOf(format, pass.columns);
     for (let y = 0; y < pass.rows; y++, row++, at += size) {
-      if (rows[at] > 4) refuseFilter(rows[at], row);
+      if (rows[at] > 4) rejectFilter(rows[at], row);
     }
   }
 }
 
-function refuseFilter(filter: number, row: number): never {
+function rejectFilter(filter: number, row: number): never {
   throw new Error(`broken PNG: unknown filter (${filter}) in row ${row}`);
 }
 
 // Gray
 
-/** What pixels become. */
-interface Gray {
+/** The format of the gray pixels. */
+interface GrayFormat {
   /** Bits of a sample. */
   depth: number;
   /** 1, or 2 with alpha. */
@@ -469,17 +477,23 @@ interface Gray {
   pixel: number;
 }
 
-function grayOf({ format: { depth: bits, type }, transparency }: Parts): Gray {
+function grayFormatOf(
+  { format: { depth: bits, type }, transparency }: PngParts,
+): GrayFormat {
   const depth = bits === 16 ? 16 : 8;
   const channels = type === RGB_ALPHA || transparency ? 2 : 1;
   return { depth, channels, pixel: channels * depth / 8 };
 }
 
 /**
- * Makes rows of gray, each behind the type of its filter: none. They go over
- * those that they are made of, where there is room; else those are freed.
+ * Makes rows of gray, each behind its filter byte, which is 0 (none). If they fit,
+ * they overwrite the rows that they are made of; otherwise those are freed.
  */
-function grayRows(parts: Parts, gray: Gray, rows: Uint8Array): Uint8Array {
+function grayRows(
+  parts: PngParts,
+  gray: GrayFormat,
+  rows: Uint8Array,
+): Uint8Array {
   const { format } = parts, { width, height, isInterlaced } = format;
   const { pixel } = gray, size = 1 + width * pixel;
   const fits = !isInterlaced && size <= 1 + rowSizeOf(format, width);
@@ -488,11 +502,11 @@ function grayRows(parts: Parts, gray: Gray, rows: Uint8Array): Uint8Array {
     : new Uint8Array(height * size);
   let at = 0, row = 0;
   for (const pass of passesOf(format)) {
-    const bands = new Bands(parts, gray, pass.columns);
-    for (let y = 0; y < pass.rows; y += bands.count) {
-      const count = Math.min(bands.count, pass.rows - y);
-      const end = at + count * bands.size;
-      const band = bands.convert(rows.subarray(at, end), count, row);
+    const converter = new RowConverter(parts, gray, pass.columns);
+    for (let y = 0; y < pass.rows; y += converter.count) {
+      const count = Math.min(converter.count, pass.rows - y);
+      const end = at + count * converter.size;
+      const band = converter.convert(rows.subarray(at, end), count, row);
       if (isInterlaced) scatter(band, pass, y, image, size, pixel);
       else image.set(band, y * size);
       at = end;
@@ -503,7 +517,7 @@ function grayRows(parts: Parts, gray: Gray, rows: Uint8Array): Uint8Array {
   return image;
 }
 
-/** Puts rows of a pass, from one of them on, where they are in the image. */
+/** Puts rows of a pass, from number `row` on, to their places in the image. */
 function scatter(
   band: Uint8Array,
   { left, top, right, down, columns }: Pass,
@@ -514,7 +528,7 @@ function scatter(
 ): void {
   let start = (top + row * down) * size + 1 + left * pixel;
   for (let from = 0; from < band.length; start += down * size) {
-    from++; // the type of a filter
+    from++; // the filter byte
     let to = start;
     for (let x = 0; x < columns; x++, to += right * pixel) {
       for (let i = 0; i < pixel; i++) image[to + i] = band[from++];
@@ -524,54 +538,55 @@ function scatter(
 
 // The kernel
 
-/** Room for what the kernel reads or writes beyond an end, in bytes. */
+/** How far the kernel may read or write behind an end, in bytes. */
 const SLACK = 64;
-/** How much is worked on at once, in bytes: it stays in the cache. */
+/** How much is worked on at a time, in bytes, so that it stays in the cache. */
 const BAND = 1 << 17;
-/** What the kernel knows for: no color is transparent. */
+/** What the kernel takes for "no color is transparent". */
 const OPAQUE = -1n;
 
-/** How many rows of so many bytes are worked on at once. */
-const bandOf = (size: number): number => Math.max(1, Math.floor(BAND / size));
+/** How many rows of a size are worked on at a time. */
+const rowsPerBand = (size: number): number =>
+  Math.max(1, Math.floor(BAND / size));
 
-/** Makes gray of a pass, some rows at a time. */
-class Bands {
-  /** How many rows at the most, and their sizes with the type of a filter. */
+/** Converts a pass to gray, a band of some rows at a time. */
+class RowConverter {
+  /** The most rows of a band, and the sizes of a row before and after. */
   readonly count: number;
   readonly size: number;
   readonly graySize: number;
-  readonly #parts: Parts;
-  readonly #gray: Gray;
+  readonly #parts: PngParts;
+  readonly #gray: GrayFormat;
   readonly #columns: number;
   readonly #layout: Layout;
   readonly #memory: Uint8Array;
 
-  constructor(parts: Parts, gray: Gray, columns: number) {
+  constructor(parts: PngParts, gray: GrayFormat, columns: number) {
     this.#parts = parts;
     this.#gray = gray;
     this.#columns = columns;
     this.size = 1 + rowSizeOf(parts.format, columns);
     this.graySize = 1 + columns * gray.pixel;
-    this.count = bandOf(this.size);
+    this.count = rowsPerBand(this.size);
     const { size, count } = this, stride = align(size) + 16;
     const table = kernels.base(), from = table + 512;
     const above = align(from + count * size + SLACK);
     const to = above + (count + 1) * stride + SLACK;
     this.#layout = { table, from, above, stride, to };
-    this.#memory = memory(to + count * this.graySize + SLACK);
+    this.#memory = growMemory(to + count * this.graySize + SLACK);
     this.#memory.fill(0, above, above + stride);
     this.#memory.set(tableOf(parts), table);
   }
 
-  /** Gives a view of rows of gray; `first` is the number of the first one. */
+  /** Returns a view of rows of gray. `first` is the number of the first row. */
   convert(rows: Uint8Array, count: number, first: number): Uint8Array {
     const { size, graySize } = this, view = this.#memory;
     const { from, above, stride, to } = this.#layout;
     view.set(rows, from);
-    const pixel = pixelOf(this.#parts.format);
+    const pixel = pixelSize(this.#parts.format);
     const start = above + stride;
     const done = kernels.unfilter(from, size - 1, count, start, stride, pixel);
-    if (done < count) refuseFilter(rows[done * size], first + done);
+    if (done < count) rejectFilter(rows[done * size], first + done);
     this.#takeLuma(count, first);
     view.copyWithin(above, above + count * stride, start + count * stride);
     return view.subarray(to, to + count * graySize);
@@ -584,7 +599,9 @@ class Bands {
     const from = above + stride, toSize = this.graySize - 1;
     if (type !== PALETTE) {
       const take = depth === 16 ? kernels.luma16 : kernels.luma8;
-      const clear = transparency ? clearOf(depth, transparency) : OPAQUE;
+      const clear = transparency
+        ? transparentColor(depth, transparency)
+        : OPAQUE;
       const channels = CHANNELS[type];
       take(from, stride, count, columns, channels, clear, to, toSize);
       return;
@@ -601,25 +618,25 @@ class Bands {
   }
 }
 
-/** Where there is what in the kernels' memory. */
+/** What is where in the kernels' memory. */
 interface Layout {
-  /** Gray and alpha of the colors of a palette. */
+  /** Gray and alpha of each color of the palette. */
   table: number;
-  /** Rows with filters on. */
+  /** Rows with their filters. */
   from: number;
-  /** The row above those without, and how far it is from one to the next. */
+  /** The row above the unfiltered rows, and the distance between two rows. */
   above: number;
   stride: number;
   /** Rows of gray. */
   to: number;
 }
 
-/** 9.2: how many bytes to the pixel on the left, one at least. */
-const pixelOf = ({ depth, type }: Format): number =>
+/** 9.2: how many bytes the pixel on the left is away; at least one. */
+const pixelSize = ({ depth, type }: ImageHeader): number =>
   Math.max(1, depth * CHANNELS[type] >> 3);
 
 /** Gray and alpha of each color. */
-function tableOf({ format, palette, transparency }: Parts): Uint8Array {
+function tableOf({ format, palette, transparency }: PngParts): Uint8Array {
   const table = new Uint8Array(512);
   if (format.type !== PALETTE) return table;
   for (let i = 0; 3 * i < palette!.length; i++) {
@@ -629,26 +646,26 @@ function tableOf({ format, palette, transparency }: Parts): Uint8Array {
   return table;
 }
 
-/** 11.3.1.1: the color that is transparent; of 8 bits the lower byte counts. */
-function clearOf(depth: number, words: Uint8Array): bigint {
+/** 11.3.1.1: the transparent color; with 8 bits only the lower bytes count. */
+function transparentColor(depth: number, words: Uint8Array): bigint {
   const [r, g, b] = [0, 2, 4].map((i) => words[i] << 8 | words[i + 1]);
   if (depth === 8) return BigInt((b & 255) << 16 | (g & 255) << 8 | r & 255);
   return BigInt(r) << 32n | BigInt(g) << 16n | BigInt(b);
 }
 
-/** Puts filters on some rows of an image, in place or in another buffer. */
+/** Applies filters to some rows of an image, in place or into another buffer. */
 function putFilters(
   image: Uint8Array,
   size: number,
   pixel: number,
-  [first, end]: Rows = [0, image.length / size],
+  [first, end]: RowRange = [0, image.length / size],
   out = image.subarray(first * size, end * size),
 ): Uint8Array {
-  const most = bandOf(size);
+  const most = rowsPerBand(size);
   const above = kernels.base(), from = above + size;
   const to = align(from + most * size + SLACK);
-  const view = memory(to + most * size + SLACK);
-  // From the last row on: each needs the one above as it was.
+  const view = growMemory(to + most * size + SLACK);
+  // From the bottom to the top, since each row needs the unfiltered one above it.
   for (let below = end; below > first; below -= most) {
     const y = Math.max(first, below - most), count = below - y;
     if (y) view.set(image.subarray((y - 1) * size, below * size), above);
@@ -664,18 +681,18 @@ function putFilters(
 
 // Compression
 
-/** How much is tried, in bytes; smaller images are tried whole. */
+/** How much of an image is tried, in bytes; smaller images are tried whole. */
 const SAMPLE = 1 << 16;
-/** In so many places. */
+/** How many places of the image the sample comes from. */
 const PLACES = 4;
 
 /**
- * Photographs, whose rows have filters on, are noise: it is best to look for
- * nothing in them. Pictures of screens repeat themselves, many of them most
- * where no filter is on.
+ * How an image can be compressed. Filtered rows of a photograph are like noise,
+ * and to search them for repetitions gains nothing. Pictures of screens repeat
+ * themselves, many of them most without filters.
  *
- * Bytes over Pillow's, and ms for 3.7 million pixels, of 17 photographs, of 150
- * pictures from manuals, and of 16 of windows full of text that were drawn:
+ * The result's size ÷ Pillow's, and ms for 3.7 million pixels, for 17 photographs,
+ * 150 pictures from manuals, and 16 drawn windows full of text:
  *
  *     filters, Huffman alone  0.98  18    1.55  32    2.11  21
  *     filters, runs alone     0.97  22    1.03  17    1.45  11
@@ -684,13 +701,13 @@ const PLACES = 4;
  *     filters, level 1        1.60  23    1.52  14    1.42   7
  *     none, level 6           1.35  73    1.13  45    1.06  25
  *     none, level 3           1.38  49    1.18  28    1.11  15
- *     what samples choose     0.95        0.97        0.97
+ *     chosen by a sample      0.95        0.97        0.97
  *
- * No sample at all where few bytes are 0 was not faster, and missed pictures of
- * screens that have a photograph in them (by 40 %). Samples of 128 kB instead
- * of 64 gain 0.1 %.
+ * Rejected: to take no sample where few bytes are 0 was not faster, and results
+ * were 40 % larger for screens with a photograph in them. A sample of 128 kB
+ * instead of 64 kB gained 0.1 %.
  */
-const WAYS: { hasFilters: boolean; options: ZlibOptions }[] = [
+const STRATEGIES: { hasFilters: boolean; options: ZlibOptions }[] = [
   {
     hasFilters: true,
     options: { strategy: constants.Z_HUFFMAN_ONLY, memLevel: 9 },
@@ -700,7 +717,7 @@ const WAYS: { hasFilters: boolean; options: ZlibOptions }[] = [
   { hasFilters: false, options: { level: 6 } },
 ];
 
-/** Compresses rows of gray, the way that is best for samples; changes them. */
+/** Compresses rows of gray as is best for a sample; it may change the rows. */
 function compress(image: Uint8Array, size: number, pixel: number): Uint8Array {
   const samples = samplesOf(image.length / size, size);
   const bare = joined(
@@ -712,24 +729,24 @@ function compress(image: Uint8Array, size: number, pixel: number): Uint8Array {
       return putFilters(image, size, pixel, [from, end], out);
     }),
   );
-  const tried = WAYS.map(({ hasFilters, options }) =>
+  const tried = STRATEGIES.map(({ hasFilters, options }) =>
     deflate(hasFilters ? withFilters : bare, options)
   );
   const sizes = tried.map(({ length }) => length);
   const best = sizes.indexOf(Math.min(...sizes));
   if (bare.length === image.length) return tried[best];
-  const { hasFilters, options } = WAYS[best];
+  const { hasFilters, options } = STRATEGIES[best];
   if (hasFilters) putFilters(image, size, pixel);
   return deflate(image, options);
 }
 
-/** Some rows of an image. */
-type Rows = [first: number, end: number];
+/** Some rows of an image, by their numbers. */
+type RowRange = [first: number, end: number];
 
-/** Which rows are tried. */
-function samplesOf(rows: number, size: number): Rows[] {
+/** The rows of the sample. */
+function samplesOf(rows: number, size: number): RowRange[] {
   if (rows * size <= SAMPLE) return [[0, rows]];
-  const samples: Rows[] = [];
+  const samples: RowRange[] = [];
   const count = Math.ceil(SAMPLE / PLACES / size);
   const step = Math.max(count, Math.floor(rows / PLACES));
   for (let from = 0; from + count <= rows; from += step) {
@@ -739,7 +756,7 @@ function samplesOf(rows: number, size: number): Rows[] {
 }
 
 function deflate(bytes: Uint8Array, options: ZlibOptions): Uint8Array {
-  // In one piece: it hardly ever gets longer.
+  // One buffer is enough: compressed data hardly ever get longer.
   const chunkSize = Math.min(
     bytes.length + (bytes.length >> 9) + 1024,
     2 ** 31,
@@ -750,8 +767,8 @@ function deflate(bytes: Uint8Array, options: ZlibOptions): Uint8Array {
 // The result
 
 function assemble(
-  { format, before, behind }: Parts,
-  { depth, channels }: Gray,
+  { format, before, behind }: PngParts,
+  { depth, channels }: GrayFormat,
   stream: Uint8Array,
 ): Uint8Array[] {
   const type = channels === 2 ? GRAY_ALPHA : GRAY;

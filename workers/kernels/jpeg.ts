@@ -1,34 +1,34 @@
 /**
  * Takes the luma out of the scans of a JPEG without decoding a coefficient.
+ * Clauses are those of ITU-T T.81.
  *
- * Entropy-coded data lie unstuffed and reversed in memory: byte i of the stream
- * at `top - 1 - i`, so that a (little-endian) load of 64 bits is a window on
- * the stream with its first bit on top. Positions in a stream count bits. What
- * is written, is written the same way, and turned and stuffed at the end.
+ * Entropy-coded data are held unstuffed (B.1.1.5) and reversed: byte i of the
+ * stream is at `top - 1 - i`. A little-endian load of 64 bits is then a window on
+ * the stream, with the first bit as its highest one. Positions in a stream count
+ * bits. Output is written the same way, then reversed and stuffed at the end.
  *
- * The blocks of a scan are skipped, several symbols at a time. Of the luma,
- * whole runs of bits are copied: its blocks are only put in another order, from
- * MCU by MCU to row by row, which changes some of the DC differences.
+ * The blocks of a scan are skipped, several symbols at a time. The bits of the
+ * luma are copied: only the order of its blocks changes, from MCU by MCU to row by
+ * row, and with it some of the DC differences.
  */
 
-/** How many bits of the stream are looked up at once. */
+/** How many bits of the stream, a prefix, are looked up at a time. */
 const PREFIX: u32 = 13, ENTRIES: u32 = 1 << PREFIX;
 
 /**
- * The tables for one component's blocks. For a prefix of the stream, an entry
- * says how many bits all those symbols have whose codes are whole in it, and
- * how many coefficients they go on:
+ * The tables for the blocks of one component. An entry describes all symbols
+ * whose codes are complete within a prefix:
  *
- *     bits 0 to 4    length in bits, with the bits of the last value
- *     bits 5 to 10   coefficients, and one more for an EOB
- *     bit 11         none: what is there is longer than a prefix, or no code
- *     bit 12         the block ends (EOB)
- *     bits 13 to 17  `START` only: length of the DC code and its value
- *     bits 18 to 31  `START` only: the DC difference; where it does not fit
- *                    into a prefix, all of the entry is 0
+ *     bits 0 to 4    their length in bits, including the last value's bits
+ *     bits 5 to 10   how many coefficients they advance; one more for an EOB
+ *     bit 11         set if the first code is longer than a prefix, or undefined
+ *     bit 12         set if the block ends (EOB)
+ *     bits 13 to 17  `START` only: the length of the DC code and its value
+ *     bits 18 to 31  `START` only: the DC difference
  *
- * So bits 5 to 12 can be added up: below 63 the block goes on, and where the
- * sum has bit 6 there was no entry, or symbols that go beyond the block.
+ * An entry of `START` is 0 if DC is longer than a prefix. Bits 5 to 12 of the
+ * entries of a block can be added up: the block goes on while the sum is below 63,
+ * and bit 6 of the sum is set if an entry was missing or went beyond the block.
  */
 const START: usize = 0; // u32: the first symbols
 const MORE: usize = START + ENTRIES * 4; // u16: AC symbols
@@ -38,27 +38,28 @@ const TABLES: usize = AC_CODES + 400;
 const ENDED: u32 = 1 << 12, NONE: u32 = 1 << 11, BEYOND: u32 = 64;
 
 /**
- * The tables for a band of AC coefficients are others. `MORE` has the symbol
- * that a prefix begins with, and its code's length above 8 bits; `START` has
- * for the scans that refine what all those do that are whole in it:
+ * A band of AC coefficients has other tables. `MORE` has the first symbol of a
+ * prefix, with the length of its code from bit 8 on. `START` is for scans that
+ * refine; it describes all symbols that are complete within a prefix:
  *
- *     bits 0 to 4    length in bits, with the bits of the values
- *     bits 5 to 9    coefficients, up to 20, where all of them were zero
- *     bit 10         the block ends (EOB0)
- *     bits 12 to 31  which of them are not zero any more
+ *     bits 0 to 4    their length in bits, including the values' bits
+ *     bits 5 to 9    how many coefficients they advance (up to 20), if all of
+ *                    these were zero before
+ *     bit 10         set if the block ends (EOB0)
+ *     bits 12 to 31  which of these coefficients become nonzero
  *
- * Where there is no such symbol, all of it is 0.
+ * An entry is 0 if there is no such symbol.
  */
 const BAND_ENDED: u32 = 1 << 10, BAND_MOST: u32 = 20;
 
 /** ITU-T T.81, F.2.2.3: how to decode a symbol of any length. */
 @unmanaged
 class Codes {
-  /** Where the codes of each length end, as prefixes of 16 bits. */
+  /** The end of the codes of each length, as a prefix of 16 bits. */
   @inline static end(codes: usize, length: u32): u32 {
     return load<u32>(codes + (<usize> length << 2));
   }
-  /** What to add to a code of this length to have the index of its value. */
+  /** What is added to a code of this length to get the index of its value. */
   @inline static shift(codes: usize, length: u32): i32 {
     return load<i16>(codes + 68 + (<usize> length << 1));
   }
@@ -67,7 +68,7 @@ class Codes {
   }
 }
 
-/** What is wrong with a scan; the lines are in ../grayscale/jpeg.ts. */
+/** What is wrong with a scan; the messages are in ../grayscale/jpeg.ts. */
 const SHORT: u32 = 1, NO_CODE: u32 = 2, LONG_BLOCK: u32 = 3, DC_RANGE: u32 = 4;
 const LEFT_OVER: u32 = 5, OUT_OF_SEQUENCE: u32 = 6, LONG_RUN: u32 = 7;
 const NO_CATEGORY: u32 = 8;
@@ -75,43 +76,43 @@ const NO_CATEGORY: u32 = 8;
 /** A scan, laid out by ../grayscale/jpeg.ts. */
 @unmanaged
 class Scan {
-  /** The entropy-coded data begin here, and lie before the end of the file. */
+  /** Where the entropy-coded data begin, and the end of the file. */
   from: usize;
   end: usize;
   /** The tops of the reversed streams: data, result, luma rows of an MCU. */
   data: usize;
   result: usize;
   rows: usize;
-  /** From one luma row to the next, downwards. */
+  /** The distance of two such luma rows; each lies below the one before. */
   rowSize: usize;
   mcusWide: u32;
   mcusHigh: u32;
-  /** MCUs from one restart marker to the next; 0: there are none. */
+  /** How many MCUs a restart interval has; 0 if there are no restart markers. */
   interval: u32;
-  /** How many components, and which is the luma. */
+  /** How many components there are, and which one is the luma. */
   count: u32;
   luma: u32;
-  /** The luma's blocks in an MCU. */
+  /** The luma's blocks in an MCU, across and down. */
   lumaWide: u32;
   lumaHigh: u32;
-  /** How many blocks it has, without those that only fill up an MCU. */
+  /** The luma's blocks in all, without those that only fill up an MCU. */
   blocksWide: u32;
   blocksHigh: u32;
-  /** Whether to write all DC differences anew, not only where they change. */
+  /** Whether to write all DC differences anew, not only those that change. */
   all: u32;
   /** For each DC category: its code, its length << 16, and 1 << 31. */
   categories: usize;
-  /** Out: what is wrong, in the segment that begins here, at which bit. */
+  /** Output: what is wrong, in the data that begin at `segment`, at which bit. */
   error: u32;
   segment: usize;
   bit: u32;
-  /** Out: where the data end. */
+  /** Output: where the data end. */
   next: usize;
-  /** Bits in the current segment. */
+  /** How many bits the current restart interval has. */
   bits: u32;
-  /** DC prediction, as it is in the data. */
+  /** The DC prediction in the order of the data. */
   prediction: i32;
-  /** Up to four components: blocks in an MCU, and their tables. */
+  /** For up to four components: their blocks in an MCU, and their tables. */
   blocks: u32;
   tables: usize;
   blocks1: u32;
@@ -120,7 +121,7 @@ class Scan {
   tables2: usize;
   blocks3: u32;
   tables3: usize;
-  /** Of up to four luma rows of an MCU: bits written, first and last DC. */
+  /** For up to four luma rows of an MCU: bits written, first and last DC. */
   written: u32;
   written1: u32;
   written2: u32;
@@ -134,30 +135,30 @@ class Scan {
   last2: i32;
   last3: i32;
   /**
-   * Of a band of AC coefficients: the first and the last, and whether they get
-   * another bit; and, from one scan to the next, which are not zero: 64 bits
-   * for each block.
+   * A band of AC coefficients: the first and the last one, whether the scan
+   * refines them, and 64 bits for each block, which are kept from one scan to the
+   * next: which coefficients are nonzero.
    */
   bandFirst: u32;
   bandLast: u32;
   refines: u32;
   masks: usize;
-  /** How many blocks after the current one end with an EOBn. */
+  /** How many blocks after the current one an EOBn ends as well. */
   run: u32;
-  /** MCUs until the next restart marker, and how many of these there were. */
+  /** MCUs until the next restart marker, and how many markers there were. */
   left: u32;
   restarts: u32;
 }
 
 // Streams
 
-/** The next 57 bits or more, on top. */
+/** A window on the stream: at least 57 bits, from the highest one on. */
 @inline
 function window(top: usize, at: u32): u64 {
   return load<u64>(top - 8 - (at >> 3)) << (at & 7);
 }
 
-/** Writes up to 56 bits from the top; what follows on them is overwritten. */
+/** Writes the highest 56 bits, and overwrites what follows them. */
 @inline
 function put(top: usize, at: u32, bits: u64): void {
   const byte = top - 8 - (at >> 3), held = <u64> at & 7;
@@ -169,7 +170,8 @@ function put(top: usize, at: u32, bits: u64): void {
 @inline
 function copy(from: usize, at: u32, end: u32, to: usize, out: u32): u32 {
   const next = out + (end - at);
-  // Mostly this is enough, and a jump that is not foreseen takes longer.
+  // This is enough for most blocks, and faster than a branch that is often
+  // predicted wrong.
   put(to, out, window(from, at));
   put(to, out + 56, window(from, at + 56));
   for (let done = out + 112; done < next; done += 56) {
@@ -178,7 +180,7 @@ function copy(from: usize, at: u32, end: u32, to: usize, out: u32): u32 {
   return next;
 }
 
-/** Turns data around until a marker, without the zeros after FF (B.1.1.5). */
+/** Reverses data up to a marker, without the zeros behind FF (B.1.1.5). */
 function unstuff(scan: Scan, from: usize): void {
   const ff = i8x16.splat(-1), end = scan.end;
   let at = from, to = scan.data;
@@ -204,7 +206,7 @@ function unstuff(scan: Scan, from: usize): void {
       }
     }
   }
-  store<u64>(to - 8, 0); // a window on the end shows no earlier data
+  store<u64>(to - 8, 0); // so that a window on the end shows no older data
   scan.segment = from;
   scan.bits = <u32> (scan.data - to) << 3;
   scan.next = min(at, end);
@@ -234,7 +236,7 @@ function reversed(bytes: v128): v128 {
   );
 }
 
-/** Turns a stream of bytes around, and puts a zero after each FF. */
+/** Reverses a stream into bytes, with a zero behind each FF. */
 export function stuff(top: usize, size: u32, to: usize): usize {
   const ff = i8x16.splat(-1), end = top - size;
   let at = top, out = to;
@@ -255,7 +257,7 @@ export function stuff(top: usize, size: u32, to: usize): usize {
   return out;
 }
 
-/** The marker (its FF) that ends entropy-coded data, RSTn or not; or `end`. */
+/** The FF of the next marker behind entropy-coded data, also of RSTn; or `end`. */
 export function findMarker(from: usize, end: usize): usize {
   const ff = i8x16.splat(-1);
   for (let at = from; at < end; at += 16) {
@@ -270,16 +272,17 @@ export function findMarker(from: usize, end: usize): usize {
 
 // Tables
 
-/** How much memory `build` needs. */
+/** How much memory the tables of a component take. */
 export function tablesSize(): usize {
   return TABLES;
 }
 
 /**
  * Builds the tables of a component from the counts and values of a DHT (B.2.4.2)
- * for DC and AC, checked by ../grayscale/jpeg.ts. Zero stands for no such table: a scan of
- * DC alone, a band of AC, and, without both, one more bit of each (G.1.2.1).
- * `symbols` is memory for as many u16 as there are prefixes.
+ * for DC and AC, which ../grayscale/jpeg.ts has checked. An address of 0 means
+ * that there is no such table: a scan of DC alone has no AC table, a band of AC no
+ * DC table, and a scan of one more DC bit has neither (G.1.2.1). `symbols` is
+ * memory for a u16 per prefix.
  */
 export function build(
   tables: usize,
@@ -310,7 +313,7 @@ export function build(
   }
 }
 
-/** For each prefix the symbol that it begins with, if that is whole in it. */
+/** For each prefix its first symbol, if the code is complete within it. */
 function spreadSymbols(symbols: usize, dht: usize): void {
   memory.fill(symbols, 0, ENTRIES * 2);
   let to = symbols, value = dht + 16;
@@ -324,7 +327,7 @@ function spreadSymbols(symbols: usize, dht: usize): void {
   }
 }
 
-/** The symbol behind the first bits of a prefix, if it is whole. */
+/** The symbol at a bit of a prefix, if its code is complete within it. */
 @inline
 function symbolBehind(symbols: usize, prefix: u32, bits: u32): u32 {
   const rest = prefix << bits & (ENTRIES - 1);
@@ -332,7 +335,7 @@ function symbolBehind(symbols: usize, prefix: u32, bits: u32): u32 {
   return symbol >> 8 > PREFIX - bits ? 0 : symbol;
 }
 
-/** C.2: codes of one length follow on each other, from one length to the next. */
+/** C.2: codes are consecutive numbers within a length, and from length to length. */
 function newCodes(codes: usize, dht: usize): void {
   let code: u32 = 0, index: u32 = 0;
   for (let length: u32 = 1; length <= 16; length++) {
@@ -376,7 +379,7 @@ function dcEntry(
   return first | acEntry(symbols, prefix, bits);
 }
 
-/** Goes over as many AC symbols as there are, from a bit of a prefix on. */
+/** The entry for the AC symbols from a bit of a prefix on. */
 function acEntry(symbols: usize, prefix: u32, from: u32): u32 {
   let bits = from, k: u32 = 0;
   while (bits < PREFIX && k < 63) {
@@ -391,7 +394,7 @@ function acEntry(symbols: usize, prefix: u32, from: u32): u32 {
   return bits | k << 5;
 }
 
-/** The same for a band that is refined. */
+/** The entry for a band that is refined. */
 function bandEntry(symbols: usize, prefix: u32): u32 {
   let bits: u32 = 0, k: u32 = 0, found: u32 = 0;
   while (bits < PREFIX) {
@@ -411,19 +414,19 @@ function bandEntry(symbols: usize, prefix: u32): u32 {
 
 // Blocks
 
-/** Where a block ends that is not good; it is behind any end. */
+/** The "end" of a block that is broken. It is larger than any real end. */
 const BAD: u32 = 0xffffffff;
 
 @inline
 function fail(scan: Scan, error: u32, at: u32): u32 {
-  // What goes beyond the end is too short, not wrong.
+  // A code that reaches beyond the end of the data is truncated, not wrong.
   const end = error == NO_CODE ? at + 16 : at;
   scan.error = end > scan.bits ? SHORT : error;
   scan.bit = at;
   return BAD;
 }
 
-/** Skips a block's symbols after its first ones, and returns where it ends. */
+/** Skips the symbols of a block behind its first entry; returns where it ends. */
 @inline
 function skipRest(
   scan: Scan,
@@ -443,7 +446,7 @@ function skipRest(
     const prefix = <usize> (bits << used >> (64 - PREFIX));
     const more = <u32> load<u16>(tables + MORE + (prefix << 1));
     const next = state + (more >> 5);
-    // Also where a block ends without an EOB: what follows are no AC symbols.
+    // Also if a block ends without an EOB: the bits behind it are another block's.
     if (next & BEYOND) return skipSlowly(scan, tables, at + used, state);
     state = next;
     used += more & 31;
@@ -451,7 +454,7 @@ function skipRest(
   return at + used;
 }
 
-/** The same, symbol by symbol, for codes longer than a prefix. */
+/** The same symbol by symbol, for codes that are longer than a prefix. */
 function skipSlowly(scan: Scan, tables: usize, at: u32, k: u32): u32 {
   while (k < 63) {
     const prefix = <u32> (window(scan.data, at) >> 48);
@@ -467,7 +470,7 @@ function skipSlowly(scan: Scan, tables: usize, at: u32, k: u32): u32 {
   return at;
 }
 
-/** The entry of a block whose DC is longer than a prefix; or 0. */
+/** Makes the entry of a block whose DC is longer than a prefix; or 0. */
 function startSlowly(tables: usize, bits: u64): u32 {
   const symbol = symbolAt(tables + DC_CODES, <u32> (bits >> 48));
   const length = symbol >> 8, size = symbol & 255;
@@ -510,7 +513,7 @@ function differenceOf(bits: u64, length: u32, size: u32): i32 {
   return isNegative ? value - (1 << size) + 1 : value;
 }
 
-/** Writes a DC difference, and returns the bit behind it; or BAD. */
+/** Writes a DC difference; returns the position behind it, or BAD. */
 function putDc(
   scan: Scan,
   top: usize,
@@ -539,7 +542,7 @@ function rowTop(scan: Scan, row: u32): usize {
   return row ? scan.rows - <usize> (row - 1) * scan.rowSize : scan.result;
 }
 
-/** Copies the luma blocks of an MCU, each of its rows to a stream of its own. */
+/** Copies the luma blocks of an MCU, each row of them to its own stream. */
 function copyLuma(
   scan: Scan,
   tables: usize,
@@ -585,7 +588,7 @@ function copyLumaRow(
     if (column < there && (column == 0 || all)) {
       const rest = at + (entry >> 13 & 31), wanted = dc - lastDc;
       if (row && mcuColumn == 0 && column == 0) {
-        // The row above is not finished: `appendRows` writes this one.
+        // `appendRows` writes this difference, when the row above is finished.
         store<i32>(field(scan, offsetof<Scan>("first"), row), dc);
         copied = rest;
       } else if (wanted != difference || all) {
@@ -608,7 +611,7 @@ function copyLumaRow(
   return at;
 }
 
-/** Puts the other luma rows of a row of MCUs behind the first one. */
+/** Appends the other luma rows of a row of MCUs to the first one. */
 function appendRows(scan: Scan, mcuRow: u32): bool {
   const high = min(scan.lumaHigh, scan.blocksHigh - mcuRow * scan.lumaHigh);
   let out = scan.written;
@@ -628,7 +631,7 @@ function appendRows(scan: Scan, mcuRow: u32): bool {
 
 // Scans
 
-/** Goes on behind the next restart marker, if it is the right one (E.2.4). */
+/** Continues behind the next restart marker, if it is the right one (E.2.4). */
 function restart(scan: Scan, at: u32): bool {
   if (scan.bits - at > 7) {
     fail(scan, LEFT_OVER, at);
@@ -648,9 +651,9 @@ function restart(scan: Scan, at: u32): bool {
 }
 
 /**
- * Makes the entropy-coded data of a scan of the luma alone, without restarts,
- * from those of a scan in which it is interleaved with others, or from those of
- * its own. Returns their size before stuffing, in bytes; 0 if something is wrong.
+ * Makes the entropy-coded data of a scan of the luma alone, without restart
+ * markers, from a scan that may have other components as well. Returns their size
+ * before stuffing, in bytes; 0 if something is wrong.
  */
 export function recode(scan: Scan): u32 {
   unstuff(scan, scan.from);
@@ -664,13 +667,13 @@ export function recode(scan: Scan): u32 {
     fail(scan, LEFT_OVER, at);
     return 0;
   }
-  put(scan.result, scan.written, -1); // F.1.2.3: fill up with ones
+  put(scan.result, scan.written, -1); // F.1.2.3: the last byte ends with ones
   return (scan.written + 7) >> 3;
 }
 
 /**
- * The same for a row of MCUs. It is exported so that it stays a function: V8
- * compiles well what is called often, and not what goes on for long.
+ * The same for a row of MCUs. It is exported so that the compiler does not inline
+ * it: V8 optimizes a function that is called often, but not one long call.
  */
 export function recodeRow(scan: Scan, from: u32, row: u32): u32 {
   const isBits = scan.refines != 0;
@@ -708,7 +711,7 @@ function recodeMcu(scan: Scan, from: u32, row: u32, column: u32): u32 {
   return at;
 }
 
-/** Of a scan of one more bit of each DC (G.1.2.1), there is only this to do. */
+/** An MCU of a scan with one more bit of each DC (G.1.2.1): copies these bits. */
 @inline
 function moveBits(scan: Scan, from: u32, column: u32): u32 {
   const wide = scan.lumaWide, luma = scan.luma;
@@ -719,7 +722,7 @@ function moveBits(scan: Scan, from: u32, column: u32): u32 {
     at += load<u32>(component, offsetof<Scan>("blocks"));
   }
   const columns = min(wide, scan.blocksWide - column * wide);
-  // Rows below the picture's last one are left out by `appendRows`.
+  // `appendRows` leaves out rows below the last one of the picture.
   for (let i: u32 = 0; i < scan.lumaHigh; i++) {
     const written = field(scan, offsetof<Scan>("written"), i);
     const out = load<u32>(written);
@@ -732,9 +735,9 @@ function moveBits(scan: Scan, from: u32, column: u32): u32 {
 // Bands of AC coefficients
 
 /**
- * Goes through a scan of AC coefficients, which are copied as they are, to see
- * that they are good; and notes which are not zero, since the next bit of these
- * has no code. Returns whether something is wrong.
+ * Checks a scan of AC coefficients, whose data are copied as they are, and records
+ * which coefficients are nonzero: in later scans these have a bit without a code.
+ * Returns whether something is wrong.
  */
 export function checkBand(scan: Scan): bool {
   unstuff(scan, scan.from);
@@ -752,7 +755,7 @@ export function checkBand(scan: Scan): bool {
   return scan.bits - at > 7 && fail(scan, LEFT_OVER, at) == BAD;
 }
 
-/** Goes through the blocks of a restart interval. */
+/** Checks the blocks of a restart interval. */
 function checkBlocks(scan: Scan, from: usize, end: usize): u32 {
   const first = scan.bandFirst, last = scan.bandLast, refines = scan.refines;
   const band = between(first, last);
@@ -776,7 +779,7 @@ function checkBlocks(scan: Scan, from: usize, end: usize): u32 {
   return at;
 }
 
-/** The coefficients of a band, as bits. */
+/** A mask of the coefficients of a band. */
 @inline
 function between(first: u32, last: u32): u64 {
   return (<u64> -1 << first) & (<u64> -1 >> (63 - last));
@@ -790,7 +793,7 @@ function nextSymbol(tables: usize, bits: u64): u32 {
   return symbol ? symbol : symbolAt(tables + AC_CODES, <u32> (bits >> 48));
 }
 
-/** G.1.2.2: an EOBn, and how many blocks after this one end with it. */
+/** G.1.2.2: an EOBn; sets how many blocks after this one it ends. */
 @inline
 function endOfBand(scan: Scan, bits: u64, length: u32, size: u32): u32 {
   const more = <u32> (bits << length >> 1 >> (63 - size));
@@ -810,7 +813,7 @@ function skipBlock(
   let at = from, k = first, found = load<u64>(mask);
   let bits = window(data, at), used: u32 = 0;
   while (k <= last) {
-    if (used > 27) { // 16 bits of a code and 14 of a run have to be there
+    if (used > 27) { // a code of 16 bits and a run of 14 must be in the window
       at += used;
       used = 0;
       bits = window(data, at);
@@ -833,8 +836,8 @@ function skipBlock(
 }
 
 /**
- * G.1.2.3: of a run, only those are counted that were zero before; of the
- * others each that is passed has a bit, behind the symbol.
+ * G.1.2.3: a run counts only coefficients that were zero before. Each of the
+ * others that it passes has a bit, behind the symbol.
  */
 @inline
 function refineBlock(
@@ -845,7 +848,7 @@ function refineBlock(
   last: u32,
 ): u32 {
   const tables = scan.tables, data = scan.data, known = load<u64>(mask);
-  // Those that were not zero, from coefficient k on.
+  // The coefficients that were nonzero before, from coefficient k on.
   let old = (known & between(first, last)) >> first;
   let at = from, k = first, found: u64 = 0;
   let bits = window(data, at), used: u32 = 0;
@@ -858,8 +861,8 @@ function refineBlock(
     const here = bits << used, prefix = <usize> (here >> (64 - PREFIX));
     const entry = load<u32>(tables + START + (prefix << 2));
     const zeros = entry >> 5 & 31, isEnd = entry >> 10 & 1;
-    // As long as none is passed, several symbols can be taken at once; but
-    // behind the last coefficient they are the next block's.
+    // Several symbols can be taken at a time if they pass no such coefficient and
+    // do not go beyond the last one, where the next block's symbols begin.
     const isFree = (old & ((<u64> 1 << zeros) - 1)) == 0;
     if (entry && isFree && k + zeros + isEnd <= last + 1) {
       used += entry & 31;
@@ -877,7 +880,7 @@ function refineBlock(
       used += endOfBand(scan, here, length, run) + <u32> popcnt(old);
       break;
     }
-    // Each that is passed puts the place one further.
+    // Each coefficient that is passed moves the place of the new one by one.
     let passed = ones(old, run), more = ones(old, run + passed);
     while (more != passed) {
       passed = more;
@@ -894,7 +897,7 @@ function refineBlock(
   return at + used;
 }
 
-/** How many of the first coefficients, up to one, are not zero. */
+/** How many of the coefficients up to `last` are nonzero. */
 @inline
 function ones(old: u64, last: u32): u32 {
   return <u32> popcnt(old & ((<u64> 2 << min(last, 62)) - 1));

@@ -1,8 +1,7 @@
 /**
- * Everything that is in kernels.wasm: one module, one memory, an entry
- * file per job. Nothing stays in the memory from one call to the next: whoever
- * calls lays it out from `base()` on, grows it as needed, and has done with it
- * before the next `await`.
+ * All functions of kernels.wasm: one module with one memory. The kernels keep
+ * nothing in the memory from one call to the next. The caller lays it out from
+ * `base()` on, grows it as needed, and is done with it before the next `await`.
  */
 
 export {

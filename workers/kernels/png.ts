@@ -1,10 +1,10 @@
 /**
- * Takes the filters off a PNG's rows, the luma out of its pixels, and puts
- * filters on rows of gray. Clauses are those of PNG, 3rd edition.
+ * Removes the filters of a PNG's rows, computes the luma of its pixels, and applies
+ * filters to rows of gray. Clauses are those of PNG, 3rd edition.
  *
- * Rows are worked on in bands. In front of the first row of a band lies the one
- * above it, or zeros. Loads and stores go in steps of up to 16 bytes and may
- * reach 63 bytes behind a row's end; what is there does not matter.
+ * Rows are worked on in bands. In front of the first row of a band lies the row
+ * above it, or zeros. Loads and stores go in steps of up to 16 bytes and may reach
+ * 63 bytes behind the end of a row; what is there does not matter.
  */
 
 import { BLUE, GREEN, HALF, RED } from "./luma";
@@ -13,12 +13,13 @@ import { BLUE, GREEN, HALF, RED } from "./luma";
 const NONE: u32 = 0, SUB: u32 = 1, UP: u32 = 2;
 const AVERAGE: u32 = 3, PAETH: u32 = 4;
 
-// Off
+// Removing filters
 
 /**
- * Takes the filters off rows of so many bytes, of pixels of 1, 3, 4, 6 or 8.
- * From one row to the next it is `size + 1` bytes before, and `stride` after.
- * Returns how many rows are done: a filter that there is not ends it.
+ * Removes the filters of rows of `size` bytes, with pixels of 1, 3, 4, 6 or 8
+ * bytes. Rows begin every `size + 1` bytes before, and every `stride` bytes after.
+ * Returns how many rows are done, which is less than `rows` if a row has an
+ * unknown filter.
  */
 export function unfilter(
   from: usize,
@@ -33,7 +34,7 @@ export function unfilter(
     if (filter > PAETH) return y;
     const isTwo = filter == PAETH && pixel >= 3 && pixel <= 4 &&
       y + 1 < rows && load<u8>(from + size) == PAETH;
-    // A loop each, with the size of a pixel for a constant in it.
+    // The size of a pixel is a constant in each call, so each has its own loop.
     if (isTwo) {
       if (pixel == 3) undoTwoPaeth(from, above, to, stride, size, 3);
       else undoTwoPaeth(from, above, to, stride, size, 4);
@@ -59,7 +60,7 @@ function undoUp(from: usize, above: usize, to: usize, size: usize): void {
   }
 }
 
-/** Pixel by pixel, as each one hangs on the one before it. */
+/** Works pixel by pixel, since each pixel depends on the one before it. */
 @inline
 function undo(
   filter: u32,
@@ -99,7 +100,7 @@ function undoAverage(
   }
 }
 
-/** In 16 bits: from one pixel to the next it is a chain of 6 operations. */
+/** In 16 bits, where each pixel depends on the last by a chain of 6 operations. */
 @inline
 function undoPaeth(
   from: usize,
@@ -117,7 +118,7 @@ function undoPaeth(
   }
 }
 
-/** 9.4: adds to bytes, of 16 bits each, what is nearest to their gradient. */
+/** 9.4: adds the Paeth predictor to bytes, which have 16 bits each here. */
 @inline
 function paeth(raw: v128, left: v128, up: v128, corner: v128): v128 {
   const across = i16x8.sub(up, corner), down = i16x8.sub(left, corner);
@@ -133,10 +134,10 @@ function paeth(raw: v128, left: v128, up: v128, corner: v128): v128 {
 }
 
 /**
- * Two rows at once, the lower one a pixel behind: a chain for both. Pixels have
- * 4 bytes at the most. In front of the lower row and behind the upper one it
- * stores what means nothing. With the sums made ahead in `paeth` it takes 10
- * ms instead of 20 for 3.7 million pixels.
+ * Two rows at a time, the lower one a pixel behind, so that one chain of operations
+ * serves both. Pixels have at most 4 bytes. In front of the lower row and behind
+ * the upper one it stores values without meaning. It takes 10 ms instead of 20 for
+ * 3.7 million pixels.
  */
 @inline
 function undoTwoPaeth(
@@ -163,7 +164,7 @@ function undoTwoPaeth(
   }
 }
 
-/** What it stores too much, the next pixel overwrites. */
+/** Stores 4 or 8 bytes. The next pixel overwrites those that are too many. */
 @inline
 function storePixel(to: usize, bytes: v128, pixel: usize): void {
   if (pixel <= 4) v128.store32_lane(to, bytes, 0);
@@ -179,15 +180,16 @@ function average(left: v128, up: v128): v128 {
 
 // Luma
 
-/** There is no transparent color. */
+/** The value of `clear` if no color is transparent. */
 const OPAQUE: u64 = u64.MAX_VALUE;
 
 /**
- * Takes the luma of pixels of 8 bits, of 3 or 4 channels. Alpha follows it
- * where there are 4, or one color is transparent: its bytes, red lowest.
+ * Computes the luma of pixels of 3 or 4 channels of 8 bits. Alpha follows it if
+ * there are 4 channels, or if one color is transparent: `clear` has its bytes, red
+ * lowest.
  *
- * Here and below rows of gray begin at `to`, are `size` bytes each, and lie end
- * to end, each behind the type of its filter, which is none.
+ * Here and below, rows of gray are written from `to` on, without gaps: each is a
+ * filter byte, which is 0 (none), and `size` bytes.
  */
 export function luma8(
   from: usize,
@@ -209,10 +211,10 @@ export function luma8(
   }
 }
 
-/** The luma of four pixels, whose red and green, green and blue are paired. */
+/** The luma of four pixels, given as pairs of red and green, green and blue. */
 @inline
 function luma(redGreen: v128, greenBlue: v128): v128 {
-  // Half of the weight of green, twice: all of it does not fit into 15 bits.
+  // Green's weight does not fit into 15 bits, so half of it is added twice.
   const half: u32 = GREEN / 2;
   const one = i32x4.dot_i16x8_s(redGreen, i32x4.splat(half << 16 | RED));
   const two = i32x4.dot_i16x8_s(greenBlue, i32x4.splat(BLUE << 16 | half));
@@ -246,7 +248,7 @@ function rgb8(from: usize, width: u32, to: usize): void {
   }
 }
 
-/** With alpha, which is 0 where a pixel has the color that is transparent. */
+/** With alpha, which is 0 where a pixel has the transparent color. */
 function keyed8(from: usize, width: u32, clear: u32, to: usize): void {
   const key = i32x4.splat(clear);
   for (const end = to + 2 * width; to < end; to += 16) {
@@ -288,7 +290,7 @@ function grayAlpha(pixels: v128): v128 {
   return v128.or(luma(redGreen, greenBlue), alpha);
 }
 
-/** The same in 16 bits; of the transparent color, red is highest. */
+/** The same for 16 bits. In `clear` red is highest. */
 export function luma16(
   from: usize,
   stride: usize,
@@ -306,7 +308,7 @@ export function luma16(
     let pixel = from, out = to;
     for (let x: u32 = 0; x < width; x++) {
       const r = sample(pixel), g = sample(pixel + 2), b = sample(pixel + 4);
-      // Below 2 ** 32: the weights are 65,536 in all.
+      // The sum is below 2 ** 32, since the weights are 65,536 together.
       const gray = (red * r + green * g + blue * b + HALF) >> 16;
       store<u16>(out, bswap<u16>(<u16> gray));
       out += 2;
@@ -329,9 +331,9 @@ function sample(at: usize): u32 {
 }
 
 /**
- * Looks up color numbers of 1, 2, 4 or 8 bits in a table of 256 × 16 bits: gray
- * and alpha, which is left out where `channels` is 1. Returns how many rows
- * are done: a number from `count` on ends it.
+ * Looks up palette indexes of 1, 2, 4 or 8 bits in a table of 256 × 16 bits, gray
+ * and alpha. Alpha is left out if `channels` is 1. Returns how many rows are done,
+ * which is less than `rows` if an index is `count` or more.
  */
 export function lookUp(
   from: usize,
@@ -354,7 +356,7 @@ export function lookUp(
       const byte = <u32> load<u8>(from + (bit >> 3));
       const index = byte >> (8 - depth - (bit & 7)) & mask;
       most = max(most, index);
-      // Alpha is overwritten where it is left out.
+      // With one channel the next pixel overwrites alpha.
       store<u16>(out, load<u16>(table + (index << 1)));
       out += channels;
     }
@@ -365,12 +367,12 @@ export function lookUp(
   return rows;
 }
 
-// On
+// Applying filters
 
 /**
- * Puts a filter on each of some rows of gray, of pixels of so many bytes: the
- * one whose result has the smallest sum of absolute differences (12.7). The
- * row above them lies in front of them, and results lie as they do.
+ * Applies to each row of gray the filter whose result has the smallest sum of
+ * absolute differences (12.7). The row above the first one lies in front of it.
+ * Results lie as the rows do.
  */
 export function filter(
   from: usize,
@@ -388,19 +390,19 @@ export function filter(
   }
 }
 
-/** What is a pixel before 16 bytes of a row: zeros before its first one. */
+/** The bytes one pixel to the left of 16 bytes; zeros before the first pixel. */
 @inline
 function before(row: usize, x: usize, pixel: usize): v128 {
   const bytes = v128.load(row + x - pixel);
   return x ? bytes : v128.andnot(bytes, headOf(<u8> pixel));
 }
 
-/** The sums of all five at once. */
+/** Chooses a filter: computes the sums of all five in one pass. */
 function choose(row: usize, size: usize, pixel: usize): u32 {
   const above = row - size - 1;
   let none = i32x4.splat(0), sub = none, up = none, mean = none, paeth = none;
   for (let x: usize = 0; x < size; x += 16) {
-    // What is behind the end does not count.
+    // Bytes behind the end of the row do not count.
     const mask = headOf(<u8> min(16, size - x));
     const value = v128.load(row + x), left = before(row, x, pixel);
     const over = v128.load(above + x), corner = before(above, x, pixel);
@@ -420,14 +422,14 @@ function choose(row: usize, size: usize, pixel: usize): u32 {
   return best;
 }
 
-/** So many bytes of ones. */
+/** A mask of the first `count` bytes. */
 @inline
 function headOf(count: u8): v128 {
   const places = i8x16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   return i8x16.lt_u(places, i8x16.splat(count));
 }
 
-/** Adds up how far bytes are from 0, taken for signed ones. */
+/** Adds the absolute values of bytes, taken as signed. */
 @inline
 function plus(sum: v128, bytes: v128, mask: v128): v128 {
   const far = v128.and(i8x16.abs(bytes), mask);
@@ -442,9 +444,10 @@ function sumOf(sums: v128): u32 {
 }
 
 /**
- * 9.4, of 16 bytes at once. The distances of left and up are those of up and
- * left from the corner. Where these go the same way, the corner is farthest;
- * else it is as far as they differ.
+ * 9.4: the Paeth predictor for 16 bytes. The estimate's distance from left is that
+ * of up from the corner, and the other way round. Its distance from the corner is
+ * the difference of these two if left and up lie on different sides of the corner;
+ * otherwise it is the largest of all three.
  */
 @inline
 function predict(left: v128, up: v128, corner: v128): v128 {
@@ -465,7 +468,7 @@ function distance(a: v128, b: v128): v128 {
   return v128.or(i8x16.sub_sat_u(a, b), i8x16.sub_sat_u(b, a));
 }
 
-/** Writes a row with a filter on; up to 15 bytes too much. */
+/** Writes a row with a filter, and up to 15 bytes too many. */
 function apply(
   kind: u32,
   row: usize,

@@ -1,25 +1,27 @@
 /**
- * Finds needles and newlines. All positions are addresses in the memory.
+ * Finds needles (keywords as bytes) and newlines. All positions are addresses in
+ * the memory.
  *
- * Loads go in steps of up to 64 bytes, so 80 bytes after `end` have to be
- * memory; what is there does not matter.
+ * Loads go in steps of up to 64 bytes, so 80 bytes behind `end` must exist in the
+ * memory; their content does not matter.
  */
 
-/** A byte string to look for; laid out by `compile` in ../logscan.ts. */
+/** A byte string to look for, laid out by `compile` in ../logscan/search.ts. */
 @unmanaged
 class Needle {
   length: u32;
-  /** Where in it the two rarest bytes are, or (twice) the fingerprint. */
+  /** Where the two rarest bytes are; of several needles, twice the fingerprint. */
   first: u32;
   second: u32;
-  /** Set when it is found. */
+  /** Set to 1 when the needle is found. */
   seen: u32;
   /**
-   * Its bytes, and the bits that do not matter in each (0x20 in a letter, where
-   * case is ignored; they are set in the byte). Padded to 16 with all bits.
+   * Its bytes, and for each byte the bits to ignore (0x20 in a letter, if case is
+   * ignored), which are set in the byte. Both are padded to 16 bytes with 255,
+   * which matches any byte.
    */
   bytes: usize;
-  blind: usize;
+  caseBits: usize;
 }
 
 /** Several needles, and how to find them. */
@@ -28,46 +30,46 @@ class Table {
   /** How many needles there are. */
   count: u32;
   needles: usize;
-  /** Of several: for each of 8 buckets its first needle, then the end. */
+  /** Several needles: the first needle of each of 8 buckets, then the end. */
   buckets: usize;
-  /** Of several: 4 × 2 × 16 bytes, see `searchMany`; then 16 of scratch. */
+  /** Several needles: 4 × 2 × 16 bytes, see `searchMany`, then 16 of scratch. */
   nibbles: usize;
 }
 
-/** A line with a needle, as `collect` tells of it. */
+/** A line with a needle, as `collect` reports it. */
 @unmanaged
 class Line {
   /** Where it begins, and where its newline is. */
   start: usize;
   end: usize;
-  /** How many newlines come before it; of later lines: since the last one. */
+  /** How many newlines come before it, since the line reported before it. */
   newlines: u32;
 }
 
-/** Where the memory is free from. */
+/** The first free address of the memory. */
 export function base(): usize {
   return (__heap_base + 15) & ~15;
 }
 
 /**
- * Finds the lines with a needle, `room` at most, in a range of whole lines.
+ * Finds the lines with a needle, `most` at most, in a range of whole lines.
  *
- * A `Line` for each goes to `lines`, and the lines themselves to `text`, each
- * with a newline, but for those that are longer than `longest`. Where `lines`
- * is 0, they are only counted.
+ * A `Line` for each is written to `lines`, and the line itself to `text` with a
+ * newline, unless it is longer than `longest`. If `lines` is 0 they are only
+ * counted. Returns how many there are.
  */
 export function collect(
   table: Table,
   from: usize,
   end: usize,
-  room: u32,
+  most: u32,
   lines: usize,
   text: usize,
   longest: u32,
 ): u32 {
   let counted = from;
   let found: u32 = 0;
-  for (let at = from; at < end && found < room; found++) {
+  for (let at = from; at < end && found < most; found++) {
     const hit = search(table, at, end, false);
     if (hit >= end) break;
     const newline = next(hit, end);
@@ -91,11 +93,9 @@ export function collect(
 }
 
 /**
- * Finds the first line with a needle, marks that needle as seen, and returns
- * where it begins: `end` where there is none. With `all` it marks all needles
- * that are in the range, and returns `end`.
- *
- * A searcher for lists of thousands would be chosen here, by `count`.
+ * Finds the first needle, marks it as seen and returns where it begins; `end` if
+ * there is none. With `all` it marks every needle in the range, and returns
+ * `end`.
  */
 export function search(
   table: Table,
@@ -109,16 +109,17 @@ export function search(
 }
 
 /**
- * The packed pair: two rare bytes at their distance, 64 positions a step, and a
- * full comparison only where both are. (The rarest one alone, and the other
- * where that is, took twice as long where it is in every other step.)
+ * The packed pair, as the memchr library has it: 64 positions a step are tested
+ * for two rare bytes at their distance, and only where both match the whole
+ * needle is compared. To test the rarest byte alone first, and the other one only
+ * where that matches, took twice as long where every other step has a match.
  */
 function searchOne(needle: Needle, from: usize, end: usize): usize {
-  const blind = load<u8>(needle.blind + needle.first) |
-    load<u8>(needle.blind + needle.second);
-  return blind
+  const caseBits = load<u8>(needle.caseBits + needle.first) |
+    load<u8>(needle.caseBits + needle.second);
+  return caseBits
     ? searchPair(needle, from, end, true)
-    : searchPair(needle, from, end, false); // a sixth faster
+    : searchPair(needle, from, end, false); // saves a sixth of the time
 }
 
 @inline
@@ -126,32 +127,32 @@ function searchPair(
   needle: Needle,
   from: usize,
   end: usize,
-  isBlind: bool,
+  ignoresCase: bool,
 ): usize {
   if (end < from + needle.length) return end;
   const to = end - needle.length + 1;
   const first = needle.first, second = needle.second;
   const byte1 = v128.load8_splat(needle.bytes + first);
   const byte2 = v128.load8_splat(needle.bytes + second);
-  const blind1 = v128.load8_splat(needle.blind + first);
-  const blind2 = v128.load8_splat(needle.blind + second);
+  const caseBits1 = v128.load8_splat(needle.caseBits + first);
+  const caseBits2 = v128.load8_splat(needle.caseBits + second);
   for (let at = from; at < to; at += 64) {
     const one = at + first, two = at + second;
     const a = v128.and(
-      same(one, byte1, blind1, isBlind),
-      same(two, byte2, blind2, isBlind),
+      same(one, byte1, caseBits1, ignoresCase),
+      same(two, byte2, caseBits2, ignoresCase),
     );
     const b = v128.and(
-      same(one + 16, byte1, blind1, isBlind),
-      same(two + 16, byte2, blind2, isBlind),
+      same(one + 16, byte1, caseBits1, ignoresCase),
+      same(two + 16, byte2, caseBits2, ignoresCase),
     );
     const c = v128.and(
-      same(one + 32, byte1, blind1, isBlind),
-      same(two + 32, byte2, blind2, isBlind),
+      same(one + 32, byte1, caseBits1, ignoresCase),
+      same(two + 32, byte2, caseBits2, ignoresCase),
     );
     const d = v128.and(
-      same(one + 48, byte1, blind1, isBlind),
-      same(two + 48, byte2, blind2, isBlind),
+      same(one + 48, byte1, caseBits1, ignoresCase),
+      same(two + 48, byte2, caseBits2, ignoresCase),
     );
     if (!v128.any_true(v128.or(v128.or(a, b), v128.or(c, d)))) continue;
     let bits = <u64> i8x16.bitmask(a) | <u64> i8x16.bitmask(b) << 16 |
@@ -165,17 +166,17 @@ function searchPair(
   return end;
 }
 
-/** Where a byte is, of 16. */
+/** Which of 16 bytes are the one that is looked for. */
 @inline
-function same(at: usize, byte: v128, blind: v128, isBlind: bool): v128 {
+function same(at: usize, byte: v128, caseBits: v128, ignoresCase: bool): v128 {
   const bytes = v128.load(at);
-  return i8x16.eq(isBlind ? v128.or(bytes, blind) : bytes, byte);
+  return i8x16.eq(ignoresCase ? v128.or(bytes, caseBits) : bytes, byte);
 }
 
 function matches(needle: Needle, at: usize): bool {
-  const length = needle.length, bytes = needle.bytes, blind = needle.blind;
+  const length = needle.length, bytes = needle.bytes, caseBits = needle.caseBits;
   for (let i: u32 = 0; i < length; i += 16) {
-    const there = v128.or(v128.load(at + i), v128.load(blind + i));
+    const there = v128.or(v128.load(at + i), v128.load(caseBits + i));
     if (!i8x16.all_true(i8x16.eq(there, v128.load(bytes + i)))) return false;
   }
   needle.seen = 1;
@@ -183,13 +184,14 @@ function matches(needle: Needle, at: usize): bool {
 }
 
 /**
- * Teddy, as ripgrep has it: each needle is in one of 8 buckets, a bit each. For
- * each of the 3 bytes of a fingerprint two tables of 16 say, for its lower and
- * upper half, in which buckets' fingerprints it may be. Where a bit remains
- * of all eight, the needles of that bucket are compared.
+ * The Teddy algorithm, as ripgrep has it. Each needle is in one of 8 buckets, and
+ * each bucket is a bit. For each of the 4 bytes of a fingerprint two tables of 16
+ * entries tell which buckets have a fingerprint with that lower or upper half of
+ * the byte. Where a bit remains after all eight look-ups, the needles of its
+ * bucket are compared.
  *
- * (20 keywords, GB/s: 2.8 with fingerprints of 3 bytes, 3.9 with 4, and 4.8
- * since each byte is loaded and halved once, not anew for each of the 4.)
+ * With 20 keywords it does 4.8 GB/s. With fingerprints of 3 bytes it did 2.8, with
+ * 4 bytes 3.9 as long as each byte was loaded and split once per look-up.
  */
 function searchMany(
   table: Table,
@@ -202,10 +204,11 @@ function searchMany(
   const low1 = v128.load(nibbles + 32), high1 = v128.load(nibbles + 48);
   const low2 = v128.load(nibbles + 64), high2 = v128.load(nibbles + 80);
   const low3 = v128.load(nibbles + 96), high3 = v128.load(nibbles + 112);
-  // Each byte is looked up once; what the ones before a step's first 3 gave
-  // comes from the step before. There, any bucket: `verify` knows where to stop.
+  // Each byte is looked up once. The results of the 3 bytes before a step come
+  // from the step before it. Before the first step every bucket is possible:
+  // `verify` rejects needles that begin before `from`.
   let before0 = i8x16.splat(-1), before1 = before0, before2 = before0;
-  // A needle shorter than its fingerprint may end before that does.
+  // The fingerprint of a needle of less than 4 bytes may end behind `end`.
   for (let at = from; at < end + 3; at += 32) {
     const a0 = halves(at, low0, high0), a1 = halves(at, low1, high1);
     const a2 = halves(at, low2, high2), a3 = halves(at, low3, high3);
@@ -242,7 +245,7 @@ function halves(at: usize, low: v128, high: v128): v128 {
   );
 }
 
-/** The 16 lanes that begin 1, 2 or 3 before the second vector. */
+/** The 16 bytes that begin 1, 2 or 3 bytes before the second vector. */
 @inline
 function behind1(a: v128, b: v128): v128 {
   return i8x16.shuffle(
@@ -267,7 +270,7 @@ function behind3(a: v128, b: v128): v128 {
   );
 }
 
-/** Compares the needles whose buckets are left at any of 16 positions. */
+/** Compares the needles of the buckets that remain at each of 16 positions. */
 function verify(
   table: Table,
   left: v128,
@@ -299,8 +302,8 @@ function verify(
 
 /**
  * Writes `LABEL:NUMBER:LINE` for lines that lie one after another, each with a
- * newline, and tells where that ends. The label has its colon with it; numbers
- * are f64, as JavaScript has them.
+ * newline, and returns where that ends. The label includes its colon. The numbers
+ * are f64, the numbers of JavaScript.
  */
 export function label(
   label: usize,
@@ -322,7 +325,7 @@ export function label(
   return to;
 }
 
-/** Writes a number in decimal digits, and tells where that ends. */
+/** Writes a number in decimal digits and returns where that ends. */
 function writeNumber(value: u64, to: usize): usize {
   let end = to + 1;
   for (let rest = value / 10; rest; rest /= 10) end++;
@@ -336,7 +339,7 @@ export function count(from: usize, end: usize): u32 {
   let sum: u32 = 0;
   let at = from;
   while (at + 16 <= end) {
-    // A lane counts to 255 at most.
+    // Each lane of the sum has 8 bits, so it can count to 255.
     const to = min(end - 15, at + 16 * 255);
     let lanes = i8x16.splat(0);
     for (; at < to; at += 16) {
@@ -361,7 +364,7 @@ export function next(from: usize, end: usize): usize {
   return end;
 }
 
-/** Behind the last newline, or `from`. */
+/** The position behind the last newline, or `from`. */
 export function last(from: usize, end: usize): usize {
   const newline = i8x16.splat(10);
   let at = end;

@@ -1,6 +1,5 @@
 /**
- * Makes UTF-8 (or whatever bytes a log has) of what is compressed with gzip, or
- * of UTF-16, block by block.
+ * Decodes logs block by block: decompresses gzip, and turns UTF-16 into UTF-8.
  *
  * @module
  */
@@ -10,16 +9,16 @@ import { free, joined } from "../shared/memory.ts";
 
 /** How much is read and decompressed at a time, in bytes. */
 const BLOCK = 1 << 18;
-/** A gzip file up to this size is read at once, in bytes. */
-const AT_ONCE = 4 << 20;
+/** A gzip file up to this size is decompressed in one write, in bytes. */
+const WHOLE_MAX = 4 << 20;
 
 /** Where bytes come from. */
 export interface Source {
-  /** Reads into what it is given, and returns how much; null at the end. */
+  /** Reads into a buffer and returns how many bytes; null at the end. */
   read(into: Uint8Array): number | null | Promise<number | null>;
-  /** Goes back to the start, where that can be done. */
+  /** Goes back to the start; absent if that cannot be done. */
   rewind?(): void;
-  /** How much there is, in bytes, where that is known. */
+  /** The size in bytes; absent if it is not known. */
   size?(): number;
 }
 
@@ -45,10 +44,10 @@ export function sourceOf(file: Deno.FsFile): Source {
   };
 }
 
-/** What has to be decoded before it can be searched. */
+/** How a file may be encoded so that it has to be decoded for the search. */
 export type Encoding = "gzip" | "utf-16le" | "utf-16be";
 
-/** What is not supported, by the bytes that it begins with. */
+/** Unsupported compressions, by the bytes they begin with; -1 is any byte. */
 const UNSUPPORTED: [name: string, magic: number[]][] = [
   ["zstd", [0x28, 0xb5, 0x2f, 0xfd]],
   ["xz", [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]],
@@ -58,7 +57,7 @@ const UNSUPPORTED: [name: string, magic: number[]][] = [
   ["lz4", [0x02, 0x21, 0x4c, 0x18]],
 ];
 
-/** What any of these begins with: most files do not, and there are many. */
+/** The first bytes of them all. For most files this one look-up is enough. */
 const MAGIC = new Set([
   0x1f,
   0xff,
@@ -69,8 +68,8 @@ const MAGIC = new Set([
 /**
  * Tells how a file is encoded by its first bytes.
  *
- * @param head The file's first 10 bytes; fewer where it is shorter
- * @returns The encoding, or nothing where it can be searched as it is
+ * @param head The file's first 10 bytes; fewer if it is shorter
+ * @returns The encoding; undefined if the file can be searched as it is
  * @throws {Error} If it is compressed in a way that is not supported
  *
  * @example
@@ -92,14 +91,16 @@ export function encodingOf(head: Uint8Array): Encoding | undefined {
 }
 
 /**
- * Reads and decodes: decompresses what is gzip, and makes UTF-8 of UTF-16.
+ * Reads and decodes: decompresses gzip, turns UTF-16 into UTF-8, and leaves all
+ * else as it is.
  *
- * Blocks are of bounded size, whatever they expand to, and valid until the next
- * one is asked for.
+ * Blocks have a bounded size, however far the data expand, and are valid until
+ * the next one is asked for.
  *
  * @param source Where the bytes come from
  * @returns The blocks
- * @throws {Error} If reading or decompressing fails; after all that is before
+ * @throws {Error} If reading or decompressing fails; everything before that place
+ * has been given
  *
  * @example
  * ```ts
@@ -124,14 +125,15 @@ export async function* decoded(
   yield* recoded(isGzip ? gunzip(rest) : plain(rest));
 }
 
-/** A source whose first bytes are known. */
+/** A source whose first bytes have been read ahead. */
 interface Peeked extends Source {
   head: Uint8Array;
 }
 
 /**
- * Reads up to 10 bytes ahead, in as many reads as they take: pipes give few. No
- * more than tell that it is a log, whose first line may be all there is for long.
+ * Reads up to 10 bytes ahead, in as many reads as that takes, since a pipe may
+ * give few at a time. It stops at a first byte that no encoding begins with:
+ * standard input may have nothing more for a long time.
  */
 async function peeked(source: Source): Promise<Peeked> {
   const head = new Uint8Array(10);
@@ -160,7 +162,7 @@ async function peeked(source: Source): Promise<Peeked> {
 }
 
 /**
- * Reads as it is.
+ * Reads without decoding.
  *
  * @param source Where the bytes come from
  * @returns The blocks, valid until the next one is asked for
@@ -181,7 +183,7 @@ export async function* plain(
   }
 }
 
-/** Makes UTF-8 of UTF-16, as its byte-order mark says; leaves all else. */
+/** Turns UTF-16 with a byte-order mark into UTF-8; leaves all else. */
 async function* recoded(
   blocks: AsyncGenerator<Uint8Array, void, void>,
 ): AsyncGenerator<Uint8Array, void, void> {
@@ -211,21 +213,21 @@ async function* recoded(
 /**
  * Decompresses all members of a gzip file (RFC 1952).
  *
- * Where a write fails, what it decompressed before the damage is lost. So, if
- * the source can go back, it is done again from the start, with smaller and
- * smaller writes at that place, down to the byte.
+ * If a write to the stream fails, the bytes that it decompressed before the
+ * damage are lost. So, if the source can go back, the file is decompressed again
+ * from its start, with smaller and smaller writes at that place, down to a byte.
  */
 async function* gunzip(
   source: Source,
 ): AsyncGenerator<Uint8Array, void, void> {
-  // Loaded on first need: it would double the time that a worker takes to
-  // start. (`DecompressionStream` fails at the second member of a file.)
+  // node:zlib is loaded on first need, because it doubles the time that a worker
+  // takes to start. `DecompressionStream` fails at the second member of a file.
   const { createGunzip } = await import("node:zlib");
-  let given = 0; // of the output
+  let given = 0; // how much of the output has been given
   const whole = await readSmall(source);
   if (whole) {
-    // In one write, which takes a third of the time that several take. (So
-    // `gunzipSync`: of its memory, threads take turns to get some.)
+    // One write takes a third of the time of several. `gunzipSync` was not
+    // faster: several threads wait for each other when they allocate its output.
     try {
       const stream = createGunzip({ chunkSize: BLOCK >> 2 }).end(whole);
       for await (const output of stream) {
@@ -235,13 +237,13 @@ async function* gunzip(
       }
       return;
     } catch {
-      source.rewind!(); // damaged
+      source.rewind!(); // the file is damaged: what follows finds out where
     } finally {
       free(whole);
     }
   }
   const block = new Uint8Array(BLOCK);
-  let good = 0; // of the input
+  let good = 0; // how much of the input is known to be undamaged
   let cause: unknown;
   for (let size = BLOCK;; size = Math.max(1, size >> 7)) {
     const inflater = new Inflater(createGunzip({ chunkSize: BLOCK }));
@@ -252,7 +254,7 @@ async function* gunzip(
         const most = read < good ? Math.min(BLOCK, good - read) : size;
         n = await source.read(block.subarray(0, most));
         const bytes = n === null ? null : block.subarray(0, n);
-        for await (const output of inflater.pass(bytes)) {
+        for await (const output of inflater.write(bytes)) {
           const fresh = output.subarray(Math.max(0, given - position));
           position += output.length;
           if (fresh.length > 0) {
@@ -261,14 +263,15 @@ async function* gunzip(
           }
           freeFull(output);
         }
-        // What comes before this write; its own errors come with the next.
+        // An error of this write may come only with the next one, so only the
+        // input before it is known to be good.
         good = Math.max(good, read);
         read += n ?? 0;
       }
       return;
     } catch (error) {
-      cause ??= error; // of the first time: later ones are less clear
-      // Cut off, it gave all that it has.
+      cause ??= error; // the first error says more than the later ones
+      // A file that is cut off has given all that it has.
       const { code } = error as { code?: string };
       if (size === 1 || code === "Z_BUF_ERROR" || !source.rewind) throw cause;
       source.rewind();
@@ -278,23 +281,23 @@ async function* gunzip(
   }
 }
 
-/** Frees a buffer that is full; into another one a stream goes on to write. */
+/** Frees a buffer that is full. The stream goes on to write into any other. */
 function freeFull(output: Uint8Array): void {
   const { buffer, byteOffset, length } = output;
   if (byteOffset + length === buffer.byteLength) free(output);
 }
 
-/** All that there is, if it is little and may have to be read again. */
+/** Reads the whole source, if it is small and can go back. */
 async function readSmall(source: Source): Promise<Uint8Array | undefined> {
   const size = source.size?.() ?? Infinity;
-  if (size > AT_ONCE || !source.rewind) return;
+  if (size > WHOLE_MAX || !source.rewind) return;
   const bytes = new Uint8Array(size);
   let length = 0;
   for (let n; (n = await source.read(bytes.subarray(length)));) length += n;
   return bytes.subarray(0, length);
 }
 
-/** A stream that is written to and read from in turns. */
+/** Writes to a zlib stream and reads from it in turns. */
 class Inflater {
   readonly #stream: Gunzip;
   #failed?: unknown;
@@ -302,9 +305,9 @@ class Inflater {
 
   constructor(stream: Gunzip) {
     this.#stream = stream;
-    // From the start on: some errors come between one write and the next.
+    // Listened to from the start, because an error can come between two writes.
     stream.on("error", (error) => this.#fail(error));
-    // Some are only to be seen by the stream being closed.
+    // Some failures show only in that the stream is closed.
     stream.on("close", () => this.#fail(new Error("damaged")));
     stream.on("readable", () => this.#wake());
   }
@@ -315,25 +318,25 @@ class Inflater {
   }
 
   /**
-   * Writes bytes, or ends the stream with null, and gives what comes of them.
-   * The stream waits while that is not read, so it never holds more than a few
-   * blocks.
+   * Writes bytes, or ends the stream with null, and gives what they decompress
+   * to. The stream waits while its output is not read, so it never holds more
+   * than a few blocks.
    */
-  async *pass(
+  async *write(
     bytes: Uint8Array | null,
   ): AsyncGenerator<Uint8Array, void, void> {
     const stream = this.#stream;
-    let passed = false;
-    const pass = () => {
-      passed = true;
+    let isDone = false;
+    const done = () => {
+      isDone = true;
       this.#wake();
     };
-    if (bytes === null) stream.once("end", pass).end();
-    else stream.write(bytes, (error) => error ? this.#fail(error) : pass());
+    if (bytes === null) stream.once("end", done).end();
+    else stream.write(bytes, (error) => error ? this.#fail(error) : done());
     for (;;) {
       const output = stream.read() as Uint8Array | null;
       if (output) yield output;
-      else if (passed) return;
+      else if (isDone) return;
       else if (this.#failed) throw this.#failed;
       else await new Promise<void>((resolve) => this.#wake = resolve);
     }

@@ -1,5 +1,5 @@
 /**
- * Reads parts of files again, which the search did not hold.
+ * Reads lines of a file again that are too long for the search to hold.
  *
  * @module
  */
@@ -7,9 +7,9 @@
 import { decoded, encodingOf, plain, type Source, sourceOf } from "./decode.ts";
 
 /**
- * Reads parts of a file again: of lines that were too long to be held. What was
- * decoded for searching is decoded again, once for all parts that are asked for
- * in their order.
+ * Reads parts of a file again, such as lines that are too long to be held. A file
+ * that has to be decoded is decoded once for all parts, if they are read in their
+ * order.
  *
  * @example
  * ```ts
@@ -29,7 +29,7 @@ export class PartReader implements Disposable {
   readonly path: string;
   readonly #file: Deno.FsFile;
   readonly #source: Source;
-  /** What is being decoded, what is left of its last block, and where. */
+  /** The blocks, the unread rest of the last one, and where that begins. */
   #blocks?: AsyncGenerator<Uint8Array, void, void>;
   #rest: Uint8Array = new Uint8Array(0);
   #position = 0;
@@ -37,7 +37,7 @@ export class PartReader implements Disposable {
 
   /**
    * @param path The file
-   * @throws {Deno.errors.NotFound} If it is gone
+   * @throws {Deno.errors.NotFound} If there is no such file
    */
   constructor(path: string) {
     this.path = path;
@@ -46,18 +46,18 @@ export class PartReader implements Disposable {
   }
 
   /**
-   * Reads a part; less where the file has become shorter.
+   * Reads a part; less than was asked for if the file has become shorter.
    *
-   * @param offset Where it begins, in bytes, as a {@linkcode Hits} has it
+   * @param offset Where it begins, in bytes, as in `offsets` of a search
    * @param length How long it is, in bytes
-   * @returns It, in blocks that are valid until the next one is asked for
+   * @returns Its blocks; each is valid until the next one is asked for
    * @throws {Error} If reading or decompressing fails
    */
   async *read(
     offset: number,
     length: number,
   ): AsyncGenerator<Uint8Array, void, void> {
-    // What need not be decoded is gone to, however far it is.
+    // A plain file is positioned anew, which costs nothing however far it is.
     const isAhead = !this.#isPlain && offset >= this.#position;
     if (!this.#blocks || !isAhead) this.#begin(offset);
     try {
@@ -75,12 +75,12 @@ export class PartReader implements Disposable {
         yield block;
       }
     } catch (error) {
-      this.#blocks = undefined; // it has ended
+      this.#blocks = undefined; // a generator that threw has ended
       throw error;
     }
   }
 
-  /** Begins where the part is, or at the start of what has to be decoded. */
+  /** Starts to read: at the part, or at 0 if the file has to be decoded. */
   #begin(offset: number): void {
     this.#end();
     const head = new Uint8Array(10);
@@ -99,7 +99,7 @@ export class PartReader implements Disposable {
     this.#position += skipped;
   }
 
-  /** Leaves what is being decoded; not awaited, as nothing waits for it. */
+  /** Ends the decoding. Nobody depends on when that is done. */
   #end(): void {
     this.#blocks?.return().catch(() => {});
     this.#blocks = undefined;

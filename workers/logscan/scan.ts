@@ -8,48 +8,49 @@ import { causeOf } from "../shared/files.ts";
 import { decoded, encodingOf, type Source, sourceOf } from "./decode.ts";
 import {
   countNewlines,
-  type Found,
   LINE_MAX,
   type Query,
   Search,
+  type SearchResult,
 } from "./search.ts";
 
-/** Plain files larger than this are shared out, in bytes. */
+/** Plain files larger than this are searched in several spans, in bytes. */
 export const SPAN = 16 << 20;
-/** Files travel together up to so many bytes. */
-export const BATCH = 4 << 20;
+/** How much a request should weigh: small files go together up to that, in bytes. */
+export const REQUEST_BYTES = 4 << 20;
 /**
- * Hits are answered when they weigh so many bytes; more of them those of what
- * would have to be decoded once more. (8 MiB for all: 330 MB of memory where each
- * line of 836 MiB has a hit, instead of 210, and twice the time.)
+ * A span is answered as soon as its hits weigh this much, in bytes, and goes on
+ * in another request. A limit of 8 MiB took 330 MB of memory instead of 210, and
+ * twice the time, where every line of 836 MiB has a hit. A file that is decoded
+ * has the larger limit, because going on means to decode it from its start.
  */
-const HITS = 1 << 20, HITS_DECODED = 8 << 20;
-/** What a byte of a .gz is taken for, as decompressing is slow. */
+const HITS_BYTES = 1 << 20, DECODED_HITS_BYTES = 8 << 20;
+/** How many bytes of a plain file take as long as one byte of a .gz. */
 const GZIP_WEIGHT = 16;
 
-/** A part of a file to be searched: the lines that begin in it. */
+/** A part of a file. The lines that begin in it are searched. */
 export interface Span {
   /** The file's path. */
   path: string;
   /** Where the span begins, in bytes. */
   start: number;
-  /** Where it ends, in bytes; absent where the file's size is not known yet. */
+  /** Where it ends, in bytes; absent if the file's size is not known yet. */
   end?: number;
 }
 
-/** What was found in a span; line numbers are counted from its beginning. */
-export interface SpanReport extends Found {
-  /** Bytes that were searched. */
+/** What was found in a span. Line numbers count from the span's beginning. */
+export interface SpanReport extends SearchResult {
+  /** How many bytes were searched. */
   bytes: number;
   /** Why the span, or the rest of it, could not be searched. */
   error?: string;
-  /** Where to go on, in bytes, as the hits are many enough for one answer. */
+  /** Set if the hits filled the answer: where to go on, in bytes. */
   next?: number;
-  /** Set when it was decoded on the way: going on means to decode it anew. */
+  /** Set if the file was decoded: to go on means to decode it from its start. */
   decoded?: true;
-  /** The file's size, where a span without an end does not reach its end. */
+  /** The file's size, if the file is longer than a span without an end. */
   size?: number;
-  /** Set when it was not searched: the job had enough with those before it. */
+  /** Set if the span was not searched, because those before it were enough. */
   undone?: true;
 }
 
@@ -57,13 +58,13 @@ export function weightOf(path: string, bytes: number): number {
   return path.endsWith(".gz") ? GZIP_WEIGHT * bytes : bytes;
 }
 
-/** What a job is to search. */
-export interface Batch {
-  /** Where to search. */
+/** What a job is asked to search. */
+export interface ScanRequest {
+  /** The parts of files to search. */
   spans: Span[];
-  /** What for. */
+  /** What to search for. */
   query: Query;
-  /** Whether it is known that these are regular files. */
+  /** Whether the files are known to be regular files. */
   regular?: boolean;
   /** How many spans wait behind these, as far as is known: for the runner. */
   behind?: number;
@@ -72,22 +73,22 @@ export interface Batch {
 /**
  * Searches spans of files.
  *
- * What cannot be opened, read or decompressed has the cause in its report,
- * beside what was found before. Where the first ones are much, or have many
- * hits, the others are left undone. With very many hits a span is not searched
- * to its end: its report says where to go on.
+ * If a file cannot be opened, read or decompressed, its report has the cause
+ * beside what was found before. If the first spans are large or have many hits,
+ * the others are left undone. A span with very many hits is not searched to its
+ * end; its report says where to go on.
  *
- * @param batch What to search, and for what
- * @returns What was found, span by span
+ * @param request The spans, and what to search for
+ * @returns What was found, a report for each span, in their order
  */
 export async function scanSpans(
-  { spans, query, regular = false }: Batch,
+  { spans, query, regular = false }: ScanRequest,
 ): Promise<SpanReport[]> {
   const reports: SpanReport[] = [];
   let weight = 0;
   for (const span of spans) {
-    const report = weight > BATCH
-      ? { ...emptyReport(), undone: true as const }
+    const report = weight > REQUEST_BYTES
+      ? { ...newSpanReport(), undone: true as const }
       : await scanSpan(span, query, regular);
     weight += weightOf(span.path, report.bytes) + weightOfHits(report);
     reports.push(report);
@@ -95,7 +96,7 @@ export async function scanSpans(
   return reports;
 }
 
-function weightOfHits({ hits }: Found): number {
+function weightOfHits({ hits }: SearchResult): number {
   return hits ? hits.text.length + 100 * hits.lines.length : 0;
 }
 
@@ -109,7 +110,7 @@ async function scanSpan(
     using file = Deno.openSync(span.path);
     return scanPlain(file, span, query) ?? await scanDecoded(file, span, query);
   } catch (error) {
-    return { ...emptyReport(), error: causeOf(error) };
+    return { ...newSpanReport(), error: causeOf(error) };
   }
 }
 
@@ -119,13 +120,14 @@ function checkRegular(path: string): void {
   if (!isFile) throw new Error("Not a regular file");
 }
 
-/** Searches a span as it is; gives nothing where it has to be decoded first. */
+/** Searches a span as it is; undefined if the file has to be decoded first. */
 function scanPlain(
   file: Deno.FsFile,
   { start, end }: Span,
   query: Query,
 ): SpanReport | undefined {
-  // The newline before a later span tells whether a line begins with it.
+  // A later span is read from one byte before it: if that is a newline, a line
+  // begins with the span.
   let position = Math.max(0, start - 1);
   const limit = end ?? SPAN;
   const range = { offset: position, skip: position < start, end: limit };
@@ -136,27 +138,28 @@ function scanPlain(
   let blocks = 0;
   if (position > 0) file.seekSync(position, Deno.SeekMode.Start);
   try {
-    for (; wanted && !search.isFull(HITS); blocks++) {
-      const { room } = search;
+    for (; wanted && !search.isFull(HITS_BYTES); blocks++) {
+      const { block } = search;
       const most = sizeOfRead(position, limit);
       const n = file.readSync(
-        most < room.length ? room.subarray(0, most) : room,
+        most < block.length ? block.subarray(0, most) : block,
       );
       if (n === null) {
         if (position < (end ?? 0)) error = "it shrank while it was searched";
         ended = true;
         break;
       }
-      if (position === 0 && encodingOf(room.subarray(0, n))) return;
-      // For the first hit it is cheaper to count when there is one.
+      if (position === 0 && encodingOf(block.subarray(0, n))) return;
+      // For mode "found" lines are counted only once there is a hit, below: most
+      // files have none.
       if (blocks > 0 && query.mode === "found") search.counts = false;
       position += n;
-      wanted = search.addRoom(n);
+      wanted = search.searchBlock(n);
     }
   } catch (thrown) {
     error = causeOf(thrown);
   }
-  const next = wanted && search.isFull(HITS) ? search.next : undefined;
+  const next = wanted && search.isFull(HITS_BYTES) ? search.next : undefined;
   if (next === undefined) search.end();
   const found = search.take();
   if (query.mode === "found" && found.hits && start === 0 && blocks > 1) {
@@ -166,7 +169,7 @@ function scanPlain(
   const to = next ?? (isOpen && ended ? position : Math.min(position, limit));
   const bytes = Math.max(0, to - start);
   const report: SpanReport = { ...found, bytes };
-  // Only what is there: also `undefined` would travel.
+  // A property that is `undefined` would be sent as well.
   if (error !== undefined) report.error = error;
   if (next !== undefined) report.next = next;
   const goesOn = next !== undefined || position >= limit;
@@ -174,7 +177,7 @@ function scanPlain(
   return report;
 }
 
-/** Up to the span's end, then for the rest of its last line. */
+/** How much to read next: up to the span's end, then the rest of its last line. */
 function sizeOfRead(position: number, end: number): number {
   return position < end ? end - position : LINE_MAX;
 }
@@ -192,12 +195,16 @@ async function scanDecoded(
   return value!;
 }
 
-/** Searches what has to be decoded, from an offset; gives many hits in parts. */
+/**
+ * Searches a source that has to be decoded, from an offset in the decoded bytes.
+ * It gives a report whenever the hits weigh more than `most` bytes, and one at
+ * the end.
+ */
 export async function* searchDecoded(
   source: Source,
   query: Query,
   start: number,
-  most = HITS_DECODED,
+  most = DECODED_HITS_BYTES,
 ): AsyncGenerator<SpanReport, void, void> {
   const search = new Search(query, { offset: start }, query.mode !== "count");
   let error: string | undefined;
@@ -219,7 +226,7 @@ export async function* searchDecoded(
   yield { ...search.take(), bytes, error, decoded: true };
 }
 
-/** Decodes a file again, and searches it from an offset. */
+/** Decodes a file again and searches it from an offset in the decoded bytes. */
 export async function* searchAgain(
   path: string,
   query: Query,
@@ -229,7 +236,7 @@ export async function* searchAgain(
     using file = Deno.openSync(path);
     yield* searchDecoded(sourceOf(file), query, start);
   } catch (error) {
-    yield { ...emptyReport(), error: causeOf(error) }; // it is gone
+    yield { ...newSpanReport(), error: causeOf(error) }; // the file is gone
   }
 }
 
@@ -243,7 +250,7 @@ async function* skipped(
     if (dropped < block.length) yield block.subarray(dropped);
   }
 }
-export function emptyReport(): SpanReport {
+export function newSpanReport(): SpanReport {
   return { lines: 0, count: 0, bytes: 0 };
 }
 

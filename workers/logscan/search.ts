@@ -6,21 +6,21 @@
  */
 
 import * as kernels from "../kernels/kernels.wasm";
-import { align, free, memory as grown } from "../shared/memory.ts";
+import { align, free, growMemory } from "../shared/memory.ts";
 
 /** How much is searched at a time, in bytes. */
 export const BLOCK = 1 << 18;
 /** Lines longer than this are not held, in bytes. */
 export const LINE_MAX = 64 << 10;
-/** The longest keyword, in bytes: it bounds what the worst file can cost. */
+/** The longest keyword, in bytes. The limit bounds what the worst file costs. */
 export const KEYWORD_MAX = 4096;
 /** What a hit weighs besides its text, in bytes. */
 const HIT = 200;
-/** Whether the kernel's `search` ends at the first hit, or marks all needles. */
+/** Whether the kernel's `search` ends at the first hit or marks all needles. */
 const FIRST = 0, ALL = 1;
-/** What the kernels may read after an end, in bytes. */
+/** How far the kernels may read behind an end, in bytes. */
 const SLACK = 80;
-/** How many lines the kernel tells of at a time, and the size of each. */
+/** How many lines the kernel reports at a time, and the bytes of each report. */
 const LINES = 4096, LINE = 12;
 
 /**
@@ -31,45 +31,48 @@ export type Mode = "found" | "count" | "lines";
 
 /** What to look for, and what is wanted. */
 export interface Query {
-  /** What to look for: one or more, none of them empty or over a line. */
+  /** One or more keywords, none of them empty or with a line break in it. */
   keywords: string[];
-  /** Whether A to Z are as good as a to z. */
+  /** Whether the letters A to Z match a to z, too. */
   ignoreCase: boolean;
   /** What is wanted. */
   mode: Mode;
 }
 
-/** Lines with a keyword, as columns: thousands of objects would travel slowly. */
+/**
+ * Lines with a keyword, as columns. An object per line would make the transfer
+ * between threads slow where there are thousands.
+ */
 export interface Hits {
-  /** How many lines come before it, from where the search began. */
+  /** How many lines come before each, from where the search began. */
   lines: number[];
   /** Where each line begins, in bytes. */
   offsets: number[];
-  /** How long it is without its newline, in bytes. */
+  /** How long each is without its newline, in bytes. */
   lengths: number[];
-  /** Which keywords are in it, as an index of `sets`. */
+  /** Which keywords are in each, as an index of `sets`. */
   keywords: number[];
-  /** The combinations of keywords that there are, as their indexes. */
+  /** The combinations of keywords that occur, as indexes of keywords. */
   sets: number[][];
-  /** The lines that are held, one after another, each with its newline. */
+  /** The lines up to 64 KiB, one after another, each with its newline. */
   text: Uint8Array;
 }
 
 /** What was found so far. */
-export interface Found {
-  /** How many lines were passed; not counted where nobody asked. */
+export interface SearchResult {
+  /** How many lines were passed; 0 if lines are not counted. */
   lines: number;
   /** How many lines have a keyword. */
   count: number;
-  /** These lines, but for mode `"count"`; absent where there are none. */
+  /** These lines; absent for mode `"count"`, and if there are none. */
   hits?: Hits;
 }
 
 // Needles
 
 /**
- * The bytes of logs, the most frequent ones first. One that is not listed is
- * rare. The last are what text in other alphabets begins its letters with.
+ * The bytes of logs, the most frequent ones first; a byte that is not listed is
+ * rare. The last ones are the first bytes of UTF-8 letters of other alphabets.
  */
 const FREQUENT =
   " e0t1a2io3nrs-:.4567l98cdup/mh\"fg=b,_yvwk[]()TSEIxAN\t'ORDPC{}LMGU@Fjqz" +
@@ -82,12 +85,14 @@ for (let i = 0; i < FREQUENT.length; i++) {
 
 const SPACE = 0x20;
 
-/** A keyword's bytes, the bits that do not matter, and its rarest places. */
+/** A keyword as bytes. */
 interface Needle {
   /** Which keyword it is. */
   keyword: number;
   bytes: Uint8Array;
-  blind: Uint8Array;
+  /** For each byte the bits to ignore: 0x20 in a letter, if case is ignored. */
+  caseBits: Uint8Array;
+  /** Where the two bytes are that are compared first. */
   first: number;
   second: number;
 }
@@ -99,18 +104,20 @@ function newNeedle(
   several: boolean,
 ): Needle {
   const bytes = new TextEncoder().encode(text);
-  const blind = bytes.map((byte) =>
+  const caseBits = bytes.map((byte) =>
     ignoreCase && /[a-z]/i.test(String.fromCharCode(byte)) ? 0x20 : 0
   );
-  bytes.forEach((byte, i) => bytes[i] = byte | blind[i]);
+  bytes.forEach((byte, i) => bytes[i] = byte | caseBits[i]);
   const rarest = several ? rarestPrint(bytes) : rarestPair(bytes);
-  return { keyword, bytes, blind, first: rarest[0], second: rarest[1] };
+  return { keyword, bytes, caseBits, first: rarest[0], second: rarest[1] };
 }
 
 /**
- * The two bytes to compare first: the rarest, not the same one twice; of two
- * words where there are two, as words are mostly there as a whole. (It takes a
- * third off "unauthorized access" where each line has "authorized".)
+ * Where the two bytes are to compare first: the rarest ones, not the same byte
+ * twice, and of two different words if there are two. A line that has one byte
+ * of a word mostly has the whole word, so a second byte of the same word tells
+ * little: for "unauthorized access", where each line has "authorized", the rule
+ * saves a third of the time.
  */
 function rarestPair(bytes: Uint8Array): [number, number] {
   const rank = (i: number) => FREQUENCY[bytes[i]];
@@ -128,7 +135,7 @@ function rarestPair(bytes: Uint8Array): [number, number] {
   return [first, second];
 }
 
-/** Where the rarest fingerprint begins: of 4 bytes in a row, or all there are. */
+/** Where the rarest fingerprint begins: 4 bytes in a row, or all if it is short. */
 function rarestPrint(bytes: Uint8Array): [number, number] {
   const rank = (i: number) => {
     let sum = 0;
@@ -142,56 +149,57 @@ function rarestPrint(bytes: Uint8Array): [number, number] {
   return [first, first];
 }
 
-/** Needles as the kernels want them. */
-interface Compiled {
-  /** The structures of kernels/search.ts, to be put at `base()`. */
-  image: Uint8Array;
-  /** Of each needle in them, where its `seen` is. */
+/** A query as the kernels want it. */
+interface CompiledQuery {
+  /** The structures of kernels/search.ts, to be copied to `base()`. */
+  table: Uint8Array;
+  /** For each needle in the table: the address of its `seen`. */
   seen: number[];
-  /** Of each needle in them, which keyword it is. */
+  /** For each needle in the table: which keyword it is. */
   keywords: number[];
-  /** How much of a long line may be the beginning of a keyword, in bytes. */
+  /** How many bytes at an end may be the beginning of a keyword. */
   overlap: number;
 }
 
 const NEEDLE = 24, BUCKETS = 8, PRINT = 4, NIBBLES = PRINT * 2 * 16;
 
 /** Lays out the structures of kernels/search.ts. */
-function compile({ keywords, ignoreCase }: Query): Compiled {
+function compile({ keywords, ignoreCase }: Query): CompiledQuery {
   const base = kernels.base();
   const several = keywords.length > 1;
   const needles = keywords.map((keyword, i) =>
     newNeedle(keyword, i, ignoreCase, several)
   );
-  // Like fingerprints share a bucket, so that its tables have few bits.
+  // Sorted, so that similar fingerprints share a bucket: its tables then have few
+  // bits set, and few positions have to be verified.
   if (several) needles.sort((a, b) => compareFingerprints(a, b));
   const bucketsAt = 16 + needles.length * NEEDLE;
   const nibblesAt = align(bucketsAt + 4 * (BUCKETS + 1));
   let bytesAt = nibblesAt + NIBBLES + 16;
   const sizes = needles.map(({ bytes }) => align(bytes.length));
   const size = bytesAt + 2 * sizes.reduce((sum, size) => sum + size, 0);
-  const image = new Uint8Array(size);
-  const words = new Uint32Array(image.buffer, 0, nibblesAt >> 2);
+  const table = new Uint8Array(size);
+  const words = new Uint32Array(table.buffer, 0, nibblesAt >> 2);
   words.set([needles.length, base + 16, base + bucketsAt, base + nibblesAt]);
   const bucketOf = (i: number) => Math.floor(i * BUCKETS / needles.length);
-  needles.forEach(({ bytes, blind, first, second }, i) => {
+  needles.forEach(({ bytes, caseBits, first, second }, i) => {
     const ends = [bytesAt, bytesAt + sizes[i], bytesAt + 2 * sizes[i]];
     words.set(
       [bytes.length, first, second, 0, base + ends[0], base + ends[1]],
       (16 + i * NEEDLE) >> 2,
     );
-    image.fill(255, bytesAt, ends[2]); // the padding fits any byte
-    image.set(bytes, ends[0]);
-    image.set(blind, ends[1]);
+    table.fill(255, bytesAt, ends[2]); // the padding matches any byte
+    table.set(bytes, ends[0]);
+    table.set(caseBits, ends[1]);
     bytesAt = ends[2];
-    addNibbles(image, nibblesAt, needles[i], 1 << bucketOf(i));
+    addNibbles(table, nibblesAt, needles[i], 1 << bucketOf(i));
   });
   for (let bucket = 0; bucket <= BUCKETS; bucket++) {
     const at = needles.findIndex((_, i) => bucketOf(i) >= bucket);
     words[(bucketsAt >> 2) + bucket] = at < 0 ? needles.length : at;
   }
   return {
-    image,
+    table,
     seen: needles.map((_, i) => base + 16 + i * NEEDLE + 12),
     keywords: needles.map(({ keyword }) => keyword),
     overlap: Math.max(...needles.map(({ bytes }) => bytes.length)) - 1,
@@ -206,32 +214,32 @@ function compareFingerprints(a: Needle, b: Needle): number {
   return 0;
 }
 
-/** Adds a fingerprint to the tables; what it lacks in length fits any byte. */
+/** Adds a fingerprint to the tables. Where it is too short it matches any byte. */
 function addNibbles(
-  image: Uint8Array,
+  table: Uint8Array,
   at: number,
-  { bytes, blind, first }: Needle,
+  { bytes, caseBits, first }: Needle,
   bit: number,
 ): void {
   for (let i = 0; i < PRINT; i++) {
     const low = at + 32 * i, high = low + 16;
     if (first + i >= bytes.length) {
-      for (let k = low; k < high + 16; k++) image[k] |= bit;
+      for (let k = low; k < high + 16; k++) table[k] |= bit;
       continue;
     }
     const byte = bytes[first + i];
-    for (const each of [byte, byte & ~blind[first + i]]) {
-      image[low + (each & 15)] |= bit;
-      image[high + (each >> 4)] |= bit;
+    for (const each of [byte, byte & ~caseBits[first + i]]) {
+      table[low + (each & 15)] |= bit;
+      table[high + (each >> 4)] |= bit;
     }
   }
 }
 
-/** The last query and what it was compiled to: most come many times over. */
-let latest: { query: Query; key: string; compiled: Compiled } | undefined;
+/** The last query and its compiled form: requests repeat the same one. */
+let latest: { query: Query; key: string; compiled: CompiledQuery } | undefined;
 
-function compiled(query: Query): Compiled {
-  if (latest?.query === query) return latest.compiled; // of the same batch
+function compiled(query: Query): CompiledQuery {
+  if (latest?.query === query) return latest.compiled; // of the same request
   const key = JSON.stringify([query.ignoreCase, query.keywords]);
   const isSame = latest?.key === key;
   latest = { query, key, compiled: isSame ? latest!.compiled : compile(query) };
@@ -240,12 +248,12 @@ function compiled(query: Query): Compiled {
 
 // Memory
 
-/** The kernels' memory; a new view after it grew, as the old one is empty. */
-let memory = grown(0);
+/** A view of the whole kernel memory, made anew after the memory grew. */
+let view = growMemory(0);
 
 function reserve(size: number): void {
-  const isFresh = memory.buffer === kernels.memory.buffer;
-  if (!isFresh || memory.length < size) memory = grown(size);
+  const isFresh = view.buffer === kernels.memory.buffer;
+  if (!isFresh || view.length < size) view = growMemory(size);
 }
 
 /**
@@ -272,7 +280,7 @@ export function countNewlines(
 ): number {
   const at = kernels.base();
   reserve(at + BLOCK + SLACK);
-  const block = memory.subarray(at, at + BLOCK);
+  const block = view.subarray(at, at + BLOCK);
   let sum = 0;
   for (let n; (n = read(block)) !== null;) sum += kernels.count(at, at + n);
   return sum;
@@ -280,23 +288,23 @@ export function countNewlines(
 
 // Search
 
-/** Where in a file to search. */
-export interface Range {
+/** Which lines of a file are searched. */
+export interface SearchRange {
   /** Where the first block begins, in bytes. */
   offset: number;
-  /** Whether there is another one's line up to the first newline. */
+  /** Whether to skip the bytes up to the first newline. */
   skip?: boolean;
-  /** Lines that begin here or later are another one's; default: none. */
+  /** Lines that begin here or later are not searched. Default: none. */
   end?: number;
 }
 
 /**
  * Searches blocks as they come, for lines with a keyword.
  *
- * Between blocks it keeps the unfinished line: whole, as long as it is no
- * longer than `LINE_MAX`, then only what may be the beginning of a keyword, and
- * which ones it had. Nothing is left in the kernels' memory: another search may
- * use it before the next block.
+ * Between two blocks it keeps the unfinished line: the whole line while it is no
+ * longer than `LINE_MAX`, then only its last bytes, which may be the beginning of
+ * a keyword, and the keywords seen in it. Nothing stays in the kernels' memory,
+ * so another search may use it before the next block.
  *
  * @example
  * ```ts
@@ -312,27 +320,28 @@ export interface Range {
  */
 export class Search {
   readonly #query: Query;
-  readonly #compiled: Compiled;
-  /** Whether to count lines; may be given up on the way. */
+  readonly #compiled: CompiledQuery;
+  /** Whether lines are counted. It may be set to false during the search. */
   counts: boolean;
-  readonly #table = kernels.base();
-  /** Where in the memory a block goes; what was kept is put before it. */
-  readonly #block: number;
-  /** Where the kernel puts what it tells of lines, and after that their text. */
-  readonly #lines: number;
-  /** Lines that begin here or later are another one's. */
+  readonly #tableAt = kernels.base();
+  /** Where in the memory a block goes. What was kept is put before it. */
+  readonly #blockAt: number;
+  /** Where the kernel writes its reports of lines, and behind them their text. */
+  readonly #linesAt: number;
+  /** Lines that begin here or later are not searched. */
   readonly #limit: number;
-  /** The end of what was searched that is still of use, and where it begins. */
+  /** Memory for the bytes kept between two blocks. */
   #buffer = new Uint8Array(0);
   #kept = this.#buffer;
+  /** Where in the file the kept bytes begin; what comes before is done. */
   #offset: number;
-  /** The unfinished line, where it is too long to be held. */
+  /** The unfinished line, if it is too long to be held. */
   #long?: { offset: number; keywords: Set<number> };
   #skipping: boolean;
   #done = false;
   #weight = 0;
-  #found: Found = { lines: 0, count: 0 };
-  #room?: Uint8Array;
+  #found: SearchResult = { lines: 0, count: 0 };
+  #blockView?: Uint8Array;
   /** The held lines of the hits. */
   #text = EMPTY;
   #textLength = 0;
@@ -340,26 +349,34 @@ export class Search {
   /**
    * @param query What to look for
    * @param range Where in the file the blocks are
-   * @param counts Whether to count lines; else they are 0
+   * @param counts Whether to count lines; otherwise they are 0
    */
-  constructor(query: Query, range: Range, counts: boolean) {
+  constructor(query: Query, range: SearchRange, counts: boolean) {
     this.#query = query;
     this.#compiled = compiled(query);
-    const { image } = this.#compiled;
+    const { table } = this.#compiled;
     this.counts = counts;
-    this.#block = this.#table + align(image.length) + LINE_MAX;
-    this.#lines = this.#block + BLOCK + SLACK;
+    this.#blockAt = this.#tableAt + align(table.length) + LINE_MAX;
+    this.#linesAt = this.#blockAt + BLOCK + SLACK;
     this.#limit = range.end ?? Infinity;
     this.#offset = range.offset;
     this.#skipping = range.skip ?? false;
   }
 
-  /** Where to put the next block, to spare a copy; valid until it is searched. */
-  get room(): Uint8Array {
-    if (this.#room?.buffer === kernels.memory.buffer) return this.#room;
-    // Of text there is no more than was searched, and a newline.
-    reserve(this.#lines + LINE * LINES + LINE_MAX + BLOCK + 1);
-    return this.#room = memory.subarray(this.#block, this.#block + BLOCK);
+  /**
+   * The memory for the next block. Whoever reads straight into it saves a copy;
+   * it is valid until the block is searched.
+   */
+  get block(): Uint8Array {
+    if (this.#blockView?.buffer === kernels.memory.buffer) {
+      return this.#blockView;
+    }
+    // The text of lines is never longer than what was searched and a newline.
+    reserve(this.#linesAt + LINE * LINES + LINE_MAX + BLOCK + 1);
+    return this.#blockView = view.subarray(
+      this.#blockAt,
+      this.#blockAt + BLOCK,
+    );
   }
 
   /** Whether the hits weigh more than so many bytes. */
@@ -367,7 +384,7 @@ export class Search {
     return this.#weight > most;
   }
 
-  /** Where to go on, when this ends here: the first line not searched yet. */
+  /** The first line that is not searched yet: where another search can go on. */
   get next(): number {
     return this.#long?.offset ?? this.#offset;
   }
@@ -381,35 +398,35 @@ export class Search {
   add(bytes: Uint8Array): boolean {
     for (let at = 0; at < bytes.length && !this.#done; at += BLOCK) {
       const block = bytes.subarray(at, at + BLOCK);
-      this.room.set(block);
-      this.addRoom(block.length);
+      this.block.set(block);
+      this.searchBlock(block.length);
     }
     return !this.#done;
   }
 
-  /** Searches the next block, which is in `room`; else like `add`. */
-  addRoom(length: number): boolean {
-    if (length > 0) this.#search(length);
+  /** Searches the next block, which was read into `block`. */
+  searchBlock(length: number): boolean {
+    if (length > 0) this.#searchMemory(length);
     return !this.#done;
   }
 
-  /** Searches the last line where no newline ends it. */
+  /** Searches the last line, if no newline ended it. */
   end(): void {
     const nothing = this.#kept.length === 0 && !this.#long;
     if (nothing || this.#done || this.#skipping) return;
-    reserve(this.#block + SLACK);
+    reserve(this.#blockAt + SLACK);
     const from = this.#restore();
-    if (this.#long) this.#endLong(this.#block);
-    else this.#searchLines(from, this.#block, from);
+    if (this.#long) this.#endLong(this.#blockAt);
+    else this.#searchLines(from, this.#blockAt, from);
     this.#done = true;
   }
 
   /** Gives what was found since the last time. */
-  take(): Found {
+  take(): SearchResult {
     const found = this.#found;
     this.#found = { lines: 0, count: 0 };
     if (!found.hits) return found;
-    // No more than that is there: a clone is one of the whole buffer.
+    // A copy of the exact size: sending a view would send its whole buffer.
     found.hits.text = this.#text.slice(0, this.#textLength);
     free(this.#text);
     this.#text = EMPTY;
@@ -417,27 +434,27 @@ export class Search {
     return found;
   }
 
-  /** Puts needles and what was kept into the memory; tells where that begins. */
+  /** Copies the table and the kept bytes into the memory; returns their address. */
   #restore(): number {
-    const from = this.#block - this.#kept.length;
-    memory.set(this.#compiled.image, this.#table);
-    memory.set(this.#kept, from);
+    const from = this.#blockAt - this.#kept.length;
+    view.set(this.#compiled.table, this.#tableAt);
+    view.set(this.#kept, from);
     return from;
   }
 
-  #search(length: number): void {
+  #searchMemory(length: number): void {
     const from = this.#restore();
-    const end = this.#block + length;
+    const end = this.#blockAt + length;
     let at = from;
     if (this.#skipping || this.#long) {
       const newline = kernels.next(from, end);
-      if (this.#long) this.#noteLong(from, newline);
+      if (this.#long) this.#searchLong(from, newline);
       if (newline === end) {
         const kept = this.#long
           ? Math.max(from, end - this.#compiled.overlap)
           : end;
         this.#keep(from, kept, end);
-        // All of the span is in the middle of one line.
+        // The whole span lies inside a line that began before it.
         this.#done = this.#skipping && this.#offset >= this.#limit;
         return;
       }
@@ -446,7 +463,7 @@ export class Search {
       at = newline + 1;
       if (this.#done) return;
     }
-    // Where the lines end that begin before the limit, if that is here.
+    // The newline of the last line that begins before the limit.
     const limit = from + this.#limit - this.#offset;
     const last = limit > end
       ? end
@@ -461,34 +478,42 @@ export class Search {
     else this.#keep(from, to, end);
   }
 
-  /** Searches whole lines of what is in the memory from `base` on. */
+  /** Searches whole lines. The byte at `base` is the one at `#offset` of the file. */
   #searchLines(from: number, to: number, base: number): void {
     const found = this.#found;
     if (this.#query.mode === "count") {
-      found.count += kernels.collect(this.#table, from, to, -1, 0, 0, 0);
+      found.count += kernels.collect(this.#tableAt, from, to, -1, 0, 0, 0);
       return;
     }
-    const room = this.#query.mode === "found" ? 1 : LINES;
+    const most = this.#query.mode === "found" ? 1 : LINES;
     let at = from;
-    for (let told = room; told === room && at < to && !this.#done;) {
-      const [lines, text] = [this.#lines, this.#lines + LINE * LINES];
-      told = kernels.collect(this.#table, at, to, room, lines, text, LINE_MAX);
-      if (told === 0) break;
-      at = this.#takeLines(told, base);
-      if (at <= to) found.lines++; // the newline of the last one
+    for (let lineCount = most; lineCount === most && at < to && !this.#done;) {
+      const [lines, text] = [this.#linesAt, this.#linesAt + LINE * LINES];
+      lineCount = kernels.collect(
+        this.#tableAt,
+        at,
+        to,
+        most,
+        lines,
+        text,
+        LINE_MAX,
+      );
+      if (lineCount === 0) break;
+      at = this.#takeLines(lineCount, base);
+      if (at <= to) found.lines++; // the newline of the last line taken
     }
     if (this.counts && at < to) found.lines += kernels.count(at, to);
   }
 
-  /** Takes over lines that the kernel has told of; says where they end. */
-  #takeLines(told: number, base: number): number {
+  /** Takes over the lines that the kernel reported; returns where they end. */
+  #takeLines(lineCount: number, base: number): number {
     const found = this.#found;
-    const words = new Uint32Array(memory.buffer, this.#lines, 3 * told);
+    const words = new Uint32Array(view.buffer, this.#linesAt, 3 * lineCount);
     let length = 0, at = 0;
     for (let i = 0; i < words.length; i += 3) {
       const start = words[i], end = words[i + 1];
       found.lines += words[i + 2];
-      this.#hit(
+      this.#addHit(
         this.#offset + start - base,
         end - start,
         this.#seenIn(start, end),
@@ -500,17 +525,17 @@ export class Search {
     return at;
   }
 
-  /** Which keywords are in a range, in order. */
+  /** The keywords in a range, in their order. */
   #seenIn(from: number, end: number): number[] {
     const { seen, keywords } = this.#compiled;
     if (keywords.length === 1) return keywords;
-    for (const at of seen) memory[at] = 0;
-    kernels.search(this.#table, from, end, ALL);
-    return keywords.filter((_, i) => memory[seen[i]] === 1)
+    for (const at of seen) view[at] = 0;
+    kernels.search(this.#tableAt, from, end, ALL);
+    return keywords.filter((_, i) => view[seen[i]] === 1)
       .sort((a, b) => a - b);
   }
 
-  /** Takes over the text of lines that the kernel has told of. */
+  /** Takes over the text of the lines that the kernel reported. */
   #append(length: number): void {
     const need = this.#textLength + length;
     if (need > this.#text.length) {
@@ -519,13 +544,13 @@ export class Search {
       free(this.#text);
       this.#text = grown;
     }
-    const at = this.#lines + LINE * LINES;
-    this.#text.set(memory.subarray(at, at + length), this.#textLength);
+    const at = this.#linesAt + LINE * LINES;
+    this.#text.set(view.subarray(at, at + length), this.#textLength);
     this.#textLength = need;
     this.#weight += length;
   }
 
-  #hit(offset: number, length: number, keywords: number[]): void {
+  #addHit(offset: number, length: number, keywords: number[]): void {
     const { mode } = this.#query;
     const found = this.#found;
     found.count++;
@@ -541,42 +566,42 @@ export class Search {
 
   #beginLong(from: number, start: number, end: number): void {
     this.#long = { offset: this.#offset + start - from, keywords: new Set() };
-    this.#noteLong(start, end);
+    this.#searchLong(start, end);
     this.#keep(from, end - this.#compiled.overlap, end);
   }
 
-  #noteLong(from: number, end: number): void {
+  #searchLong(from: number, end: number): void {
     const { keywords } = this.#long!;
     if (keywords.size === this.#query.keywords.length) return;
     if (this.#compiled.keywords.length > 1) {
       for (const keyword of this.#seenIn(from, end)) keywords.add(keyword);
-    } else if (kernels.search(this.#table, from, end, FIRST) < end) {
+    } else if (kernels.search(this.#tableAt, from, end, FIRST) < end) {
       keywords.add(0);
     }
   }
 
-  /** Ends a long line at its newline, or at the end of all. */
+  /** Ends a long line: at its newline, or at the end of the file. */
   #endLong(end: number): void {
     const { offset, keywords } = this.#long!;
     this.#long = undefined;
-    const from = this.#block - this.#kept.length;
+    const from = this.#blockAt - this.#kept.length;
     const length = this.#offset + end - from - offset;
     if (keywords.size > 0) {
-      this.#hit(offset, length, [...keywords].sort((a, b) => a - b));
+      this.#addHit(offset, length, [...keywords].sort((a, b) => a - b));
     }
     if (this.counts) this.#found.lines++;
   }
 
-  /** Keeps `kept` to `end` of what is in the memory for the next block. */
+  /** Keeps the bytes from `kept` to `end` for the next block. */
   #keep(from: number, kept: number, end: number): void {
     this.#offset += kept - from;
-    // Into the same buffer: to allocate one for each block keeps V8 busy.
+    // The buffer is used again: allocating one per block costs V8 much time.
     const length = end - kept;
     if (length > this.#buffer.length) {
       this.#buffer = new Uint8Array(Math.max(1024, 2 * length));
     }
     this.#kept = this.#buffer.subarray(0, length);
-    this.#kept.set(memory.subarray(kept, end));
+    this.#kept.set(view.subarray(kept, end));
   }
 }
 
@@ -594,7 +619,7 @@ function newHits(): Hits {
 }
 
 function indexOfSet(sets: number[][], set: number[]): number {
-  if (set === sets[0]) return 0; // of a single keyword always
+  if (set === sets[0]) return 0; // always so with a single keyword
   const same = (other: number[]) =>
     other.length === set.length && other.every((each, i) => each === set[i]);
   const index = sets.findIndex(same);
@@ -603,19 +628,19 @@ function indexOfSet(sets: number[][], set: number[]): number {
 
 // Labels
 
-/** How much is labelled at once, in bytes. */
-const RUN = 1 << 17;
-/** The most that a number takes, and its colon, in bytes. */
+/** How much is labelled at a time, in bytes. */
+const LABELLED_BYTES = 1 << 17;
+/** The longest number with its colon, in bytes. */
 const NUMBER_MAX = 21;
 
 /**
- * Makes `LABEL:NUMBER:LINE` of lines with a keyword, as they are to be printed.
+ * Writes `LABEL:NUMBER:LINE` for lines with a keyword, as they are printed.
  *
  * @param hits The lines
  * @param before How many lines come before those that are counted in `hits`
- * @param label What to put before each, without the colon
- * @returns Bytes that are valid until the next ones are asked for; where a line
- * is not held, as it is too long, its index in `hits`
+ * @param label What to put before each line, without the colon
+ * @returns Blocks of bytes, each valid until the next one is asked for; for a
+ * line that is too long to be held, its index in `hits` instead
  *
  * @example
  * ```ts
@@ -643,17 +668,17 @@ export function* labelled(
     }
     const numbers: number[] = [];
     let end = at, size = 0;
-    for (; size < RUN && lengths[i] <= LINE_MAX; i++) {
+    for (; size < LABELLED_BYTES && lengths[i] <= LINE_MAX; i++) {
       numbers.push(before + lines[i] + 1);
       end += lengths[i] + 1;
       size += head.length + NUMBER_MAX + lengths[i] + 1;
     }
-    yield labelledRun(head, numbers, text.subarray(at, end), size);
+    yield labelSome(head, numbers, text.subarray(at, end), size);
     at = end;
   }
 }
 
-function labelledRun(
+function labelSome(
   head: Uint8Array,
   numbers: number[],
   text: Uint8Array,
@@ -662,10 +687,10 @@ function labelledRun(
   const at = kernels.base(), label = at + 8 * numbers.length;
   const from = label + head.length, to = from + text.length + SLACK;
   reserve(to + size);
-  new Float64Array(memory.buffer, at, numbers.length).set(numbers);
-  memory.set(head, label);
-  memory.set(text, from);
+  new Float64Array(view.buffer, at, numbers.length).set(numbers);
+  view.set(head, label);
+  view.set(text, from);
   const end = from + text.length;
   const until = kernels.label(label, head.length, at, from, end, to);
-  return memory.subarray(to, until);
+  return view.subarray(to, until);
 }

@@ -1,5 +1,5 @@
 /**
- * What jobs and tasks need around files: whole writes, and causes of failure.
+ * Files: writing them whole or not at all, and why something failed.
  *
  * @module
  */
@@ -7,24 +7,25 @@
 import { JobError } from "../../mod.ts";
 import { joined } from "./memory.ts";
 
-/** `.NAME.PID-RANDOM.manyhands`: what only a killed run leaves behind. */
+/** `.NAME.PID-RANDOM.manyhands`; only a killed process leaves one behind. */
 const TEMPORARY = /^\..+\.(\d+)-[0-9a-f]{8}\.manyhands$/s;
 
-/** Elsewhere than on Windows a backslash is an ordinary character of a name. */
+/** A backslash separates names on Windows only. */
 const FOLDER = Deno.build.os === "windows" ? /^.*[\\/]/s : /^.*\//s;
 
-/** What is copied sooner than written, in bytes. */
+/** A part up to this size is faster to copy than to write by itself, in bytes. */
 const SMALL = 4096;
 
-/** When this process began, in ms; files of earlier ones are left-overs. */
+/** When this process began, in ms. Older temporary files are left over. */
 const began = performance.timeOrigin;
 
 /**
  * Writes a file whole or not at all: under a temporary name in the same folder,
  * which is then renamed. It needs `--allow-write` for the folder.
  *
- * Where it fails, nothing is left and a file that was there is as it was. A
- * killed process leaves the temporary file to {@linkcode clearTemporary}.
+ * On failure nothing is left behind, and an older file stays as it was. If the
+ * process is killed, the temporary file stays until {@linkcode clearTemporary}
+ * removes it.
  *
  * @param path Where the file goes; its folder must exist
  * @param parts What is in it, one after the other
@@ -42,9 +43,9 @@ const began = performance.timeOrigin;
  */
 export function writeWhole(path: string, ...parts: Uint8Array[]): void {
   const folder = folderOf(path), at = folder.length;
-  // Unique per attempt: a thread that was given up may still be writing.
+  // Unique for each attempt: a thread that was given up may still be writing.
   const random = crypto.randomUUID().slice(0, 8);
-  // Shortened: a name may be as long as a file system allows already.
+  // The name is shortened, since it may be as long as the file system allows.
   const name = `.${path.slice(at, at + 40)}.${Deno.pid}-${random}.manyhands`;
   const temporary = folder + name;
   try {
@@ -62,15 +63,15 @@ export function writeWhole(path: string, ...parts: Uint8Array[]): void {
 
 function writeNew(path: string, parts: Uint8Array[]): void {
   using file = Deno.openSync(path, { write: true, createNew: true });
-  for (const part of gathered(parts)) {
+  for (const part of joinSmall(parts)) {
     for (let at = 0; at < part.length;) {
       at += file.writeSync(part.subarray(at));
     }
   }
 }
 
-/** Joins what is small: a write of its own takes longer than a copy. */
-function gathered(parts: Uint8Array[]): Uint8Array[] {
+/** Joins small parts, to save the time of a write for each. */
+function joinSmall(parts: Uint8Array[]): Uint8Array[] {
   const large: Uint8Array[] = [];
   let small: Uint8Array[] = [];
   for (const part of parts) {
@@ -86,10 +87,10 @@ function gathered(parts: Uint8Array[]): Uint8Array[] {
  * Removes the temporary files that killed runs left in a folder, and with
  * `own` those of this process. It needs `--allow-read` and `--allow-write`.
  *
- * What cannot be read or removed stays; a missing folder is no error.
+ * A file that cannot be removed stays; a missing folder is no error.
  *
  * @param folder Where to look; folders in it are not searched
- * @param own Whether this process, at its end, means its own files as well
+ * @param own Whether this process is at its end and removes its own files, too
  *
  * @example
  * ```ts
@@ -108,7 +109,7 @@ export function clearTemporary(folder: string, own = false): void {
       const mine = own && Number(pid) === Deno.pid;
       if (mine || mtime < began) Deno.removeSync(path);
     } catch {
-      // Gone, or not ours to remove; the others are looked at all the same.
+      // It is gone, or this process may not remove it. The others still go.
     }
   }
 }
@@ -122,7 +123,7 @@ function entriesOf(folder: string): Deno.DirEntry[] {
 }
 
 /**
- * The folder of a path, up to and with its last separator.
+ * The folder of a path, including the last separator.
  *
  * @param path A file's path
  * @returns The folder; "" for a bare name
@@ -139,7 +140,7 @@ export function folderOf(path: string): string {
 }
 
 /**
- * Tells temporary files of {@linkcode writeWhole} by their names.
+ * Recognizes the temporary files of {@linkcode writeWhole} by their names.
  *
  * @param name A file's name, without its folder
  * @returns Whether it is one
@@ -158,7 +159,7 @@ export function isTemporary(name: string): boolean {
 /**
  * Says in a few words why something failed, without the path.
  *
- * @param error What was thrown; of a `JobError` its cause is meant
+ * @param error What was thrown; for a `JobError` its cause is described
  * @returns The cause, on one line
  *
  * @example
