@@ -16,9 +16,9 @@ import { projectFolder, userFolder } from "./cli/paths.ts";
 import { onInterrupt, runTask } from "./cli/program.ts";
 import { flush, print } from "./cli/terminal.ts";
 import { makeFixtures } from "./fixtures.ts";
-import { grayscaleWork } from "./grayscale/work.ts";
+import { grayscaleWork } from "./grayscale/workload.ts";
 import { compareImages } from "./image_peers.ts";
-import { logscanWork } from "./logscan/work.ts";
+import { logscanWork } from "./logscan/workload.ts";
 import { comparePeers } from "./peers.ts";
 import {
   commandBlock,
@@ -28,7 +28,7 @@ import {
   scalingTable,
   writeReport,
 } from "./report/markdown.ts";
-import { compare, type Comparison, type Work } from "./report/measure.ts";
+import { compare, type Comparison, type Workload } from "./report/measure.ts";
 
 const HELP =
   `Measures how both jobs scale: 12 images and 24 logs of 500,000 lines,
@@ -109,7 +109,7 @@ async function main(args: string[]): Promise<number> {
 async function makeWork(
   { images = IMAGES, logs = LOGS, lines = LINES }: Flags["number"],
   quiet: boolean,
-): Promise<{ conversions: Work<GrayJobs>; scans: Work<LogJobs> }> {
+): Promise<{ conversions: Workload<GrayJobs>; scans: Workload<LogJobs> }> {
   const out = join(projectFolder, "fixtures", "bench");
   const gray = join(out, "gray");
   onInterrupt(() => clearTemporary(gray, true));
@@ -125,7 +125,7 @@ async function makeWork(
 }
 
 async function measure<J extends Jobs>(
-  work: Work<J>,
+  work: Workload<J>,
   most: number,
   say: (text: string) => void,
   quiet: boolean,

@@ -11,8 +11,8 @@ import { join } from "@std/path/join";
 import { resolve } from "@std/path/resolve";
 import { Pool } from "../mod.ts";
 import {
-  type ImageOrder,
-  type LogOrder,
+  type ImageSpec,
+  type LogSpec,
   randomFrom,
   service,
 } from "../workers/fixtures.ts";
@@ -36,8 +36,8 @@ Usage: deno task fixtures [FLAG]…
   -h, --help    show this
 `;
 
-/** What fixtures are wanted. */
-export interface Order {
+/** Which fixtures to make. */
+export interface FixtureOptions {
   /** The folder for `images/` and `logs/`. Default: the project's fixtures. */
   out?: string;
   /** How many images. */
@@ -46,32 +46,37 @@ export interface Order {
   logs?: number;
   /** How many lines a log has. Default: 1000. */
   lines?: number;
-  /** What makes them different from others. Default: 1. */
+  /** The seed; the same one makes the same files. Default: 1. */
   seed?: number;
   /** How many workers make them. Default: one per core. */
   workers?: number;
-  /** Whether files that are there already are left as they are. */
+  /** Whether to keep files that exist already. */
   keep?: boolean;
   /** Whether to show no progress. */
   quiet?: boolean;
 }
 
-/** Where the fixtures of an order are. */
+/** Where the fixtures are. */
 export interface Fixtures {
-  /** The images' paths, in order. */
+  /** The images' paths, in their order. */
   images: string[];
-  /** The logs' paths, in order. */
+  /** The logs' paths, in their order. */
   logs: string[];
-  /** How many files were made now. */
+  /** How many files were made by this call. */
   made: number;
 }
 
-/** Makes fixtures, and tells where they are. */
-export async function makeFixtures(order: Order): Promise<Fixtures> {
-  const { seed = 1, workers, keep = false, quiet = false } = order;
-  const out = order.out ?? join(projectFolder, "fixtures");
-  const images = imageOrders(join(out, "images"), order.images ?? 0, seed);
-  const logs = logOrders(join(out, "logs"), order.logs ?? 0, seed, order.lines);
+/** Makes fixtures; returns where they are. */
+export async function makeFixtures(options: FixtureOptions): Promise<Fixtures> {
+  const { seed = 1, workers, keep = false, quiet = false } = options;
+  const out = options.out ?? join(projectFolder, "fixtures");
+  const images = imageSpecs(join(out, "images"), options.images ?? 0, seed);
+  const logs = logSpecs(
+    join(out, "logs"),
+    options.logs ?? 0,
+    seed,
+    options.lines,
+  );
   const missing = async ({ path }: { path: string }) =>
     !keep || !await exists(path);
   const newImages = await filter(images, missing);
@@ -91,7 +96,7 @@ export async function makeFixtures(order: Order): Promise<Fixtures> {
     for await (const _ of pool.imap("makeLog", newLogs)) progress.step();
     await progress.stop();
   }
-  const paths = (orders: { path: string }[]) => orders.map(({ path }) => path);
+  const paths = (specs: { path: string }[]) => specs.map(({ path }) => path);
   return { images: paths(images), logs: paths(logs), made };
 }
 
@@ -107,11 +112,11 @@ async function filter<T>(
   return items.filter((_, i) => passed[i]);
 }
 
-function imageOrders(
+function imageSpecs(
   folder: string,
   count: number,
   seed: number,
-): ImageOrder[] {
+): ImageSpec[] {
   return Array.from({ length: count }, (_, i) => ({
     path: join(folder, `image_${i + 1}.${i % 2 === 0 ? "jpg" : "png"}`),
     seed: seedOf(seed, i),
@@ -120,18 +125,18 @@ function imageOrders(
   }));
 }
 
-/** `1000 * seed + i` within 32 bits: exact for the largest seeds, too. */
+/** `1000 * seed + i` in 32 bits, which is exact for the largest seeds, too. */
 function seedOf(seed: number, i: number): number {
   return (Math.imul(1000, seed) + i) | 0;
 }
 
-/** Some logs have an alert, by chance, but never all of them nor none. */
-function logOrders(
+/** Some logs have an alert, chosen at random, but never all or none of them. */
+function logSpecs(
   folder: string,
   count: number,
   seed: number,
   lines = 1000,
-): LogOrder[] {
+): LogSpec[] {
   const random = randomFrom(seed);
   const alerts = Array.from({ length: count }, () => random() < 0.3);
   if (!alerts.includes(true)) alerts[Math.floor(count * random())] = true;

@@ -10,27 +10,17 @@ import { Pool } from "../mod.ts";
 import { service } from "../workers/grayscale.ts";
 import { causeOf } from "../workers/shared/files.ts";
 import { commandLine, readFlags, UsageError } from "./cli/flags.ts";
-import { projectFolder, shownPath } from "./cli/paths.ts";
+import { projectFolder } from "./cli/paths.ts";
 import { onInterrupt, runTask } from "./cli/program.ts";
 import { print, Progress } from "./cli/terminal.ts";
-import {
-  type Batch,
-  demo,
-  fail,
-  find,
-  finish,
-  type Image,
-  summary,
-  tell,
-} from "./grayscale/batch.ts";
+import { type Batch, findBatch, makeBatch } from "./grayscale/batch.ts";
 import { runExercise } from "./grayscale/exercise.ts";
 import {
-  Clearing,
-  type Order,
-  ordersOf,
+  conversionsOf,
   permissionsFor,
-} from "./grayscale/orders.ts";
-import { grayscaleWork } from "./grayscale/work.ts";
+  TemporaryFiles,
+} from "./grayscale/plan.ts";
+import { grayscaleWork } from "./grayscale/workload.ts";
 
 const HELP = `Turns images gray: JPEG, PNG, WebP, GIF, TIFF, BMP and AVIF.
 
@@ -71,46 +61,48 @@ async function main(args: string[]): Promise<number> {
     throw new UsageError("--simulate takes no paths");
   }
   if (simulate) return await runExercise(flags);
-  const batch = paths.length > 0 ? await find(flags) : await demo(flags);
+  const batch = paths.length > 0
+    ? await findBatch(flags)
+    : await makeBatch(flags);
   if (paths.length > 0 && !compare) return await convert(batch);
   return await compareConversions(batch, commandLine("grayscale", args));
 }
 
 /** Converts a batch in parallel and says how it went. */
 async function convert(batch: Batch): Promise<number> {
-  const { flags, images } = batch;
+  const { flags } = batch;
   const start = performance.now();
   const { workers: size } = flags.number;
   const permissions = permissionsFor(batch);
   const pool = new Pool(service, { size, permissions });
-  const clear = new Clearing();
-  onInterrupt(() => pool.terminate()); // first: nobody writes any more
+  const temporaryFiles = new TemporaryFiles();
+  // Done first at Ctrl-C: nobody may write any more when files are removed.
+  onInterrupt(() => pool.terminate());
   const progress = new Progress("images", flags.is.quiet);
-  /** What is under way. */
+  /** The names of the images under way; outcomes come in the same order. */
   const names: string[] = [];
-  const orders = function* () {
-    for (const { name, ...order } of ordersOf(batch, clear)) {
-      progress.expect(images.length - batch.skipped - batch.refused);
+  const conversions = function* () {
+    for (const { name, ...files } of conversionsOf(batch, temporaryFiles)) {
+      progress.expect(batch.size);
       names.push(name);
-      yield order;
+      yield files;
     }
   };
-  const outcomes = pool.imap("grayscaleFile", orders(), { settle: true });
+  const outcomes = pool.imap("grayscaleFile", conversions(), { settle: true });
   for await (const outcome of outcomes) {
     const name = names.shift()!;
     if (outcome.status === "rejected") {
-      fail(batch, name, causeOf(outcome.reason));
+      batch.addFailed(name, causeOf(outcome.reason));
     } else {
-      batch.converted++;
-      const out = shownPath(outcome.value.out);
-      tell(batch, { ...outcome.value, path: name, out });
+      const { out, bytes } = outcome.value;
+      batch.addConverted(name, out, bytes);
     }
     progress.step();
   }
   await progress.stop();
   await pool.terminate();
   const seconds = ((performance.now() - start) / 1000).toFixed(2);
-  return finish(batch, `${summary(batch)} in ${seconds} s\n`);
+  return batch.print(`${batch.summary} in ${seconds} s\n`);
 }
 
 /** Converts a batch sequentially and in parallel, and reports on that. */
@@ -118,25 +110,27 @@ async function compareConversions(
   batch: Batch,
   command: string,
 ): Promise<number> {
-  const { flags } = batch;
+  const { quiet, json } = batch.flags.is;
   // Loaded on first need: most runs compare nothing, and start sooner.
   const { AllFailedError, compare } = await import("./report/measure.ts");
   const report = await import("./report/markdown.ts");
-  const nothing = () =>
-    finish(batch, `${summary(batch)}: nothing to compare\n`);
-  const orders = [...ordersOf(batch, new Clearing())];
-  if (orders.length === 0) return nothing();
-  const work = await grayscaleWork(orders, permissionsFor(batch));
-  const workers = flags.number.workers ?? navigator.hardwareConcurrency;
-  const comparison = await compare(work, workers, flags.is.quiet)
+  const nothing = () => batch.print(`${batch.summary}: nothing to compare\n`);
+  const conversions = [...conversionsOf(batch, new TemporaryFiles())];
+  if (conversions.length === 0) return nothing();
+  const workload = await grayscaleWork(conversions, permissionsFor(batch));
+  const workers = batch.flags.number.workers ?? navigator.hardwareConcurrency;
+  const comparison = await compare(workload, workers, quiet)
     .catch((error) => {
       if (!(error instanceof AllFailedError)) throw error;
     });
-  note(batch, orders, work.failures);
+  for (const [i, { name, out }] of conversions.entries()) {
+    const failure = workload.failures.get(i);
+    if (failure === undefined) batch.addConverted(name, out);
+    else batch.addFailed(name, failure);
+  }
   if (!comparison) return nothing();
-  const status = finish(
-    batch,
-    `${summary(batch)}\n\n${report.table(comparison)}\n${
+  const status = batch.print(
+    `${batch.summary}\n\n${report.table(comparison)}\n${
       report.conclusion(comparison)
     }\n`,
   );
@@ -146,27 +140,11 @@ async function compareConversions(
       "Grayscale",
       command,
       comparison,
-      orders.map(({ name }) => basename(name)),
+      conversions.map(({ name }) => basename(name)),
     ),
   );
-  if (!flags.is.json && !flags.is.quiet) print(`\nReport: ${path}\n`);
+  if (!json && !quiet) print(`\nReport: ${path}\n`);
   return status;
-}
-
-/** Notes for each order of a batch how it went. */
-function note(
-  batch: Batch,
-  orders: (Order & Image)[],
-  failures: Map<number, string>,
-): void {
-  for (const [i, { name, out }] of orders.entries()) {
-    const failure = failures.get(i);
-    if (failure !== undefined) fail(batch, name, failure);
-    else {
-      batch.converted++;
-      tell(batch, { path: name, out: shownPath(out) });
-    }
-  }
 }
 
 if (import.meta.main) await runTask("grayscale", main);

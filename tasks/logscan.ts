@@ -13,7 +13,7 @@ import { onInterrupt, runTask } from "./cli/program.ts";
 import { print, Progress, warn } from "./cli/terminal.ts";
 import { AHEAD, Ahead, AHEAD_MAX, AHEAD_MORE, Crew } from "./logscan/crew.ts";
 import { Printer } from "./logscan/printer.ts";
-import { logscanWork } from "./logscan/work.ts";
+import { logscanWork } from "./logscan/workload.ts";
 
 const HELP = `Finds keywords in logs, plain ones and .gz files.
 
@@ -23,7 +23,7 @@ mark, in that encoding.
 Usage: deno task logscan [FLAG]… [PATH]…
 
 PATH is a file, a folder (searched to the bottom; links in it are not followed),
-a glob, or - for standard input. Without any, ten logs are made and scanned, sequentially and in
+a glob, or - for standard input. Without any, ten logs are made and printReport, sequentially and in
 parallel, and what the parallelism brought goes into reports/logscan.md.
 
   -k, --keyword TEXT  what to look for, as it is (default: unauthorized access);
@@ -38,7 +38,7 @@ parallel, and what the parallelism brought goes into reports/logscan.md.
   -q, --quiet         print nothing, not even with --json, but errors
   -h, --help          show this
 
-Exit status: 0 when a keyword was found, 1 when not, 2 on any trouble, 130 when
+Exit status: 0 when a keyword was found, 1 when not, 2 on any problem, 130 when
 interrupted.
 `;
 
@@ -54,8 +54,8 @@ async function main(args: string[]): Promise<number> {
     throw new UsageError("--count and --lines exclude each other");
   }
   const printer = new Printer(flags);
-  const trouble = queryError(printer.options);
-  if (trouble) throw new UsageError(`--keyword: ${trouble}`);
+  const problem = queryError(printer.options);
+  if (problem) throw new UsageError(`--keyword: ${problem}`);
   onInterrupt(() => clearTemporary(join(projectFolder, "reports"), true));
   if (flags.is.compare && flags.paths.includes("-")) {
     throw new UsageError("--compare reads twice, which - cannot be");
@@ -65,7 +65,7 @@ async function main(args: string[]): Promise<number> {
   return printer.status;
 }
 
-/** Scans what was named, in parallel, while more of it is being found. */
+/** Scans the files that the user named, while more of them are being found. */
 async function scan(printer: Printer): Promise<void> {
   const { flags, options } = printer;
   const ahead = new Ahead();
@@ -76,7 +76,7 @@ async function scan(printer: Printer): Promise<void> {
       const { path, name, error } of findFiles(flags.paths, undefined, true)
     ) {
       if (error !== undefined) {
-        printer.failed(name, error);
+        printer.printFailure(name, error);
         continue;
       }
       progress.expect(++found);
@@ -95,7 +95,7 @@ async function scan(printer: Printer): Promise<void> {
     regular: true,
   });
   for await (const report of reports) {
-    await printer.scanned(report, ahead.name);
+    await printer.printReport(report, ahead.name);
     if (report.part) continue;
     ahead.done();
     progress.step();
@@ -104,26 +104,26 @@ async function scan(printer: Printer): Promise<void> {
   printer.end();
 }
 
-/** Scans sequentially and in parallel, and tells what that brought. */
+/** Scans sequentially and in parallel, and reports on that. */
 async function compareScans(printer: Printer, command: string): Promise<void> {
   const { flags, options } = printer;
-  const { paths, names } = await collect(printer);
+  const { paths, names } = await findLogs(printer);
   if (paths.length === 0) return printer.end();
   const { AllFailedError, compare } = await import("./report/measure.ts");
   const { conclusion, render, table, writeReport } = await import(
     "./report/markdown.ts"
   );
-  const work = await logscanWork(paths, options);
+  const workload = await logscanWork(paths, options);
   const workers = flags.number.workers ?? navigator.hardwareConcurrency;
-  const comparison = await compare(work, workers, flags.is.quiet).catch(
+  const comparison = await compare(workload, workers, flags.is.quiet).catch(
     (error) => {
       if (!(error instanceof AllFailedError)) throw error;
       warn(`logscan: ${error.message}`);
     },
   );
-  // Of a batch that was run several times over, the first time is enough.
+  // The last run may have scanned all files several times; they are printed once.
   for (const [i, name] of names.entries()) {
-    await printer.scanned(work.reports[i], name);
+    await printer.printReport(workload.reports[i], name);
   }
   printer.end();
   if (!comparison) return;
@@ -138,8 +138,8 @@ async function compareScans(printer: Printer, command: string): Promise<void> {
 
 const lastPart = (path: string) => path.slice(folderOf(path).length);
 
-/** The files that were named; the fixtures, where none was. */
-async function collect(
+/** The files that the user named; the fixtures if there are none. */
+async function findLogs(
   printer: Printer,
 ): Promise<{ paths: string[]; names: string[] }> {
   const { flags } = printer;
@@ -152,7 +152,7 @@ async function collect(
   const paths: string[] = [];
   const names: string[] = [];
   for await (const { path, name, error } of findFiles(flags.paths)) {
-    if (error !== undefined) printer.failed(name, error);
+    if (error !== undefined) printer.printFailure(name, error);
     else {
       paths.push(path);
       names.push(name);

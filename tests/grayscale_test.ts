@@ -10,7 +10,7 @@ import {
 import { join, relative } from "@std/path";
 import { Buffer } from "node:buffer";
 import { Pool, sequential } from "../mod.ts";
-import { permissionsFor } from "../tasks/grayscale/orders.ts";
+import { permissionsFor } from "../tasks/grayscale/plan.ts";
 import { clearTemporary, isTemporary } from "../workers/shared/files.ts";
 import { randomFrom } from "../workers/fixtures.ts";
 import {

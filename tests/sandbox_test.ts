@@ -8,8 +8,8 @@ import {
 import { dirname } from "@std/path/dirname";
 import { join } from "@std/path/join";
 import { Pool } from "../mod.ts";
-import type { Order } from "../tasks/grayscale/orders.ts";
-import { permissionsFor } from "../tasks/grayscale/orders.ts";
+import type { GrayscaleFileOptions } from "../workers/grayscale.ts";
+import { permissionsFor } from "../tasks/grayscale/plan.ts";
 import { service as images } from "../workers/grayscale.ts";
 import { copy, namesIn, withFolder } from "./folders.ts";
 import { kinds, service } from "./intruder.ts";
@@ -21,7 +21,7 @@ const GIF = Uint8Array.fromBase64(
 
 /** A folder with an image, and with a file that is nobody's business. */
 function withImage(
-  use: (order: Order, secret: string) => Promise<void>,
+  use: (order: GrayscaleFileOptions, secret: string) => Promise<void>,
 ): Promise<void> {
   return withFolder(async (folder) => {
     const path = join(folder, "in, here", "a*.gif");
@@ -32,7 +32,7 @@ function withImage(
   });
 }
 
-const alone = (order: Order) => ({
+const alone = (order: GrayscaleFileOptions) => ({
   images: [order],
   folders: [dirname(order.path)],
   out: dirname(dirname(order.out)),

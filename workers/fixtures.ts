@@ -9,9 +9,9 @@ import { serve, type Service } from "../mod.ts";
 import { causeOf, writeWhole } from "./shared/files.ts";
 import { useCodec } from "./grayscale/codec.ts";
 
-/** An image to be made. */
-export interface ImageOrder {
-  /** Where it goes; `.jpg` and `.png` say in which format. */
+/** An image to make. */
+export interface ImageSpec {
+  /** Where to write it; `.jpg` or `.png` says the format. */
   path: string;
   /** What makes it different from others. */
   seed: number;
@@ -21,15 +21,15 @@ export interface ImageOrder {
   height: number;
 }
 
-/** A log to be made. */
-export interface LogOrder {
-  /** Where it goes. */
+/** A log to make. */
+export interface LogSpec {
+  /** Where to write it. */
   path: string;
   /** What makes it different from others. */
   seed: number;
-  /** How many lines it has. */
+  /** How many lines to write. */
   lines: number;
-  /** Whether one line is an alert. */
+  /** Whether one of the lines is an alert. */
   alert: boolean;
 }
 
@@ -61,8 +61,8 @@ export function randomFrom(seed: number): () => number {
  * Makes an image with what photographs have: gradients, edges and noise. It
  * needs `--allow-write` for the folder, and `--allow-read` for the codec.
  *
- * @param order What to make
- * @throws {Error} If the file cannot be written; it names the path
+ * @param spec The image
+ * @throws {Error} If the file cannot be written; the message names the path
  *
  * @example
  * ```ts
@@ -74,18 +74,18 @@ export function randomFrom(seed: number): () => number {
  * await Deno.remove(folder, { recursive: true });
  * ```
  */
-export async function makeImage(order: ImageOrder): Promise<void> {
-  const { path, width, height } = order;
+export async function makeImage(spec: ImageSpec): Promise<void> {
+  const { path, width, height } = spec;
   const magick = await useCodec();
   const { MagickFormat, MagickImage, MagickReadSettings } = magick;
   const image = MagickImage.create();
   try {
     const format = MagickFormat.Rgb;
     image.read(
-      drawPixels(order),
+      drawPixels(spec),
       new MagickReadSettings({ format, width, height, depth: 8 }),
     );
-    // When it was made would make each one different.
+    // The date would make the same image different each time.
     image.settings.setDefine("PNG", "exclude-chunks", "date,tIME");
     image.quality = path.endsWith(".png") ? 25 : 85;
     const target = path.endsWith(".png") ? MagickFormat.Png : MagickFormat.Jpeg;
@@ -95,7 +95,7 @@ export async function makeImage(order: ImageOrder): Promise<void> {
   }
 }
 
-function drawPixels({ seed, width, height }: ImageOrder): Uint8Array {
+function drawPixels({ seed, width, height }: ImageSpec): Uint8Array {
   const random = randomFrom(seed);
   const pixels = new Uint8Array(width * height * 3);
   const corners = Array.from({ length: 12 }, () => 255 * random());
@@ -131,18 +131,17 @@ function drawPixels({ seed, width, height }: ImageOrder): Uint8Array {
 const encoder = new TextEncoder();
 const LOGIN = encoder.encode("User login successful\n");
 const ERROR = encoder.encode("System error occurred\n");
-/** Deno writes no more than this at once, in bytes. */
+/** The most that Deno writes in one call, in bytes. */
 const LOG_MAX = 2 ** 31 - 1;
 
 /**
- * Makes a log: logins, an error on a line in a hundred, perhaps an alert. It
- * needs `--allow-write` for the folder.
+ * Makes a log: logins, an error in every hundredth line on average, and perhaps an
+ * alert. It needs `--allow-write` for the folder. The whole log is held in memory
+ * until it is written.
  *
- * The log is held in memory until it is written.
- *
- * @param order What to make
- * @throws {Error} If the log would be over 2 GB, or the file cannot be written;
- * it names the path
+ * @param spec The log
+ * @throws {Error} If the log would be over 2 GB, or if the file cannot be written;
+ * the message names the path
  *
  * @example
  * ```ts
@@ -154,26 +153,29 @@ const LOG_MAX = 2 ** 31 - 1;
  * await Deno.remove(folder, { recursive: true });
  * ```
  */
-export function makeLog({ path, seed, lines, alert }: LogOrder): void {
-  // Bytes, not strings: V8's strings end at half a gigabyte.
+export function makeLog({ path, seed, lines, alert }: LogSpec): void {
+  // Bytes instead of a string, since a string of V8 has at most 512 MB.
   const most = lines * Math.max(LOGIN.length, ERROR.length) + 99; // the alert
   if (most > LOG_MAX) {
     throw new Error(`Cannot write ${path}: ${lines} lines are over 2 GB`);
   }
-  const marks = alert ? alertOf(seed, lines) : undefined;
+  const alertLine = alert ? alertOf(seed, lines) : undefined;
   const random = randomFrom(seed);
   const log = new Uint8Array(most);
   let size = 0;
   for (let line = 0; line < lines; line++) {
     const usual = random() < 0.01 ? ERROR : LOGIN;
-    const bytes = line === marks?.line ? marks.bytes : usual;
+    const bytes = line === alertLine?.line ? alertLine.bytes : usual;
     log.set(bytes, size);
     size += bytes.length;
   }
   write(path, log.subarray(0, size));
 }
 
-/** The alert in a log and its line, drawn after all of the log's lines. */
+/**
+ * The alert of a log and the number of its line. The random numbers of the other
+ * lines are skipped first, so that a log has the same lines with and without it.
+ */
 function alertOf(
   seed: number,
   lines: number,

@@ -1,33 +1,33 @@
 /**
- * Command lines: the flags of a task, and what is wrong with them.
+ * Reads the command lines of the tasks.
  *
  * @module
  */
 
 import { parseArgs } from "@std/cli/parse-args";
 
-/** A wrong command line; its message is the one line that the user gets. */
+/** A wrong command line. Its message is the one line that the user sees. */
 export class UsageError extends Error {}
 
 /** The flags that a task has besides `--help`, `--quiet` and `--workers`. */
-export interface Spec {
-  /** Flags that are given or not. */
+export interface FlagSpec {
+  /** Flags without a value. */
   boolean?: string[];
-  /** Flags with a text. */
+  /** Flags with a text as their value. */
   text?: string[];
-  /** Flags with a text that may be given several times. */
+  /** Flags with a text that may occur several times. */
   list?: string[];
-  /** Flags with a whole number, and its least value. */
+  /** Flags with a whole number, and the least value of each. */
   number?: Record<string, number>;
-  /** One-letter names. */
+  /** One-letter names of flags. */
   alias?: Record<string, string>;
-  /** Whether paths may follow. */
+  /** Whether there may be paths. */
   paths?: boolean;
 }
 
-/** What the command line says. */
+/** A command line. */
 export interface Flags {
-  /** Which of the boolean flags are given. */
+  /** Which flags without a value are given. */
   is: Record<string, boolean>;
   /** The texts that are given. */
   text: Record<string, string | undefined>;
@@ -35,19 +35,19 @@ export interface Flags {
   list: Record<string, string[]>;
   /** The numbers that are given. */
   number: Record<string, number | undefined>;
-  /** What is not a flag. */
+  /** Everything that is not a flag. */
   paths: string[];
 }
 
 /**
  * Reads a command line.
  *
- * @param args The words after the task's name
+ * @param args The words behind the task's name
  * @param spec The flags that the task has
- * @returns What is given, by the flags' long names
- * @throws {UsageError} If a flag is unknown, or has no value or a wrong one
+ * @returns The values, by the flags' long names
+ * @throws {UsageError} If a flag is unknown, or its value is missing or wrong
  */
-export function readFlags(args: string[], spec: Spec): Flags {
+export function readFlags(args: string[], spec: FlagSpec): Flags {
   const numbers: Record<string, number> = { workers: 1, ...spec.number };
   const texts = [...spec.text ?? [], ...Object.keys(numbers)];
   const lists = spec.list ?? [];
@@ -70,8 +70,8 @@ export function readFlags(args: string[], spec: Spec): Flags {
       return key === undefined;
     },
   }) as Record<string, unknown> & { _: string[] };
-  const flags = newFlags(given, booleans, lists, texts, numbers);
-  // Last: of `-k -x` the second half looks like a flag of its own.
+  const flags = toFlags(given, booleans, lists, texts, numbers);
+  // Checked last: in `-k -x` the missing value of -k is the error to report.
   if (unknown.length > 0) {
     throw new UsageError(`unknown flag ${unknown[0]} (see --help)`);
   }
@@ -83,8 +83,8 @@ export function readFlags(args: string[], spec: Spec): Flags {
   return flags;
 }
 
-/** What was given, checked. */
-function newFlags(
+/** Checks the values. */
+function toFlags(
   given: Record<string, unknown> & { _: string[] },
   booleans: string[],
   lists: string[],
@@ -111,8 +111,8 @@ function newFlags(
 }
 
 /**
- * Joins values to their flags where `parseArgs` would take them for flags:
- * `-kTEXT`, as grep has it, and `--workers -1`.
+ * Joins values to their flags where `parseArgs` would take them for other flags:
+ * `-kTEXT`, which grep allows, and `--workers -1`.
  */
 function joinValues(
   args: string[],
@@ -134,7 +134,7 @@ function joinValues(
   return words;
 }
 
-/** `-qkTEXT` as `-q --keyword=TEXT`; anything else as it is. */
+/** Splits `-qkTEXT` into `-q --keyword=TEXT`; leaves anything else. */
 function splitShort(
   arg: string,
   alias: Record<string, string>,
@@ -152,7 +152,7 @@ function splitShort(
   return [arg];
 }
 
-/** `parseArgs` would take `--count=maybe` for `--count`. */
+/** Rejects `--count=maybe`, which `parseArgs` takes for `--count`. */
 function checkBooleans(
   words: string[],
   alias: Record<string, string>,
@@ -190,7 +190,7 @@ function toNumber(
   );
 }
 
-/** The command as it can be typed again, in a POSIX shell. */
+/** The command, quoted so that it can be typed again in a POSIX shell. */
 export function commandLine(task: string, args: string[]): string {
   const quoted = args.map((arg) =>
     /^[\w./:=@%+,-]+$/.test(arg) ? arg : `'${arg.replaceAll("'", "'\\''")}'`

@@ -1,5 +1,5 @@
 /**
- * The paths that a user names: files, folders, globs.
+ * Finds the files that a user names: by paths, folders and globs.
  *
  * @module
  */
@@ -11,51 +11,51 @@ import { relative } from "@std/path/relative";
 import { resolve } from "@std/path/resolve";
 import { causeOf } from "../../workers/shared/files.ts";
 
-/** The folder that the user stands in; `deno task` changes to its own. */
+/** The user's current folder. `deno task` itself runs in the project's folder. */
 export const userFolder: string = Deno.env.get("INIT_CWD") ?? Deno.cwd();
 
 /** The project's folder, where `fixtures/` and `reports/` are. */
 export const projectFolder: string = resolve(import.meta.dirname!, "../..");
 
-/** A path as the user would write it: below their folder without that. */
+/** A path as the user would write it: relative if it is below their folder. */
 export function shownPath(path: string): string {
   const below = relative(userFolder, path) || ".";
   return /^\.\.(?![^/\\])/.test(below) ? path : below;
 }
 
-/** A file that was named, or found where a folder or a glob was. */
-export interface Found {
+/** A file that was named, or found in a folder or by a glob. */
+export interface FoundFile {
   /** Where it is, absolute. */
   path: string;
-  /** What to call it: as the user named it. */
+  /** Its path as the user wrote it. */
   name: string;
-  /** The folder that the user named, absolute; for a file, the one it is in. */
+  /** The folder that was named, absolute; the folder of a file that was named. */
   base: string;
-  /** Why it cannot be used. */
+  /** Why it cannot be used, if it cannot. */
   error?: string;
 }
 
 /**
- * Finds the files that are meant by files, folders and globs, each once.
+ * Finds the files that the user means, each of them once.
  *
- * Folders are searched to the bottom, in the order of names; links in them are
- * not followed. What cannot be read, or is no file, has its `error`.
+ * Folders are searched recursively, in the order of names; links in them are not
+ * followed. What cannot be read, or is no file, is given with its `error`.
  *
- * @param args What the user named, relative to their folder
- * @param skip Tells of a file or folder, by its absolute path, to pass it over
- * @param stdin Whether `-` means standard input, not a file of that name
+ * @param args Paths and globs, relative to the user's folder
+ * @param skip Whether to skip a file or folder, by its absolute path
+ * @param stdin Whether `-` means standard input rather than a file of that name
  */
 export async function* findFiles(
   args: string[],
   skip: (path: string) => boolean = () => false,
   stdin = false,
-): AsyncGenerator<Found, void, void> {
+): AsyncGenerator<FoundFile, void, void> {
   const seen = new Set<string>();
   for (const arg of args) {
     const files = stdin && arg === "-"
       ? [{ path: arg, name: arg, base: "" }]
       : findNamed(arg, skip) ?? await findGlob(arg, skip);
-    // One folder alone has each file once: a million need not be remembered.
+    // One folder has each file once, so that a million need not be remembered.
     if (args.length === 1 && !isGlob(arg)) return yield* files;
     for (const found of files) {
       if (seen.has(found.path)) continue;
@@ -69,23 +69,23 @@ export async function* findFiles(
 export async function totalSize(paths: string[]): Promise<number> {
   let sum = 0;
   for (const path of paths) {
-    // What is gone meanwhile is told of by the job that wants to read it.
+    // A file that was removed meanwhile is reported by the job that reads it.
     sum += await Deno.stat(path).then((info) => info.size, () => 0);
   }
   return sum;
 }
 
-/** What is meant by a name; nothing where that may be a glob. */
+/** The files that a name means; undefined if it may be a glob. */
 function findNamed(
   name: string,
   skip: (path: string) => boolean,
-): Iterable<Found> | undefined {
+): Iterable<FoundFile> | undefined {
   const path = resolve(userFolder, name);
   const base = dirname(path);
   try {
-    // An empty name would be the folder that the user stands in.
+    // An empty name would mean the user's current folder.
     if (name === "") throw new Error("No such file or directory");
-    const info = Deno.statSync(path); // follows links, as they are named
+    const info = Deno.statSync(path); // follows a link that the user names
     if (info.isDirectory) return walk(path, name, path, skip);
     return [{ path, name, base, error: notAFile(info) }];
   } catch (error) {
@@ -97,7 +97,7 @@ function findNamed(
 async function findGlob(
   name: string,
   skip: (path: string) => boolean,
-): Promise<Iterable<Found>> {
+): Promise<Iterable<FoundFile>> {
   const parts = name.split("/");
   const fixed = parts.slice(0, parts.findIndex((part) => isGlob(part)));
   const prefix = fixed.map((part) => `${part}/`).join("");
@@ -114,17 +114,17 @@ async function findGlob(
   return [{ path: resolve(userFolder, name), name, base, error }];
 }
 
-/** What is meant by the paths that match a glob. */
+/** The files that the matches of a glob mean. */
 function* findAll(
   paths: string[],
   base: string,
   prefix: string,
   skip: (path: string) => boolean,
-): Generator<Found, void, void> {
+): Generator<FoundFile, void, void> {
   for (const path of paths) {
     if (isSkipped(path, base, skip)) continue;
     const name = prefix + relative(base, path);
-    // Gone meanwhile, and of a name that looks like a glob.
+    // The file was removed meanwhile, and its name looks like a glob itself.
     const gone = { path, name, base, error: "No such file or directory" };
     for (const found of findNamed(name, skip) ?? [gone]) {
       yield { ...found, base };
@@ -132,7 +132,7 @@ function* findAll(
   }
 }
 
-/** Whether a path, or a folder on the way to it from `base`, is passed over. */
+/** Whether a path, or a folder between `base` and it, is skipped. */
 function isSkipped(
   path: string,
   base: string,
@@ -144,13 +144,13 @@ function isSkipped(
   return false;
 }
 
-/** Not async: that would take five times as long as what follows it. */
+/** Synchronous: an async generator would take five times as long. */
 function* walk(
   folder: string,
   name: string,
   base: string,
   skip: (path: string) => boolean,
-): Generator<Found, void, void> {
+): Generator<FoundFile, void, void> {
   let entries: Deno.DirEntry[];
   try {
     entries = [...Deno.readDirSync(folder)];
@@ -159,7 +159,7 @@ function* walk(
   }
   entries.sort((a, b) => a.name < b.name ? -1 : 1);
   const inFolder = join(folder, "x").slice(0, -1);
-  // Not joined: what the user typed stays, as in `./logs/a.txt`.
+  // Not normalized, so that it stays as the user typed it: `./logs/a.txt`.
   const inName = name.endsWith("/") ? name : `${name}/`;
   for (const entry of entries) {
     const path = inFolder + entry.name;
@@ -170,7 +170,7 @@ function* walk(
   }
 }
 
-/** Opening a FIFO or a device would wait for who knows whom. */
+/** An error for a FIFO or a device: opening it might wait for ever. */
 function notAFile(entry: { isFile: boolean }): string | undefined {
   return entry.isFile ? undefined : "Not a regular file";
 }

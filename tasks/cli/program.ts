@@ -1,5 +1,5 @@
 /**
- * A task as a program: its exit status, its one line of error, and Ctrl-C.
+ * A task as a program: its exit status, its error message, and Ctrl-C.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import { causeOf } from "../../workers/shared/files.ts";
 import { UsageError } from "./flags.ts";
 import { flush, mute, warn } from "./terminal.ts";
 
-/** Set at Ctrl-C: from then on nothing more is said or decided. */
+/** Set at Ctrl-C: the end of the process, which nothing may overtake. */
 let leaving: Promise<never> | undefined;
 
 const cleanUps: (() => unknown)[] = [];
@@ -17,13 +17,14 @@ const cleanUps: (() => unknown)[] = [];
 /**
  * Runs a task and ends the process with its status.
  *
- * What goes wrong is one line and status 2. A reader of stdout that has gone
- * (`| head`) ends the task quietly. The process ends even where a worker does
- * not: `Deno.exit` stops threads that nothing else can stop.
+ * If the task throws, that is one line on stderr and status 2. If the reader of
+ * stdout has gone (`| head`), the task ends quietly with status 0. The process
+ * ends even if a worker does not: `Deno.exit` stops threads that nothing else can
+ * stop.
  *
- * @param name What the task is called, for its error messages
- * @param main Does the task; it gets the command line, and gives the status
- * @returns Never: the process has ended by then
+ * @param name The task's name, for error messages
+ * @param main The task: takes the command line and returns the status
+ * @returns Never; the process ends
  */
 export async function runTask(
   name: string,
@@ -41,7 +42,7 @@ export async function runTask(
   Deno.exit(status);
 }
 
-/** What was thrown: `cause`, or `path: cause` where the system names a path. */
+/** The line for what was thrown: `cause`, or `path: cause` if a path is known. */
 function lineOf(error: unknown): string {
   if (error instanceof UsageError) return error.message; // `warn` escapes it
   if (error instanceof JobError) return lineOf(error.cause);
@@ -52,10 +53,11 @@ function lineOf(error: unknown): string {
 }
 
 /**
- * Ends the process with status 130 at Ctrl-C, after all `cleanUp`s; the last
- * one that was given is the first one done. Through `deno task` a terminal
- * delivers the signal twice: once is enough.
+ * Ends the process with status 130 at Ctrl-C, after everything that is to be
+ * cleaned up; the last `cleanUp` given is done first. Through `deno task` a
+ * terminal delivers the signal twice; the second one is ignored.
  *
+ * @param cleanUp What to do before the process ends
  * @returns Withdraws `cleanUp` when it is disposed of
  */
 export function onInterrupt(cleanUp: () => unknown): Disposable {
@@ -85,14 +87,14 @@ async function leave(): Promise<never> {
   Deno.exit(130);
 }
 
-/** How long a busy thread leaves signals and messages unheard, in ms. */
-const DEAF = 2;
+/** How long a thread works before it lets the event loop run, in ms. */
+const YIELD_MS = 2;
 
 /**
- * Turns of the event loop, for a thread that is busy: Ctrl-C and messages get
- * through. `setTimeout` would take 2 ms, a message to itself 30 µs.
+ * Lets the event loop run now and then while this thread is busy, so that Ctrl-C
+ * and messages are heard. A message to itself costs 30 µs, `setTimeout` 2 ms.
  */
-export class Turns implements Disposable {
+export class Yielder implements Disposable {
   readonly #channel = new MessageChannel();
   #last = performance.now();
   #resolve = () => {};
@@ -101,9 +103,9 @@ export class Turns implements Disposable {
     this.#channel.port1.onmessage = () => this.#resolve();
   }
 
-  /** Lets others have their turn, if it is time to. */
-  async take(): Promise<void> {
-    if (performance.now() < this.#last + DEAF) return;
+  /** Lets the event loop run, if it has not for a while. */
+  async yield(): Promise<void> {
+    if (performance.now() < this.#last + YIELD_MS) return;
     await new Promise<void>((resolve) => {
       this.#resolve = resolve;
       this.#channel.port2.postMessage(0);

@@ -1,5 +1,5 @@
 /**
- * What a task prints: text on stdout, lines and a progress bar on stderr.
+ * Output: text on stdout, messages and a progress bar on stderr.
  *
  * @module
  */
@@ -8,22 +8,22 @@ import type { ProgressBar } from "@std/cli/unstable-progress-bar";
 
 const encoder = new TextEncoder();
 
-/** Asked once: each time costs as much as a line that is printed. */
+/** Asked once, since asking costs as much as printing a line. */
 export const stdoutIsTerminal: boolean = Deno.stdout.isTerminal();
 
-/** Set by `mute`: from then on nothing more is said. */
+/** Set by `mute`: nothing is printed from then on. */
 let isMuted = false;
 
-/** What was printed and is not written yet: up to `held`. */
+/** What was printed and not written yet: the first `held` bytes. */
 const pending = new Uint8Array(1 << 16);
 let held = 0;
 
 /**
- * Writes to stdout, when there is enough; `runTask` writes the rest. Unlike
- * `console.log` it throws when nobody reads any more.
+ * Prints on stdout. The text is buffered; `runTask` writes the rest at the end.
+ * Unlike `console.log` it throws when the reader has gone.
  *
- * @param text What to write, as it is; bytes are not kept
- * @throws {Deno.errors.BrokenPipe} If nobody reads any more
+ * @param text What to print, without a newline added
+ * @throws {Deno.errors.BrokenPipe} If the reader has gone
  */
 export function print(text: string | Uint8Array): void {
   if (typeof text === "string") printText(text);
@@ -47,7 +47,7 @@ function printText(text: string): void {
   }
 }
 
-/** Writes what was printed so far. */
+/** Writes what is buffered. */
 export function flush(): void {
   const end = held;
   held = 0;
@@ -63,9 +63,9 @@ function write(bytes: Uint8Array): void {
 }
 
 /**
- * Writes a line to stderr. It stays one line whatever is in it.
+ * Writes a line to stderr.
  *
- * @param line What to write; control characters in it are escaped
+ * @param line The line; control characters in it are escaped, so it stays one
  */
 export function warn(line: string): void {
   if (isMuted) return;
@@ -73,29 +73,29 @@ export function warn(line: string): void {
   Deno.stderr.writeSync(encoder.encode(`${escaped(line)}\n`));
 }
 
-/** Says nothing more, as after Ctrl-C, and takes the progress bar away. */
+/** Removes the progress bar and prints nothing from then on. */
 export function mute(): void {
   clearBar();
   isMuted = true;
 }
 
 /**
- * So many of them: "1 image", "2 images".
+ * A number with its unit: "1 image", "2 images".
  *
- * @param items How many
- * @param unit What they are, in the plural
- * @returns The number with the unit, which is in the singular for one
+ * @param items The number
+ * @param unit The unit in the plural
+ * @returns Both, with the unit in the singular for 1
  */
 export function count(items: number, unit: string): string {
   return `${items} ${items === 1 ? unit.replace(/s$/, "") : unit}`;
 }
 /**
- * Escapes control characters where they would do harm: a terminal takes them
- * for orders, and on stderr a newline would make two lines of a name. Other
- * programs get from stdout what they are to get, to the byte.
+ * Escapes control characters where they would do harm: a terminal obeys them, and
+ * on stderr a newline in a name would make two lines. A program that reads stdout
+ * gets every byte as it is.
  *
- * @param text What is to be written, such as a name
- * @param to Where it goes; stdout by default
+ * @param text What is to be printed, such as a name
+ * @param to Where it is printed; default: stdout
  * @returns The text, with `\\x0a` for a newline
  */
 export function printable(
@@ -112,15 +112,15 @@ function escaped(text: string): string {
   );
 }
 
-/** The progress bar that is on the terminal. */
+/** The progress bar on the terminal. */
 let bar: ProgressBar | undefined;
 
-/** Makes room for a line; the bar comes back when it is next drawn. */
+/** Clears the bar's line for other output. The bar is drawn again by its timer. */
 function clearBar(): void {
   if (bar) Deno.stderr.writeSync(encoder.encode("\r\x1b[K"));
 }
 
-/** A progress bar on stderr while a terminal watches; else nothing. */
+/** A progress bar, if stderr is a terminal. */
 export class Progress {
   readonly #unit: string;
   #Bar?: typeof ProgressBar;
@@ -128,22 +128,22 @@ export class Progress {
   #done = 0;
 
   /**
-   * Shows nothing before there is something to expect.
+   * Shows nothing before `expect` is called.
    *
-   * @param unit What a step is, in the plural
+   * @param unit What is counted, in the plural
    * @param quiet Whether to show nothing at all
    */
   constructor(unit: string, quiet: boolean) {
     this.#unit = unit;
     if (quiet || !Deno.stderr.isTerminal()) return;
-    // Nobody waits for it: a small run is over by then.
+    // Not awaited: a small run is over before this is loaded.
     import("@std/cli/unstable-progress-bar").then(({ ProgressBar }) => {
       this.#Bar = ProgressBar;
       this.#show();
     });
   }
 
-  /** Says how many steps there will be, as far as is known. */
+  /** Sets how many steps there are, as far as is known. */
   expect(max: number): void {
     this.#max = max;
     this.#show();
@@ -169,9 +169,9 @@ export class Progress {
     if (bar) bar.value++;
   }
 
-  /** Takes the bar away. */
+  /** Removes the bar. */
   async stop(): Promise<void> {
-    this.#max = 0; // what is loaded only now shows nothing any more
+    this.#max = 0; // so that a bar that is loaded later shows nothing
     await bar?.stop();
     bar = undefined;
   }

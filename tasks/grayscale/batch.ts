@@ -1,5 +1,5 @@
 /**
- * What one run of `deno task grayscale` has to do, and how it went so far.
+ * The images of one run of `deno task grayscale`, and what became of them.
  *
  * @module
  */
@@ -19,101 +19,116 @@ import {
 import { count, print, printable, warn } from "../cli/terminal.ts";
 
 /** An image that was found. */
-export interface Image {
+export interface InputImage {
+  /** Where it is, absolute. */
   path: string;
-  /** What to call it: as the user named it. */
+  /** Its path as the user wrote it. */
   name: string;
 }
 
-/** All that one run has to do, and how it went so far. */
-export interface Batch {
-  flags: Flags;
-  images: Image[];
-  /** The folders that were named, or that named files are in. */
-  folders: Set<string>;
-  /** The folder that the gray images are under. */
-  out: string;
-  converted: number;
-  skipped: number;
-  /** Those that would have replaced an input; they are failed, too. */
-  refused: number;
-  failed: number;
-  /** For `--json`. */
-  objects: unknown[];
+/** The images of one run, and what became of them. */
+export class Batch {
+  readonly flags: Flags;
+  /** The folder that the gray images are written into. */
+  readonly out: string;
+  readonly images: InputImage[] = [];
+  /** The folders that were named, or that contain the files that were named. */
+  readonly folders = new Set<string>();
+  #converted = 0;
+  #skipped = 0;
+  #refused = 0;
+  #failed = 0;
+  /** An object for each image, if `--json` is to print them. */
+  readonly #objects: unknown[] = [];
+
+  constructor(flags: Flags, out: string) {
+    this.flags = flags;
+    this.out = out;
+  }
+
+  /** Adds an image, and the folder under which it was found. */
+  add(image: InputImage, folder: string): void {
+    this.images.push(image);
+    this.folders.add(folder);
+  }
+
+  /** How many images there are to convert, as far as is known. */
+  get size(): number {
+    return this.images.length - this.#skipped - this.#refused;
+  }
+
+  /** Records that an image was converted. */
+  addConverted(name: string, out: string, bytes?: number): void {
+    this.#converted++;
+    this.#record({ path: name, out: shownPath(out), bytes });
+  }
+
+  /** Records that an image has an up-to-date gray image. */
+  addSkipped(name: string, out: string): void {
+    this.#skipped++;
+    this.#record({ path: name, out: shownPath(out), skipped: true });
+  }
+
+  /** Records that an image is not converted, as it would replace an input. */
+  addRefused(name: string, error: string): void {
+    this.#refused++;
+    this.addFailed(name, error);
+  }
+
+  /** Records that an image could not be converted, and says why. */
+  addFailed(name: string, error: string): void {
+    this.#failed++;
+    this.#record({ path: name, error });
+    warn(`${printable(name, Deno.stderr)}: ${error}`);
+  }
+
+  #record(object: unknown): void {
+    if (this.flags.is.json) this.#objects.push(object);
+  }
+
+  /** What became of the images, in one line. */
+  get summary(): string {
+    const parts = [
+      `${count(this.#converted, "images")} converted into ${
+        shownPath(this.out)
+      }`,
+    ];
+    if (this.#failed > 0) parts.push(`${this.#failed} failed`);
+    if (this.#skipped > 0) parts.push(`${this.#skipped} up to date`);
+    return parts.join(", ");
+  }
+
+  /** Prints a text, or what `--json` asks for; returns the exit status. */
+  print(text: string): number {
+    const { quiet, json } = this.flags.is;
+    if (json) text = `${JSON.stringify(this.#objects, null, 2)}\n`;
+    if (!quiet) print(text);
+    return this.#failed > 0 ? 1 : 0;
+  }
 }
 
-function newBatch(flags: Flags, out: string): Batch {
-  return {
-    flags,
-    images: [],
-    folders: new Set(),
-    out,
-    converted: 0,
-    skipped: 0,
-    refused: 0,
-    failed: 0,
-    objects: [],
-  };
-}
-
-/** The ten images that are made where none are named. */
-export async function demo(flags: Flags): Promise<Batch> {
+/** The ten images that are made if the user names none. */
+export async function makeBatch(flags: Flags): Promise<Batch> {
   const { quiet } = flags.is;
   const { makeFixtures } = await import("../fixtures.ts");
-  const out = join(projectFolder, "fixtures", "gray");
   const { images } = await makeFixtures({ images: 10, keep: true, quiet });
-  const batch = newBatch(flags, out);
+  const batch = new Batch(flags, join(projectFolder, "fixtures", "gray"));
   for (const path of images) {
-    batch.images.push({ path, name: basename(path) });
-    batch.folders.add(dirname(path));
+    batch.add({ path, name: basename(path) }, dirname(path));
   }
   return batch;
 }
 
-/** What was named. */
-export async function find(flags: Flags): Promise<Batch> {
+/** The images that the user named. */
+export async function findBatch(flags: Flags): Promise<Batch> {
   const out = resolve(userFolder, flags.text.out ?? "gray");
-  const batch = newBatch(flags, out);
-  // Neither what an earlier run made nor what a killed one left.
+  const batch = new Batch(flags, out);
+  // The results of earlier runs, and what a killed run left, are no inputs.
   const skip = (path: string) => path === out || isTemporary(basename(path));
   const found = findFiles(flags.paths, skip);
   for await (const { path, name, base, error } of found) {
-    if (error !== undefined) {
-      fail(batch, name, error);
-      continue;
-    }
-    batch.images.push({ path, name });
-    batch.folders.add(base);
+    if (error !== undefined) batch.addFailed(name, error);
+    else batch.add({ path, name }, base);
   }
   return batch;
-}
-
-/** Keeps what --json prints; else 10,000 objects would be held for nobody. */
-export function tell({ flags, objects }: Batch, object: unknown): void {
-  if (flags.is.json) objects.push(object);
-}
-
-/** Prints how it went, as the flags want it; gives the exit status. */
-export function finish(
-  { flags, objects, failed }: Batch,
-  text: string,
-): number {
-  const { quiet, json } = flags.is;
-  if (!quiet) print(json ? `${JSON.stringify(objects, null, 2)}\n` : text);
-  return failed > 0 ? 1 : 0;
-}
-
-export function fail(batch: Batch, name: string, error: string): void {
-  batch.failed++;
-  tell(batch, { path: name, error });
-  warn(`${printable(name, Deno.stderr)}: ${error}`);
-}
-
-export function summary({ converted, failed, skipped, out }: Batch): string {
-  const parts = [
-    `${count(converted, "images")} converted into ${shownPath(out)}`,
-  ];
-  if (failed > 0) parts.push(`${failed} failed`);
-  if (skipped > 0) parts.push(`${skipped} up to date`);
-  return parts.join(", ");
 }

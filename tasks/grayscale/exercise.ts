@@ -7,21 +7,21 @@
 import { Pool, type Runner, sequential } from "../../mod.ts";
 import { type GrayJobs, service } from "../../workers/grayscale.ts";
 import type { Flags } from "../cli/flags.ts";
-import { onInterrupt, Turns } from "../cli/program.ts";
+import { onInterrupt, Yielder } from "../cli/program.ts";
 import { flush, print } from "../cli/terminal.ts";
 
-/** Ten images that take a second each: first in turn, then side by side. */
+/** Pretends to convert ten images, which take a second each, in both ways. */
 export async function runExercise({ number, is }: Flags): Promise<number> {
   onInterrupt(() => {});
   const names = Array.from({ length: 10 }, (_, i) => `image_${i + 1}.jpg`);
   const workers = number.workers ?? 10;
   const run = async (title: string, runner: Runner<GrayJobs>) => {
-    using turns = new Turns(); // for Ctrl-C
+    using yielder = new Yielder(); // so that Ctrl-C is heard
     if (!is.quiet) print(`${title}\n`), flush();
     const start = performance.now();
     for await (const done of runner.imap("applyGrayscale", names)) {
       if (!is.quiet) print(`${done}\n`), flush();
-      await turns.take();
+      await yielder.yield();
     }
     await runner.close();
     return (performance.now() - start) / 1000;

@@ -12,7 +12,7 @@ import {
   type ScanRequest,
   service,
 } from "../../workers/logscan.ts";
-import { Turns } from "../cli/program.ts";
+import { Yielder } from "../cli/program.ts";
 
 /** What is left to be scanned, as far as is known. */
 export interface Backlog {
@@ -84,7 +84,7 @@ export class Crew implements LogRunner, AsyncDisposable {
   readonly #ahead: Backlog;
   readonly #size: number;
   readonly #here = sequential(service);
-  readonly #turns = new Turns();
+  readonly #turns = new Yielder();
   #pool?: Pool<LogJobs>;
   #isReady = false;
   /** How long this thread has worked, and lately for a span, in ms. */
@@ -154,7 +154,7 @@ export class Crew implements LogRunner, AsyncDisposable {
         const item = await pull(true);
         if (item === undefined) continue;
         held.push(await this.#work(job, item, options));
-        await this.#turns.take();
+        await this.#turns.yield();
       } else if (ours.length > 0) await reply;
       else return;
     }

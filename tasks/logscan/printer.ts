@@ -24,18 +24,18 @@ import {
   warn,
 } from "../cli/terminal.ts";
 
-/** Prints reports as the flags want them, and keeps the exit status. */
+/** Prints reports as the flags ask for, and keeps the exit status. */
 export class Printer {
   readonly flags: Flags;
   readonly options: Required<Omit<ScanOptions, "parts" | "regular">>;
   #found = false;
-  #trouble = false;
-  /** Whether lines are waited for: standard input may go on for long. */
+  #hasFailed = false;
+  /** Whether to write each report at once: a terminal, or input that goes on. */
   readonly #isWatched: boolean;
-  /** Whether part of the file's report is printed already. */
+  /** Whether the JSON object of a file has been begun. */
   #isOpen = false;
   #objects = 0;
-  /** Of the file that had the last line that was too long to be held. */
+  /** Reads the file with the last line that was too long to be held. */
   #reader?: PartReader;
 
   constructor(flags: Flags) {
@@ -51,15 +51,15 @@ export class Printer {
   }
 
   /** Prints that a file could not be searched, or not all of it. */
-  failed(name: string, error: string): void {
-    this.#trouble = true;
+  printFailure(name: string, error: string): void {
+    this.#hasFailed = true;
     warn(`${printable(name, Deno.stderr)}: ${error}`);
   }
 
-  /** Prints what was found in a file, or in a part of it. */
-  async scanned(report: Report, name: string): Promise<void> {
+  /** Prints a report of a file, or a part of one. */
+  async printReport(report: Report, name: string): Promise<void> {
     if (report.error !== undefined && !report.part) {
-      this.failed(name, report.error);
+      this.printFailure(name, report.error);
     }
     if (report.found) this.#found = true;
     const { quiet, json, lines } = this.flags.is;
@@ -72,7 +72,7 @@ export class Printer {
     if (this.#isWatched) flush();
   }
 
-  /** Found or not found, or how often. */
+  /** Prints whether a keyword was found, or how often. */
   #printAnswer(report: Report, name: string): void {
     const shown = printable(name);
     if (this.flags.is.count) print(`${shown}:${report.count}\n`);
@@ -83,7 +83,7 @@ export class Printer {
     }
   }
 
-  /** Lines with a hit: their own bytes, however long they are. */
+  /** Prints the lines with a keyword: their own bytes, however long they are. */
   async #printLines(report: Report, name: string): Promise<void> {
     const { path, part } = report;
     if (part && !stdoutIsTerminal) {
@@ -126,7 +126,7 @@ export class Printer {
     { line, offset, length }: Omit<Hit, "keywords">,
   ): Promise<void> {
     if (path === "-") {
-      return this.failed(name, `line ${line} is too long to show`);
+      return this.printFailure(name, `line ${line} is too long to show`);
     }
     const decoder = new TextDecoder();
     print(`${printable(name)}:${line}:`);
@@ -137,7 +137,7 @@ export class Printer {
     print("\n");
   }
 
-  /** What can be read: the file may be gone, or damaged further on. */
+  /** Reads what can be read: the file may have been removed or be damaged. */
   async *#readAgain(
     path: string,
     name: string,
@@ -152,11 +152,11 @@ export class Printer {
       }
       yield* this.#reader.read(offset, length);
     } catch (error) {
-      this.failed(name, causeOf(error));
+      this.printFailure(name, causeOf(error));
     }
   }
 
-  /** An object per file; its hits as they come, so that they are not held. */
+  /** Prints an object per file, hit by hit, so that they need not be held. */
   #printJson(report: Report, name: string): void {
     const { found, count, bytes, error, part } = report;
     let separator = ",";
@@ -166,7 +166,7 @@ export class Printer {
       separator = "";
     }
     for (const hit of this.#hitsOf(report)) {
-      // JSON has no bytes: what is no UTF-8 is U+FFFD in `text`.
+      // JSON has no bytes, so `text` has U+FFFD for what is no UTF-8.
       print(separator + JSON.stringify({ ...hit, raw: undefined }));
       separator = ",";
     }
@@ -175,15 +175,15 @@ export class Printer {
     print(`],${JSON.stringify({ found, count, bytes, error }).slice(1)}`);
   }
 
-  /** Prints what remains. */
+  /** Prints the end of the output. */
   end(): void {
     this.#reader?.[Symbol.dispose]();
     if (!this.flags.is.json || this.flags.is.quiet) return;
     print(this.#objects === 0 ? "[]\n" : "\n]\n");
   }
 
-  /** The exit status, as grep has it. */
+  /** The exit status, as grep's. */
   get status(): number {
-    return this.#trouble ? 2 : this.#found ? 0 : 1;
+    return this.#hasFailed ? 2 : this.#found ? 0 : 1;
   }
 }

@@ -1,5 +1,5 @@
 /**
- * Tells what was measured: in numbers, charts and words.
+ * Reports on measurements in markdown: tables, charts and conclusions.
  *
  * @module
  */
@@ -11,9 +11,9 @@ import type { TaskTiming } from "../../mod.ts";
 import { causeOf, writeWhole } from "../../workers/shared/files.ts";
 import { shownPath } from "../cli/paths.ts";
 import { count } from "../cli/terminal.ts";
-import { type Comparison, firstStart } from "./measure.ts";
+import { type Comparison, startOf } from "./measure.ts";
 
-// In numbers and words
+// Numbers and words
 
 const ms = (value: number) =>
   value < 10
@@ -31,7 +31,7 @@ const size = (bytes: number) =>
     ? `${(bytes / 1e6).toFixed(1)} MB`
     : `${(bytes / 1e9).toFixed(1)} GB`;
 
-/** What was to be done, failures apart: "12 images and 7 that failed". */
+/** The batch in words, with its failures: "12 images and 7 that failed". */
 function batchOf({ items, failed, unit }: Comparison): string {
   const done = count(items - failed, unit);
   return failed > 0 ? `${done} and ${failed} that failed` : done;
@@ -46,11 +46,11 @@ export function speedUp({ sequential, parallel }: Comparison): number {
 export function table(comparison: Comparison): string {
   const { sequential, parallel, workers, startUp, repeats } = comparison;
   const saved = Math.round(1000 * (1 - parallel / sequential)) / 10;
-  const median = `the median of ${count(repeats, "runs")}`;
+  const how = `the median of ${count(repeats, "runs")}`;
   return markdownTable([
     ["", "result", "what it is"],
-    ["sequential", `${ms(sequential)} ms`, `one thread alone; ${median}`],
-    ["parallel", `${ms(parallel)} ms`, `a pool of workers; ${median}`],
+    ["sequential", `${ms(sequential)} ms`, `one thread alone; ${how}`],
+    ["parallel", `${ms(parallel)} ms`, `a pool of workers; ${how}`],
     ["workers", `${workers}`, "threads that work side by side"],
     [
       "speed-up",
@@ -71,8 +71,11 @@ export function table(comparison: Comparison): string {
 }
 
 /**
- * Rows as a markdown table, legible as it is; the first row is its head, and
- * the columns in `left` have text, the others numbers.
+ * Makes a markdown table whose columns are aligned in plain text as well.
+ *
+ * @param rows The head, and the rows
+ * @param left The columns that are aligned to the left; the others are numbers
+ * @returns The table, with a newline at its end
  */
 export function markdownTable([head, ...rows]: string[][], left = [0]): string {
   const widths = head.map((_, i) =>
@@ -90,7 +93,7 @@ export function markdownTable([head, ...rows]: string[][], left = [0]): string {
   return [head, rule, ...rows].map(line).join("");
 }
 
-/** What follows from the numbers, and only from them. */
+/** The conclusion. It is computed from the numbers alone. */
 export function conclusion(comparison: Comparison): string {
   const { workers, startUp, sequential, parallel } = comparison;
   const speed = speedUp(comparison);
@@ -132,9 +135,9 @@ function breakEven(comparison: Comparison): string {
     : `On this machine the pool pays from about ${batch} on.`;
 }
 
-// In pictures
+// Charts
 
-/** A bar for each number. */
+/** A chart with a bar for each number. */
 export function barChart(
   title: string,
   unit: string,
@@ -142,7 +145,7 @@ export function barChart(
 ): string {
   const names = Object.keys(bars).map((name) => `"${name}"`).join(", ");
   const values = Object.values(bars);
-  // Mermaid knows no exponents.
+  // Written without exponents, which Mermaid does not know.
   return fence(`xychart-beta
   title "${title}"
   x-axis [${names}]
@@ -150,27 +153,27 @@ export function barChart(
   bar [${values.map(ms).join(", ")}]`);
 }
 
-/** No more bars than this can be told apart in a timeline. */
+/** The most bars that can be told apart in a section of a timeline. */
 const TIMELINE_MAX = 60;
 
 /**
- * Who worked when, as a bar per item: in each lane the first sixty. Labels are
- * by the item's index, and begin with its number.
+ * A timeline with a section per worker and a bar per item, for the first sixty
+ * items of each. A label is the item's number and its name in `labels`.
  */
 export function timeline(timings: TaskTiming[], labels: string[]): string {
-  const lanes = Map.groupBy(timings, ({ worker }) => worker);
+  const sections = Map.groupBy(timings, ({ worker }) => worker);
   const [alone, many] = [true, false].map((alone) =>
     timings.filter(({ worker }) => (worker === 0) === alone)
   );
   const last = (run: TaskTiming[]) =>
     run.reduce((most, { end }) => Math.max(most, end), 0);
   const longest = Math.max(
-    ...[alone, many].map((run) => last(run) - firstStart(run)),
+    ...[alone, many].map((run) => last(run) - startOf(run)),
   );
   const [unit, perMs] = longest < 1000 ? ["µs", 1000] : ["ms", 1];
-  const lines = [...lanes].sort(([a], [b]) => a - b).map(([worker, own]) => {
-    // Each run has its own beginning: the lanes are to be compared.
-    const zero = firstStart(worker === 0 ? alone : many);
+  const lines = [...sections].sort(([a], [b]) => a - b).map(([worker, own]) => {
+    // Times count from the start of each run, so that both can be compared.
+    const zero = startOf(worker === 0 ? alone : many);
     const since = (time: number) => Math.round(perMs * (time - zero));
     const bars = own.slice(0, TIMELINE_MAX).map(({ index, start, end }) => {
       const to = Math.max(since(end), since(start) + 1);
@@ -187,8 +190,8 @@ ${lines.join("\n")}`);
 }
 
 /**
- * What Mermaid takes for a name: a colon, a semicolon, # or %% would end it,
- * and without the number "2026-01-01.log" is a date, "gantt.png" a keyword.
+ * A label that Mermaid accepts. A colon, a semicolon, # or %% would end it. Without
+ * the number, "2026-01-01.log" would be a date and "gantt.png" a keyword.
  */
 function label(index: number, labels: string[]): string {
   const name = (labels[index] ?? "").replace(/[^\p{L}\p{M}\p{N}._ -]/gu, "_");
@@ -199,7 +202,7 @@ function fence(mermaid: string): string {
   return `\`\`\`mermaid\n${mermaid}\n\`\`\`\n`;
 }
 
-// Several comparisons, with more and more workers
+// Comparisons with a growing number of workers
 
 /** A row for each number of workers, as a markdown table. */
 export function scalingTable(measured: Comparison[]): string {
@@ -220,7 +223,7 @@ export function scalingTable(measured: Comparison[]): string {
   ]);
 }
 
-/** How the speed grows with the workers, and how it would at best. */
+/** A chart of the speed-up by the number of workers, with the ideal one. */
 export function scaling(title: string, measured: Comparison[]): string {
   const workers = measured.map(({ workers }) => workers);
   const speeds = measured.map((comparison) => speedUp(comparison).toFixed(2));
@@ -234,7 +237,7 @@ export function scaling(title: string, measured: Comparison[]): string {
   line [${workers.join(", ")}]`);
 }
 
-/** What follows from the rows. */
+/** The conclusion from all rows. */
 export function scalingConclusion(measured: Comparison[]): string {
   const best = measured.toSorted((a, b) => speedUp(b) - speedUp(a))[0];
   const { bytes, workers } = best;
@@ -248,7 +251,7 @@ export function scalingConclusion(measured: Comparison[]): string {
 
 // The file
 
-/** Where and when it was measured, as a markdown list. */
+/** The machine, the versions and the date, as a markdown list. */
 export function environment(): string {
   const processors = cpus();
   return [
@@ -263,14 +266,14 @@ export function environment(): string {
 const SHARED =
   "A bar is a job: it did several small files, one, or a part of a large one.\n\n";
 
-/** A command as a block of markdown, whatever is in it. */
+/** A command as a block of markdown. */
 export function commandBlock(command: string): string {
   return `Command:\n\n    ${command.replaceAll("\n", "\n    ")}\n`;
 }
 
 /**
- * A report on one comparison, as markdown; `labels` are the names of the items,
- * where a job does one: where it does several, or a part, there are none.
+ * A report on one comparison, as markdown. `labels` are the names of the items; it
+ * is empty if a job does several items or a part of one.
  */
 export function render(
   title: string,
@@ -307,7 +310,7 @@ ${conclusion(comparison)}
 `;
 }
 
-/** Writes a report and tells its path as the user would write it. */
+/** Writes a report; returns its path as the user would write it. */
 export async function writeReport(
   path: string,
   content: string,

@@ -15,11 +15,11 @@ import {
 import { onInterrupt } from "../cli/program.ts";
 import { count, Progress } from "../cli/terminal.ts";
 
-/** Work to be compared: one batch, sequentially and in a pool. */
-export interface Work<J extends Jobs> {
-  /** Where its jobs are. */
+/** Work that can be done sequentially and in a pool: a batch of items. */
+export interface Workload<J extends Jobs> {
+  /** The jobs that do it. */
   service: Service<J>;
-  /** What the pool's workers may do. Default: what the program may. */
+  /** The permissions of the pool's workers. Default: the program's. */
   permissions?: Deno.PermissionOptions;
   /** How many items the batch has. */
   items: number;
@@ -27,11 +27,11 @@ export interface Work<J extends Jobs> {
   unit: string;
   /** How large the batch is, in bytes. */
   bytes: number;
-  /** Does the whole batch; `times` over means `times` as much. */
+  /** Does the whole batch, `times` times. */
   run(runner: Runner<J>, times: number): Promise<void>;
-  /** What came out, to be compared; it is not timed. */
+  /** The result of the last run, to be compared. It is not timed. */
   answer(): Promise<string> | string;
-  /** Why items failed in the last run, by their index; none if absent. */
+  /** Why items failed in the last run, by their index. Absent: none can fail. */
   failures?: Map<number, string>;
 }
 
@@ -47,41 +47,42 @@ export interface Comparison {
   bytes: number;
   /** How many workers the pool had. */
   workers: number;
-  /** How often each was run, after a warm-up. */
+  /** How many times each was run, after a warm-up. */
   repeats: number;
-  /** How long one thread alone took: the median, in milliseconds. */
+  /** The median time of one thread alone, in milliseconds. */
   sequential: number;
-  /** How long the pool took, its start not included: the median, in ms. */
+  /** The median time of the pool without its start, in milliseconds. */
   parallel: number;
   /** From `new Pool` until a worker began the first item, in milliseconds. */
   startUp: number;
-  /** How many times the batch pays for the start; absent if never measured. */
+  /** How many batches pay for the pool's start; absent if none was found. */
   breakEven?: number;
-  /** Who worked when, in a run of each kind. */
+  /** Which worker did what when, in one run of each kind. */
   timings: TaskTiming[];
 }
 
-/** The least and the most repeats, and how long they go on, in ms. */
+/** The least and the most repeats, and for how long more are begun, in ms. */
 const REPEATS = { least: 3, most: 25, ms: 2000 };
-/** How long the search for the break-even goes on, in ms. */
+/** The longest search for the break-even, in ms. */
 const BREAK_EVEN_MS = 5000;
 
-/** Every item failed, so that there is nothing to compare. */
+/** Every item failed, so there is nothing to compare. */
 export class AllFailedError extends Error {}
 
 /**
- * Measures work sequentially and in a pool: each after a warm-up, in turns.
+ * Measures work sequentially and in a pool. Both are warmed up, then they take
+ * turns.
  *
- * @param work What to measure
+ * @param workload What to measure
  * @param workers How many workers the pool has
  * @param quiet Whether to show no progress
  * @param wantsBreakEven Whether to look for the break-even, for up to 5 s
- * @returns Medians, and what else belongs to an honest report
+ * @returns The medians, and what a report needs beside them
  * @throws {AllFailedError} If every item failed in the first run
- * @throws {Error} If the answers differ
+ * @throws {Error} If the results differ
  */
 export async function compare<J extends Jobs>(
-  work: Work<J>,
+  workload: Workload<J>,
   workers: number,
   quiet = false,
   wantsBreakEven = true,
@@ -90,24 +91,24 @@ export async function compare<J extends Jobs>(
   progress.expect(2 + 2 * REPEATS.least);
   const recorder: Recorder = { timings: [] };
   const onTask = (timing: TaskTiming) => void recorder.timings.push(timing);
-  await using alone = sequential(work.service, { onTask });
-  const { permissions } = work;
+  await using alone = sequential(workload.service, { onTask });
+  const { permissions } = workload;
   const options = { size: workers, permissions, onTask };
-  await using pool = new Pool(work.service, options);
-  // Before anything is cleared nobody must write any more.
+  await using pool = new Pool(workload.service, options);
+  // Done first at Ctrl-C: nobody may write any more when files are removed.
   using _ = onInterrupt(() => pool.terminate());
   const created = performance.timeOrigin + performance.now();
-  await work.run(pool, 1);
+  await workload.run(pool, 1);
   progress.step();
-  const startUp = firstStart(recorder.timings) - created;
-  const { items, unit, bytes, failures } = work;
+  const startUp = startOf(recorder.timings) - created;
+  const { items, unit, bytes, failures } = workload;
   const failed = failures?.size ?? 0;
   if (items > 0 && failed === items) {
     await progress.stop();
     const all = count(items, unit);
     throw new AllFailedError(`Nothing to compare: ${all} failed`);
   }
-  const runs = await runInTurns(work, alone, pool, recorder, progress);
+  const runs = await runInTurns(workload, alone, pool, recorder, progress);
   const [one, many] = [typical(runs.sequential), typical(runs.parallel)];
   const repeats = runs.parallel.length;
   const result: Comparison = {
@@ -117,7 +118,7 @@ export async function compare<J extends Jobs>(
     timings: [...one.timings, ...many.timings],
   };
   if (wantsBreakEven) {
-    result.breakEven = await findBreakEven(work, alone, pool, result);
+    result.breakEven = await findBreakEven(workload, alone, pool, result);
   }
   await progress.stop();
   return result;
@@ -128,17 +129,17 @@ interface Recorder {
   timings: TaskTiming[];
 }
 
-/** The timed runs of both kinds, after the pool's warm-up. */
+/** Times runs of both kinds in turns. The pool is warm already. */
 async function runInTurns<J extends Jobs>(
-  work: Work<J>,
+  workload: Workload<J>,
   alone: Runner<J>,
   pool: Runner<J>,
   recorder: Recorder,
   progress: Progress,
 ): Promise<Record<"sequential" | "parallel", TimedRun[]>> {
   const runs = { sequential: [] as TimedRun[], parallel: [] as TimedRun[] };
-  const expected = await work.answer();
-  await work.run(alone, 1); // its own warm-up
+  const expected = await workload.answer();
+  await workload.run(alone, 1); // the warm-up of this thread
   progress.step();
   const began = performance.now();
   let repeats = 0;
@@ -146,10 +147,10 @@ async function runInTurns<J extends Jobs>(
     for (const kind of ["sequential", "parallel"] as const) {
       recorder.timings = [];
       const runner = kind === "sequential" ? alone : pool;
-      const ms = await timed(() => work.run(runner, 1));
+      const ms = await timed(() => workload.run(runner, 1));
       runs[kind].push({ ms, timings: recorder.timings });
       progress.step();
-      if (await work.answer() !== expected) {
+      if (await workload.answer() !== expected) {
         throw new Error("The sequential and the parallel answers differ");
       }
     }
@@ -161,8 +162,8 @@ async function runInTurns<J extends Jobs>(
   return runs;
 }
 
-/** When the first item began, in ms of the system clock; now, if none did. */
-export function firstStart(timings: TaskTiming[]): number {
+/** When the first item began, in ms since the epoch; now if there is none. */
+export function startOf(timings: TaskTiming[]): number {
   const now = performance.timeOrigin + performance.now();
   return timings.reduce((least, { start }) => Math.min(least, start), now);
 }
@@ -185,12 +186,12 @@ export function median(values: number[]): number {
 }
 
 /**
- * Tells how many times the batch a fresh pool begins to pay for. Where the
- * batch itself gains by the pool, that is a division; where it is too small to
- * gain, more and more of it is run until it does.
+ * From how many batches on a new pool is faster, including its start. If the pool
+ * does the batch itself faster, that is a division. If the batch is too small for
+ * that, more and more of it is run until the pool is faster.
  */
 async function findBreakEven<J extends Jobs>(
-  work: Work<J>,
+  workload: Workload<J>,
   alone: Runner<J>,
   pool: Runner<J>,
   { items, workers, sequential, parallel, startUp }: Comparison,
@@ -198,8 +199,8 @@ async function findBreakEven<J extends Jobs>(
   const gain = sequential - parallel;
   const pays = startUp < gain;
   if (pays || gain > sequential / 10) {
-    // One item alone keeps one worker busy; only where a single big one was
-    // cut into parts, and that paid, it is enough.
+    // Fewer than two items occupy one worker only, unless a single large item is
+    // cut into parts and that has been seen to pay.
     return Math.max(startUp / gain, pays ? Math.min(1, 2 / items) : 2 / items);
   }
   if (workers === 1) return;
@@ -209,8 +210,8 @@ async function findBreakEven<J extends Jobs>(
     performance.now() + times * sequential < deadline;
     times *= 2
   ) {
-    const one = await timed(() => work.run(alone, times));
-    const many = await timed(() => work.run(pool, times));
+    const one = await timed(() => workload.run(alone, times));
+    const many = await timed(() => workload.run(pool, times));
     if (one > many + startUp) return times;
   }
 }

@@ -1,5 +1,5 @@
 /**
- * The scan of logs, to be measured.
+ * The scan of logs as workload that can be measured.
  *
  * @module
  */
@@ -12,15 +12,15 @@ import {
   service,
 } from "../../workers/logscan.ts";
 import { totalSize } from "../cli/paths.ts";
-import type { Work } from "../report/measure.ts";
+import type { Workload } from "../report/measure.ts";
 
-/** The scan of files, to be compared; `reports` are of its last run. */
+/** The scan of files as workload; `reports` are those of its last run. */
 export async function logscanWork(
   paths: string[],
   options: ScanOptions,
-): Promise<Work<LogJobs> & { reports: Report[] }> {
+): Promise<Workload<LogJobs> & { reports: Report[] }> {
   const failures = new Map<number, string>();
-  const work: Work<LogJobs> & { reports: Report[] } = {
+  const workload: Workload<LogJobs> & { reports: Report[] } = {
     reports: [],
     failures,
     service,
@@ -29,15 +29,16 @@ export async function logscanWork(
     bytes: await totalSize(paths),
     run: async (runner, times) => {
       const many = Array.from({ length: times }, () => paths).flat();
-      work.reports = await Array.fromAsync(scanLogs(runner, many, options));
+      workload.reports = await Array.fromAsync(scanLogs(runner, many, options));
       failures.clear();
       for (
-        const [i, { error }] of work.reports.slice(0, paths.length).entries()
+        const [i, { error }] of workload.reports.slice(0, paths.length)
+          .entries()
       ) {
         if (error !== undefined) failures.set(i, error);
       }
     },
-    answer: () => JSON.stringify(work.reports),
+    answer: () => JSON.stringify(workload.reports),
   };
-  return work;
+  return workload;
 }

@@ -1,54 +1,57 @@
 /**
- * The conversion of a batch, to be measured.
+ * The conversion of images as work that can be measured.
  *
  * @module
  */
 
 import { causeOf } from "../../workers/shared/files.ts";
-import { type GrayJobs, service } from "../../workers/grayscale.ts";
+import {
+  type GrayJobs,
+  type GrayscaleFileOptions,
+  service,
+} from "../../workers/grayscale.ts";
 import { totalSize } from "../cli/paths.ts";
-import { Turns } from "../cli/program.ts";
-import type { Work } from "../report/measure.ts";
-import type { Order } from "./orders.ts";
+import { Yielder } from "../cli/program.ts";
+import type { Workload } from "../report/measure.ts";
 
-/** The conversion of a batch, to be compared. */
+/** The conversion of images as work that can be measured. */
 export async function grayscaleWork(
-  orders: Order[],
+  conversions: GrayscaleFileOptions[],
   permissions?: Deno.PermissionOptions,
-): Promise<Work<GrayJobs> & { failures: Map<number, string> }> {
+): Promise<Workload<GrayJobs> & { failures: Map<number, string> }> {
   const failures = new Map<number, string>();
   return {
     failures,
     service,
     permissions,
-    items: orders.length,
+    items: conversions.length,
     unit: "images",
-    bytes: await totalSize(orders.map((order) => order.path)),
+    bytes: await totalSize(conversions.map(({ path }) => path)),
     run: async (runner, times) => {
       failures.clear();
-      using turns = new Turns(); // for Ctrl-C, between images on this thread
-      const many = Array.from({ length: times }, () => orders).flat();
+      using yielder = new Yielder(); // so that Ctrl-C is heard between two images
+      const many = Array.from({ length: times }, () => conversions).flat();
       const outcomes = runner.imap("grayscaleFile", many, { settle: true });
       let index = 0;
       for await (const outcome of outcomes) {
         if (outcome.status === "rejected") {
-          failures.set(index % orders.length, causeOf(outcome.reason));
+          failures.set(index % conversions.length, causeOf(outcome.reason));
         }
         index++;
-        await turns.take();
+        await yielder.yield();
       }
     },
-    answer: () => digest(orders.map((order) => order.out), failures),
+    answer: () => digest(conversions.map(({ out }) => out), failures),
   };
 }
 
-/** One text for all that was written, and for what was not. */
+/** One text that stands for all outputs, and for the failures. */
 async function digest(
   paths: string[],
   failures: Map<number, string>,
 ): Promise<string> {
   const parts: string[] = [];
-  for (const [i, path] of paths.entries()) { // one at a time: they may be many
+  for (const [i, path] of paths.entries()) { // one by one, as they may be many
     const failure = failures.get(i);
     if (failure === undefined) {
       const bytes = await Deno.readFile(path);
