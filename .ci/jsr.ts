@@ -1,7 +1,8 @@
 /**
  * Writes the index files of the miniature registry in `.ci/jsr`: for each
  * package `meta.json` and `VERSION_meta.json`, with the exports and checksums
- * that Deno asks of jsr.io. Run it after every change to a stand-in:
+ * that Deno asks of jsr.io, and `CHECKSUM`, which is another one for every state of
+ * the registry. Run it after every change to a stand-in:
  *
  *     deno run --allow-read=.ci --allow-write=.ci .ci/jsr.ts [--check]
  *
@@ -13,6 +14,7 @@ import { createHash } from "node:crypto";
 
 const SCOPE = "std";
 const root = `${import.meta.dirname}/jsr/@${SCOPE}`;
+const CHECKSUM = `${import.meta.dirname}/jsr/CHECKSUM`;
 
 /** The names in a directory that `keep` accepts, in code-unit order. */
 function list(path: string, keep: (entry: Deno.DirEntry) => boolean): string[] {
@@ -46,6 +48,17 @@ function versionMeta(path: string): unknown {
 
 /** All index files: path and content. */
 function* indexFiles(): Generator<[path: string, content: string]> {
+  const sum = createHash("sha256");
+  for (const [path, content] of packageFiles()) {
+    sum.update(content);
+    yield [path, content];
+  }
+  // Short, as every command of deno.json that needs it is printed.
+  yield [CHECKSUM, sum.digest("hex").slice(0, 16) + "\n"];
+}
+
+/** The index files of the packages. */
+function* packageFiles(): Generator<[path: string, content: string]> {
   const json = (value: unknown) => JSON.stringify(value, null, 2) + "\n";
   for (const name of list(root, (entry) => entry.isDirectory)) {
     const versions = list(`${root}/${name}`, (entry) => entry.isDirectory);

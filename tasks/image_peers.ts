@@ -362,9 +362,10 @@ async function measureWhole(
     Deno.readTextFileSync(join(projectFolder, "deno.json")),
   ).tasks.grayscale;
   const from = join(folder, set.name);
+  const [, program] = command.split(" && "); // behind setup
   const commands: Record<string, (out: string) => string[]> = {
     manyhands: (out) => [
-      ...[Deno.execPath(), ...command.split(" ").slice(1), from],
+      ...[Deno.execPath(), ...program.split(" ").slice(1), from],
       ...["--out", out, "--workers", `${workers}`, "--quiet"],
     ],
     Pillow: (out) => [...pillow, "once", `${workers}`, from, out],

@@ -166,7 +166,8 @@ function rows(folder: string, sizes: Sizes): Row[] {
 function logscan(args: string[]): string[] {
   const path = join(projectFolder, "deno.json");
   const { command } = JSON.parse(Deno.readTextFileSync(path)).tasks.logscan;
-  return [...command.split(" "), ...args];
+  const [, program] = command.split(" && "); // behind setup
+  return [...program.split(" "), ...args];
 }
 
 async function measure(row: Row, peer: string[]): Promise<Measured> {

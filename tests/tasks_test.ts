@@ -73,7 +73,8 @@ class Home implements AsyncDisposable {
 
   /** The command of a task, as `deno task` runs it. */
   words(task: string, args: string[]): string[] {
-    const [deno, ...words] = tasks[task].command.split(" ");
+    const program = tasks[task].command.split(" && ").at(-1)!; // behind setup
+    const [deno, ...words] = program.split(" ");
     assertEquals(deno, "deno");
     return [Deno.execPath(), ...words, ...args];
   }
