@@ -1,7 +1,7 @@
 /**
- * The gate, `deno task ok`: format, lint, types, docs, the built kernels and
- * tests. It goes through all of them and ends with one line, `N passed, N
- * failed`.
+ * The gate, `deno task ok`: format, lint, types, docs, the built kernels, the
+ * package and tests. It goes through all of them and ends with one line, `N
+ * passed, N failed`.
  */
 
 /** What the tests need: they run the tasks, a server on loopback, and tools. */
@@ -107,10 +107,35 @@ async function rebuild(): Promise<[passed: number, failed: number]> {
   return [0, 1];
 }
 
-let [passed, failed] = await rebuild();
-for (const step of steps) {
-  const [good, bad] = await run(step);
-  if (bad > 0) console.log(`FAILED: deno ${step.join(" ")}`);
+/**
+ * Tries to publish the package, which needs no network. Nothing may be wrong with
+ * it but that the codec is imported by a name that JSR cannot follow: whoever
+ * imports the package is not to fetch the codec's 30 MB at the start.
+ */
+async function publish(): Promise<[passed: number, failed: number]> {
+  const args = ["publish", "--dry-run", "--allow-dirty"];
+  console.log(`\n$ deno ${args.join(" ")}`);
+  const { success, stderr } = await new Deno.Command(Deno.execPath(), {
+    args,
+    stdin: "null",
+    env: { NO_COLOR: "1" },
+  }).output();
+  const output = new TextDecoder().decode(stderr);
+  const problems = [...output.matchAll(/^\w+\[(\S+)\][^]*?--> (\S+?):\d/gm)];
+  const isExpected = ([, code, path]: string[]) =>
+    code === "unanalyzable-dynamic-import" &&
+    path.endsWith("workers/grayscale/codec.ts");
+  if (success && problems.every(isExpected)) return [1, 0];
+  console.log(`${output}\nFAILED: deno ${args.join(" ")}`);
+  return [0, 1];
+}
+
+let passed = 0, failed = 0;
+for (const step of [rebuild, publish, ...steps]) {
+  const [good, bad] = await (Array.isArray(step) ? run(step) : step());
+  if (bad > 0 && Array.isArray(step)) {
+    console.log(`FAILED: deno ${step.join(" ")}`);
+  }
   passed += good;
   failed += bad;
 }

@@ -17,7 +17,7 @@ import {
   type TaskTiming,
 } from "../mod.ts";
 import { Gate, shared, turn, until } from "./gates.ts";
-import { jobs, service } from "./jobs.ts";
+import { type jobs, service } from "./jobs.ts";
 import { doubles, numbers, poolTest, runAlone, runnerTest } from "./runners.ts";
 
 /** For a pool, items of which the first ends last; on one thread, in order. */

@@ -41,7 +41,13 @@ export {
   type Span,
   type SpanReport,
 } from "./logscan/scan.ts";
-export type { Hits, Mode, Query, SearchResult } from "./logscan/search.ts";
+export {
+  type Hits,
+  labelled,
+  type Mode,
+  type Query,
+  type SearchResult,
+} from "./logscan/search.ts";
 
 /** The most files in one request. */
 const REQUEST_FILES = 64;

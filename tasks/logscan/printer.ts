@@ -7,12 +7,12 @@
 import {
   type Hit,
   hitsOf,
+  labelled,
   type Part,
   PartReader,
   type Report,
   type ScanOptions,
 } from "../../workers/logscan.ts";
-import { labelled } from "../../workers/logscan/search.ts";
 import { causeOf } from "../../workers/shared/files.ts";
 import { free } from "../../workers/shared/memory.ts";
 import type { Flags } from "../cli/flags.ts";

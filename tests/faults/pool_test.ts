@@ -14,7 +14,7 @@ import {
   WorkerStartError,
 } from "../../mod.ts";
 import { Gate, HANGS, type Memory, shared, until } from "../gates.ts";
-import { jobs, oddities, service } from "../jobs.ts";
+import { type jobs, oddities, service } from "../jobs.ts";
 import { doubles, numbers, poolTest, runnerTest } from "../runners.ts";
 
 runnerTest("whatever is thrown is the cause of a JobError", async (runner) => {

@@ -36,6 +36,8 @@ export class PartReader implements Disposable {
   #isPlain = false;
 
   /**
+   * Opens the file.
+   *
    * @param path The file
    * @throws {Deno.errors.NotFound} If there is no such file
    */
@@ -105,6 +107,7 @@ export class PartReader implements Disposable {
     this.#blocks = undefined;
   }
 
+  /** Closes the file. */
   [Symbol.dispose](): void {
     this.#end();
     this.#file.close();
