@@ -23,7 +23,7 @@ mark, in that encoding.
 Usage: deno task logscan [FLAG]… [PATH]…
 
 PATH is a file, a folder (searched to the bottom; links in it are not followed),
-a glob, or - for standard input. Without any, ten logs are made and printReport, sequentially and in
+a glob, or - for standard input. Without any, ten logs are made and scanned, sequentially and in
 parallel, and what the parallelism brought goes into reports/logscan.md.
 
   -k, --keyword TEXT  what to look for, as it is (default: unauthorized access);
