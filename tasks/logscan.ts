@@ -5,13 +5,14 @@
  */
 
 import { join } from "@std/path/join";
-import { queryError, scanLogs } from "../workers/logscan.ts";
+import { Pool, sequential } from "../mod.ts";
+import { queryError, scanLogs, service } from "../workers/logscan.ts";
 import { clearTemporary, folderOf } from "../workers/shared/files.ts";
 import { commandLine, readFlags, UsageError } from "./cli/flags.ts";
 import { findFiles, projectFolder } from "./cli/paths.ts";
 import { onInterrupt, runTask } from "./cli/program.ts";
 import { print, Progress, warn } from "./cli/terminal.ts";
-import { AHEAD, Ahead, AHEAD_MAX, AHEAD_MORE, Crew } from "./logscan/crew.ts";
+import { Listing } from "./logscan/listing.ts";
 import { Printer } from "./logscan/printer.ts";
 import { logscanWork } from "./logscan/workload.ts";
 
@@ -33,8 +34,8 @@ parallel, and what the parallelism brought goes into reports/logscan.md.
       --lines         the lines with a keyword: PATH:LINE:TEXT
       --json          an array with an object per file
       --compare       scan sequentially as well, and write the report
-      --workers N     how many threads scan, the first included (default: one
-                      per core); more than one only where it is worth it
+      --workers N     how many workers scan (default: one per core); with 1, or
+                      where there is little to scan, none is started
   -q, --quiet         print nothing, not even with --json, but errors
   -h, --help          show this
 
@@ -68,36 +69,25 @@ async function main(args: string[]): Promise<number> {
 /** Scans the files that the user named, while more of them are being found. */
 async function scan(printer: Printer): Promise<void> {
   const { flags, options } = printer;
-  const ahead = new Ahead();
+  const size = flags.number.workers ?? navigator.hardwareConcurrency;
+  const listing = new Listing(
+    flags.paths,
+    (name, error) => printer.printFailure(name, error),
+  );
+  await using runner = size === 1 || await listing.isLittle()
+    ? sequential(service)
+    : new Pool(service, { size, eager: true });
   const progress = new Progress("files", flags.is.quiet);
-  let found = 0, limit = AHEAD;
-  const paths = async function* () {
-    for await (
-      const { path, name, error } of findFiles(flags.paths, undefined, true)
-    ) {
-      if (error !== undefined) {
-        printer.printFailure(name, error);
-        continue;
-      }
-      progress.expect(++found);
-      ahead.add(path, name);
-      if (ahead.waiting <= limit) continue;
-      if (limit < AHEAD_MAX) limit += AHEAD_MORE;
-      yield ahead.take();
-    }
-    ahead.isAll = true;
-    while (ahead.waiting > 0) yield ahead.take();
-  };
-  await using runner = new Crew(options, ahead, flags.number.workers);
-  const reports = scanLogs(runner, paths(), {
+  const reports = scanLogs(runner, listing.paths(), {
     ...options,
     parts: flags.is.lines,
     regular: true,
   });
   for await (const report of reports) {
-    await printer.printReport(report, ahead.name);
+    await printer.printReport(report, listing.name);
     if (report.part) continue;
-    ahead.done();
+    listing.finish();
+    progress.expect(listing.count);
     progress.step();
   }
   await progress.stop();

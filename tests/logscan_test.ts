@@ -21,7 +21,6 @@ import {
   scanSpans,
   service,
 } from "../workers/logscan.ts";
-import { Crew } from "../tasks/logscan/crew.ts";
 
 const BLOCK = 1 << 20;
 const KEYWORD = "unauthorized access";
@@ -564,68 +563,6 @@ Deno.test("scanLogs decompresses what is little at once, and all else as well", 
   await check(Buffer.concat([long, end]), [KEYWORD], "long.gz");
   await check(Buffer.concat([long.subarray(0, 999), end]), [KEYWORD], "a.gz");
 });
-
-Deno.test("a crew gives what one thread gives, and leaves nothing behind", () =>
-  withFolder(async (folder) => {
-    const paths: string[] = [];
-    for (let i = 0; i < 50; i++) {
-      paths.push(join(folder, `${i}`));
-      const line = i % 3 ? "fine\n" : `line with ${KEYWORD}\n`;
-      await Deno.writeTextFile(paths[i], line.repeat(i * 20));
-    }
-    for (const mode of ["found", "lines"] as const) {
-      const options = { keywords: [KEYWORD], ignoreCase: false, mode };
-      const wanted = new Map<string, Report>();
-      for (const report of await scan(paths, options)) {
-        wanted.set(report.path, report);
-      }
-      for (const [size, isAll] of [[2, true], [4, false], [1, true]] as const) {
-        // Much seems to lie ahead.
-        const ahead = { waiting: 1e9, isAll };
-        await using crew = new Crew(options, ahead, size);
-        const given: string[] = [];
-        const items = size > 1 ? whenJoined(paths, given) : paths;
-        const reports = await Array.fromAsync(scanLogs(crew, items, options));
-        assertEquals(
-          reports,
-          (size > 1 ? given : paths).map((path) => wanted.get(path)!),
-          `${mode}, ${size} threads`,
-        );
-      }
-    }
-    const query = {
-      keywords: [KEYWORD],
-      ignoreCase: false,
-      mode: "count" as const,
-    };
-    await using crew = new Crew(query, { waiting: 1e9, isAll: true }, 2);
-    const given: string[] = [];
-    let left = 200;
-    for await (const _ of scanLogs(crew, whenJoined(paths, given))) {
-      if (given.length > 0 && (await locks.query()).held?.length) left--;
-      if (left === 0) break;
-    }
-  }));
-
-/** The paths, over and over, until a worker has been there for a while. */
-async function* whenJoined(
-  paths: string[],
-  given: string[],
-): AsyncGenerator<string> {
-  let left = 200;
-  for (let i = 0; left > 0; i++) {
-    given.push(paths[i % paths.length]);
-    yield paths[i % paths.length];
-    if (i % 50) continue;
-    await new Promise((go) => setTimeout(go));
-    if ((await locks.query()).held?.length) left -= 50;
-  }
-}
-
-/** Every worker of a pool holds a lock. (They have no types in Deno yet.) */
-const { locks } = navigator as unknown as {
-  locks: { query(): Promise<{ held?: unknown[] }> };
-};
 
 Deno.test("scanLogs refuses a keyword that no line can have", async () => {
   for (const keyword of ["", "a\nb"]) {

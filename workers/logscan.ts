@@ -312,7 +312,7 @@ class LogScan {
     this.#pending.push(planned);
     const spans = planned.map(({ span }) => span);
     const { regular = false } = this.#options;
-    return { spans, query: this.#query, regular, behind: this.#queue.length };
+    return { spans, query: this.#query, regular };
   }
 
   /** How many files make a full request: one until their usual size is known. */

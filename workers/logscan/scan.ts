@@ -66,8 +66,6 @@ export interface ScanRequest {
   query: Query;
   /** Whether the files are known to be regular files. */
   regular?: boolean;
-  /** How many spans wait behind these, as far as is known: for the runner. */
-  behind?: number;
 }
 
 /**
