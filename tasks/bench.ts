@@ -17,9 +17,9 @@ import { onInterrupt, runTask } from "./cli/program.ts";
 import { flush, print } from "./cli/terminal.ts";
 import { makeFixtures } from "./fixtures.ts";
 import { grayscaleWork } from "./grayscale/workload.ts";
-import { compareImages } from "./image_peers.ts";
+import { compareImages } from "./bench/images.ts";
 import { logscanWork } from "./logscan/workload.ts";
-import { comparePeers } from "./peers.ts";
+import { comparePeers } from "./bench/logscan.ts";
 import {
   commandBlock,
   environment,

@@ -8,11 +8,11 @@
 
 import { resolve } from "@std/path/resolve";
 import { Pool } from "../../mod.ts";
-import { commandLine, readFlags } from "../../tasks/cli/flags.ts";
-import { userFolder } from "../../tasks/cli/paths.ts";
-import { runTask } from "../../tasks/cli/program.ts";
-import { flush, print, Progress } from "../../tasks/cli/terminal.ts";
-import { commandBlock, environment } from "../../tasks/report/markdown.ts";
+import { commandLine, readFlags } from "../cli/flags.ts";
+import { userFolder } from "../cli/paths.ts";
+import { runTask } from "../cli/program.ts";
+import { flush, print, Progress } from "../cli/terminal.ts";
+import { commandBlock, environment } from "../report/markdown.ts";
 import { service } from "./jobs.ts";
 
 const HELP = `Measures what the pool costs, with jobs that do nothing.
@@ -261,7 +261,7 @@ async function startPeers(
   folder: string | undefined,
   workers: number,
 ): Promise<Contestant[]> {
-  const script = resolve(import.meta.dirname!, "peer.mjs");
+  const script = resolve(import.meta.dirname!, "peers", "pool.mjs");
   const deno = [
     "run",
     "--no-config",
@@ -271,7 +271,7 @@ async function startPeers(
   ];
   const peers = [
     await Peer.start("multiprocessing.Pool", "python3", [
-      resolve(import.meta.dirname!, "peer.py"),
+      resolve(import.meta.dirname!, "peers", "python.py"),
       `${workers}`,
     ]),
   ];

@@ -7,7 +7,7 @@
 
 import { gzipSync } from "node:zlib";
 import { join } from "@std/path/join";
-import { projectFolder } from "./cli/paths.ts";
+import { projectFolder } from "../cli/paths.ts";
 
 /** How often each command runs, after one that is not counted. */
 const RUNS = 5;

@@ -7,9 +7,9 @@
 
 import { join } from "@std/path/join";
 import process from "node:process";
-import { Pool, type Runner, sequential } from "../mod.ts";
-import { type GrayJobs, service } from "../workers/grayscale.ts";
-import { projectFolder } from "./cli/paths.ts";
+import { Pool, type Runner, sequential } from "../../mod.ts";
+import { type GrayJobs, service } from "../../workers/grayscale.ts";
+import { projectFolder } from "../cli/paths.ts";
 
 /** How often all that does not take long is measured, for figures. */
 const RUNS = 5;
@@ -78,10 +78,10 @@ export async function compareImages(
     say("SKIPPED: images beside others; Python with Pillow is not installed");
     return "Python with Pillow is not installed: it makes the images.\n";
   }
-  const pillow = [command, join(import.meta.dirname!, "pillow.py")];
+  const pillow = [command, join(import.meta.dirname!, "peers", "pillow.py")];
   await using python = new Peer("Pillow", [...pillow, "serve", `${workers}`]);
   await using sharp = peers === undefined ? undefined : new Peer("sharp", [
-    ...["node", join(import.meta.dirname!, "sharp.mjs")],
+    ...["node", join(import.meta.dirname!, "peers", "sharp.mjs")],
     ...[peers, `${workers}`],
   ]);
   const jpegtran = await versionOf("jpegtran", "-version");
