@@ -20,6 +20,8 @@ import { grayscaleWork } from "./grayscale/workload.ts";
 import { compareImages } from "./bench/images.ts";
 import { logscanWork } from "./logscan/workload.ts";
 import { comparePeers } from "./bench/logscan.ts";
+import { measurePool } from "./bench/pool.ts";
+import { losses, raw, table } from "./bench/rows.ts";
 import {
   commandBlock,
   environment,
@@ -38,12 +40,14 @@ logs are fewer or shorter; and the images beside Pillow, sharp and jpegtran, on
 1.3 GB of photographs, or less where the images are fewer. Pillow makes these,
 so it has to be installed. The result is reports/benchmark.md.
 
-Usage: deno task bench [FLAG]…
+Usage: deno task bench [pool] [FLAG]…
 
   --images N    how many images (default 12)
   --logs N      how many logs (default 24)
   --lines N     how many lines a log has (default 500000)
-  --peers DIR   a folder in which "npm install sharp" was run, to measure that
+  --peers DIR   where the peers of tasks/bench/peers.json are installed
+  --runs N      how many rounds count, after one to warm up (default 9)
+  --mod FILE    measure the pool of another mod.ts, beside this one
   --workers N   the most workers (default: one per core)
   -q, --quiet   print nothing
   -h, --help    show this
@@ -52,13 +56,15 @@ Usage: deno task bench [FLAG]…
 const IMAGES = 12, LOGS = 24, LINES = 500_000;
 
 async function main(args: string[]): Promise<number> {
-  const { is, number, text } = readFlags(args, {
-    text: ["peers"],
-    number: { images: 1, logs: 1, lines: 1 },
+  const { is, number, text, paths } = readFlags(args, {
+    text: ["peers", "mod"],
+    number: { images: 1, logs: 1, lines: 1, runs: 1 },
+    paths: true,
   });
   if (is.help) return print(HELP), 0;
   const { quiet } = is;
   const say = (text: string) => quiet || (print(`${text}\n`), flush());
+  if (paths.includes("pool")) return await pool(args, text, number, say);
   say("Making the fixtures …");
   const { conversions, scans } = await makeWork(number, quiet);
   const most = number.workers ?? navigator.hardwareConcurrency;
@@ -102,6 +108,39 @@ async function main(args: string[]): Promise<number> {
     parts.join("\n"),
   );
   say(`\nReport: ${path}`);
+  return 0;
+}
+
+/** Measures the pool, and writes a report. */
+async function pool(
+  args: string[],
+  text: Flags["text"],
+  { runs = 9, workers = navigator.hardwareConcurrency }: Flags["number"],
+  say: (text: string) => void,
+): Promise<number> {
+  const absolute = (path?: string) => path && resolve(userFolder, path);
+  const { results, peers } = await measurePool({
+    ...{ runs, workers, say },
+    folder: absolute(text.peers),
+    mod: absolute(text.mod),
+  });
+  const versions = peers.map(({ name, version, missing }) =>
+    `- ${name}: ${missing === undefined ? version : `MISSING, ${missing}`}\n`
+  );
+  const report = [
+    `# The pool\n\n${environment()}\n`,
+    `${commandBlock(commandLine("bench", args))}\n`,
+    `${versions.join("")}\n`,
+    `${workers} workers; the answers of all were checked first, then all took `,
+    `turns; medians of ${runs}. Below 1 ours is faster.\n\n`,
+    `${table(results)}\n${losses(results)}`,
+  ].join("");
+  say(`\n${report}`);
+  const path = await writeReport(
+    join(projectFolder, "reports", "bench-pool.md"),
+    `${report}\nAll rounds, in their order:\n\n${raw(results)}`,
+  );
+  say(`Report: ${path}`);
   return 0;
 }
 

@@ -45,7 +45,7 @@ const FLAGS: Record<string, string[]> = {
   ],
   bench: [
     ...["--images=1", "--logs=1", "--lines=1", "--peers=x", "--workers=1"],
-    "--quiet",
+    ...["--runs=1", "--mod=x", "--quiet"],
   ],
 };
 

@@ -1,67 +1,69 @@
-"""Python's multiprocessing.Pool, for `deno task bench:pool`: see pool.ts."""
+"""Python's multiprocessing.Pool: the rounds of pools.mjs that it has."""
 
-import json
-import platform
 import sys
 from multiprocessing import Pool
 from time import perf_counter
 
+from protocol import answer
 
-def same(n):
-    return n
+
+def same(value):
+    return value
+
+
+def make_items(kind, count):
+    if kind == "copy":
+        return [b"\1" * (1 << 16) for _ in range(count)]
+    if kind == "big":
+        return [b"\1" * 50_000_000 for _ in range(count)]
+    return list(range(count))
+
+
+KINDS = {
+    "one": lambda pool, items: [pool.apply(same, (item,)) for item in items],
+    "many": lambda pool, items: [
+        call.get() for call in [pool.apply_async(same, (i,)) for i in items]
+    ],
+    "map": lambda pool, items: pool.map(same, items),
+    "stream": lambda pool, items: list(
+        pool.imap_unordered(same, (item for item in items))
+    ),
+    "copy": lambda pool, items: pool.map(len, items),
+    "big": lambda pool, items: [pool.apply(same, (item,)) for item in items],
+}
 
 
 def start(workers):
     begun = perf_counter()
     with Pool(workers) as pool:
-        pool.apply(same, (1,))
-        return perf_counter() - begun
+        calls = [pool.apply_async(same, (i,)) for i in range(workers)]
+        calls[0].get()
+        seconds = perf_counter() - begun
+        return {"ms": 1000 * seconds, "value": [call.get() for call in calls]}
 
 
-def round_of(pool, name, items):
-    numbers = range(items)
-    expected = list(numbers)
-    buffers = []
-    if name == "copy":
-        buffers = [bytes(1 << 16) for _ in numbers]
-        expected = [1 << 16] * items
-    begun = perf_counter()
-    if name == "one":
-        results = [pool.apply(same, (n,)) for n in numbers]
-    elif name == "many":
-        calls = [pool.apply_async(same, (n,)) for n in numbers]
-        results = [call.get() for call in calls]
-    elif name == "map":
-        results = pool.map(same, numbers)
-    elif name == "stream":
-        results = list(pool.imap_unordered(same, (n for n in numbers)))
-    elif name == "copy":
-        results = pool.map(len, buffers)
-    else:
-        return {"none": "moves nothing"}
-    seconds = perf_counter() - begun
-    if name == "stream":
-        results.sort()
-    if results != expected:
-        return {"none": "failed, the answers are wrong"}
-    return {"ms": 1000 * seconds, "items": items}
+def shown(result):
+    if isinstance(result, int):
+        return result
+    return [len(result), result[0], result[-1]]
 
 
 def main():
-    workers = int(sys.argv[1])
-
-    def say(answer):
-        print(json.dumps(answer), flush=True)
-
-    python = f"Python {platform.python_version()}"
-    say({"name": f"multiprocessing.Pool of {python}"})
+    workers = int(sys.argv[2])
     with Pool(workers) as pool:
-        for line in sys.stdin:
-            name, items = line.split()
-            if name == "start":
-                say({"ms": 1000 * start(workers), "items": 1})
-            else:
-                say(round_of(pool, name, int(items)))
+
+        def round_of(kind, count, is_check):
+            if kind == "start":
+                return start(workers)
+            if kind not in KINDS:
+                return {"lacks": kind}
+            items = make_items(kind, count)
+            begun = perf_counter()
+            results = KINDS[kind](pool, items)
+            ms = 1000 * (perf_counter() - begun)
+            return {"ms": ms, "value": [shown(r) for r in results] if is_check else None}
+
+        answer("multiprocessing", {"round": round_of})
 
 
 if __name__ == "__main__":

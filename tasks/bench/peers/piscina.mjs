@@ -1,0 +1,17 @@
+import { load, workers } from "./protocol.mjs";
+import { answerFor } from "./pools.mjs";
+
+const { Piscina, version } = await load("piscina");
+const filename = new URL("jobs.mjs", import.meta.url).href;
+
+await answerFor(version, () => {
+  const pool = new Piscina({
+    filename,
+    minThreads: workers,
+    maxThreads: workers,
+  });
+  return {
+    run: (name, item, transferList) => pool.run(item, { name, transferList }),
+    end: () => pool.destroy(),
+  };
+});
