@@ -5,9 +5,6 @@ import {
   commandBlock,
   conclusion,
   render,
-  scaling,
-  scalingConclusion,
-  scalingTable,
   table,
   timeline,
 } from "../tasks/report/markdown.ts";
@@ -108,23 +105,9 @@ Deno.test("the words are true of the numbers", async (t) => {
 });
 
 Deno.test("tables are as wide as their cells, in every row", () => {
-  for (const text of [table(made()), scalingTable([made(), made()])]) {
-    const widths = text.trimEnd().split("\n").map((line) => line.length);
-    assertEquals(new Set(widths).size, 1, text);
-  }
-});
-
-Deno.test("the words on scaling are true of the rows", () => {
-  const rows = [1, 2, 3].map((workers) =>
-    made({ workers, parallel: [4100, 2000, 2500][workers - 1] })
-  );
-  assertMatch(
-    scalingConclusion(rows),
-    /a pool of 2 workers: 2\.00 times as fast as one thread alone\.$/,
-  );
-  assertMatch(scalingConclusion(rows.slice(0, 1)), /^No number of workers did/);
-  assertMatch(scalingTable(rows), /\| 2 +\| .* \| +2\.00× \| +100 % \|/);
-  assertMatch(scaling("x", rows), /bar \[0\.98, 2\.00, 1\.60\]/);
+  const text = table(made());
+  const widths = text.trimEnd().split("\n").map((line) => line.length);
+  assertEquals(new Set(widths).size, 1, text);
 });
 
 Deno.test("charts have only what Mermaid can read", () => {
@@ -179,7 +162,6 @@ Deno.test("a report says how many failed", () => {
   const told = report.match(/1 image and 9 that failed/g);
   assertEquals(told?.length, 3); // the head, the chart and the conclusion
   assert(!/fail/.test(render("x", "y", made(), [])));
-  assertMatch(scalingConclusion([made({ failed: 9 })]), /and 9 that failed/);
 });
 
 Deno.test("a command stays one block of markdown", () => {
@@ -211,7 +193,7 @@ Deno.test("compare measures work that begins nothing, and tells answers apart", 
   assertEquals(message, "The sequential and the parallel answers differ");
 });
 
-Deno.test("compare counts failures, and seeks a break-even only if asked", async () => {
+Deno.test("compare counts failures, and seeks a break-even", async () => {
   let runs = 0;
   let clock = 0;
   const { now } = performance;
@@ -227,9 +209,9 @@ Deno.test("compare counts failures, and seeks a break-even only if asked", async
     answer: () => "same",
   };
   try {
-    const { failed, breakEven } = await compare(work, 2, true, false);
-    assertEquals([failed, breakEven], [1, undefined]);
-    assert((await compare(work, 2, true)).breakEven! > 0);
+    const { failed, breakEven } = await compare(work, 2, true);
+    assertEquals(failed, 1);
+    assert(breakEven! > 0);
     failures.set(0, "bad");
     runs = 0;
     const error = await compare(work, 2, true).catch((error) => error);

@@ -44,8 +44,8 @@ const FLAGS: Record<string, string[]> = {
     ...["--workers=1", "--quiet"],
   ],
   bench: [
-    ...["--images=1", "--logs=1", "--lines=1", "--peers=x", "--workers=1"],
-    ...["--runs=1", "--mod=x", "--quiet"],
+    ...["--peers=x", "--runs=1", "--workers=1", "--rows=x", "--percent=1"],
+    ...["--mod=x", "--quiet"],
   ],
 };
 
@@ -218,7 +218,8 @@ Deno.test("a wrong command line is one line that names the flag", async () => {
     ["fixtures", ["--images", "-1"], "--images"],
     ["fixtures", ["--lines", "0"], "--lines"],
     ["fixtures", ["stray"], "'stray'"],
-    ["bench", ["--logs", "0"], "--logs"],
+    ["bench", ["--runs", "0"], "--runs"],
+    ["bench", ["tests"], "'tests'"],
   ];
   const outcomes = await inTurns(
     wrong,
@@ -1122,9 +1123,8 @@ Deno.test("Ctrl-C ends the other tasks, too", async (t) => {
     ["grayscale", ["in", "--compare", "--workers=1"], "gray/0.png", "gray"],
     [
       "bench",
-      ["--images=999"],
-      "project/fixtures/bench/images/image_1.jpg",
-      "project/fixtures/bench/gray",
+      ["logscan", "--percent=1", "--runs=999"],
+      "project/fixtures/bench/logscan/1/many/0.log",
     ],
   ];
   for (const [task, args, begun, folder] of cases) {
@@ -1256,28 +1256,52 @@ Deno.test("fixtures names what it cannot write, in one line", async (t) => {
   }
 });
 
-Deno.test("bench reports on both jobs", async () => {
+Deno.test("bench measures each subject beside who is there", async () => {
   await using home = new Home();
   home.copyProject();
-  const folder = join(home.project, "fixtures/bench/images");
-  const args = ["--images=1", "--logs=2", "--lines=99", "--workers=1"];
+  const args = [
+    ...["logscan", "images", "--percent=1", "--runs=1", "--workers=1"],
+    ...["--rows=files of 4.2 MiB, found"],
+  ];
   const { code, stdout, stderr } = await home.run("bench", ...args);
   assertEquals([code, stderr], [0, ""]);
-  assertEquals([...Deno.readDirSync(folder)].length, 1);
-  const report = readReport(home, "benchmark");
-  assertStringIncludes(report, `    deno task bench ${args.join(" ")}\n`);
-  const tables = [...report.matchAll(/^\| workers (.|\n)*?\n\n/gm)];
-  assertEquals(tables.length, 2);
-  for (const [table] of tables) assertStringIncludes(stdout, table);
-  assertEquals(report.match(/```mermaid\nxychart-beta\n/g)?.length, 2);
+  const report = readReport(home, "bench");
+  assertStringIncludes(
+    report,
+    `    deno task bench ${args.slice(0, -1).join(" ")}`,
+  );
   assert(!/NaN|Infinity|undefined/.test(report), report);
-  if (/^Python with Pillow is not installed/m.test(report)) {
-    skipped("images beside Pillow: there is none");
-  } else {
-    const rows = report.match(/^\| \d+ .*(JPEG|PNG)s? of \d+×\d+.* ms /gm);
-    assertEquals(rows?.slice(0, 3).length, 3, report);
-    assertStringIncludes(report, "No sharp was measured: no `--peers DIR`.");
+  const [tables] = report.split("## All rounds");
+  assertStringIncludes(stdout, tables);
+  const row = (name: string) =>
+    new RegExp(`^\\|.*\\| ${name} +\\| +[\\d.]+ ms \\|`, "m");
+  for (const name of ["manyhands", "floor", "1 worker"]) {
+    assertMatch(tables, row(name));
   }
-  if (!await has("rg")) return skipped("the log scan beside ripgrep: no rg");
-  assertMatch(report, /^\| .* \.gz files? .*\| `rg -F -z -l` \| +\d+ ms \|/m);
+  assertMatch(tables, /^## Gray images/m);
+  for (const name of ["grep", "rg"]) {
+    if (await has(name)) assertMatch(tables, row(name));
+    else {
+      assertMatch(tables, new RegExp(`^- ${name}: MISSING, `, "m"));
+      skipped(`the log scan beside ${name}: there is none`);
+    }
+  }
+  assertStringIncludes(tables, "- sharp: MISSING, it is not installed");
+});
+
+Deno.test("bench says who answers wrongly", async () => {
+  await using home = new Home();
+  home.copyProject();
+  const floor = join(home.project, "tasks/bench/peers/floor.mjs");
+  const text = Deno.readTextFileSync(floor);
+  const broken = text.replace("bytes += n", "bytes = n");
+  assertNotEquals(broken, text);
+  Deno.writeTextFileSync(floor, broken);
+  const rows = "--rows=files of 4.2 MiB, found";
+  const args = ["logscan", "--percent=1", "--runs=1", rows];
+  const { code, stdout } = await home.run("bench", ...args);
+  assertEquals(code, 1);
+  assertMatch(stdout, /^FAILED: .*, floor: it read \d+ of \d+$/m);
+  assertMatch(stdout, /^\|.*\| floor +\| +failed \|/m);
+  assertMatch(stdout, /^\|.*\| 1 worker +\| +[\d.]+ ms \|/m);
 });

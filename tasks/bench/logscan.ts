@@ -1,17 +1,32 @@
 /**
- * The part of `deno task bench` that measures the log scan beside ripgrep and
- * grep, where they are installed.
+ * The log scan beside ripgrep, grep and a program that only reads: whole
+ * processes of the task.
  *
  * @module
  */
 
-import { gzipSync } from "node:zlib";
 import { join } from "@std/path/join";
-import { projectFolder } from "../cli/paths.ts";
+import { gzipSync } from "node:zlib";
+import { findFiles, totalSize } from "../cli/paths.ts";
+import { inPeers, NPM_HINT } from "./peer.ts";
+import {
+  EMPTY,
+  Files,
+  findProgram,
+  measureMemory,
+  type Program,
+  run,
+  taskOf,
+} from "./program.ts";
+import {
+  isWanted,
+  measure,
+  type Options,
+  type Result,
+  type Section,
+} from "./rows.ts";
 
-/** How often each command runs, after one that is not counted. */
-const RUNS = 5;
-const KEYWORD = "unauthorized access";
+const KEYWORD = "unauthorized access", ABSENT = "no such thing";
 /** In one line of a hundred. */
 const FREQUENT = "status=503";
 /** None of them occurs but the first. */
@@ -22,340 +37,298 @@ const KEYWORDS = [
   ...["invalid", "failed password", "root login", "sudo:", "oom-killer"],
 ];
 
-/** A search, as both sides are told of it, and how their answers compare. */
-interface Row {
+type Mode = "files" | "count" | "lines" | "gz";
+
+/** A search, the same for all. */
+interface Search {
   what: string;
-  ours: string[];
-  peers: string[][];
-  answer: "files" | "counts" | "lines";
+  /** What is searched: the name of a file or folder. */
+  where: string;
+  keywords: string[];
+  mode?: Mode;
+  /** Who takes part, and what ours ÷ it shall be at most where that is said. */
+  beside: Record<string, number | undefined>;
+  /** How many lines the answer has. */
+  lines: number;
 }
 
-interface Measured {
-  what: string;
-  peer: string;
-  ours: number;
-  theirs: number;
-}
+/** The flags of each mode: ours, ripgrep's and grep's. */
+const FLAGS: Record<Mode, [own: string[], rg: string[], grep: string[]]> = {
+  files: [[], ["-l"], ["-rl"]],
+  count: [["--count"], ["-c"], ["-rc"]],
+  lines: [["--lines"], ["-n", "--no-heading"], ["-rn"]],
+  gz: [[], ["-z", "-l"], []],
+};
 
-/**
- * Measures, and says what came of it.
- *
- * @param folder Where the logs go that are searched: 5.3 GB of them
- * @param scale The part of these that is enough, 1 for all
- * @param say Told of what is going on
- * @returns A table in markdown; a sentence where no peer is installed
- */
-export async function comparePeers(
-  folder: string,
-  scale: number,
-  say: (text: string) => void,
-): Promise<string> {
-  const peers = await installed(["rg", "grep"]);
-  if (peers.length === 0) return "Neither ripgrep nor grep is installed.\n";
-  say("Making logs to compare with ripgrep and grep …");
-  const sizes = sizesOf(scale);
-  folder = join(folder, `${sizes.many}`);
-  makeLogs(folder, sizes);
-  const measured: Measured[] = [];
-  for (const row of rows(folder, sizes)) {
-    for (const peer of row.peers.filter(([name]) => peers.includes(name))) {
-      say(`${row.what}, against ${peer.slice(0, 3).join(" ")} …`);
-      measured.push(await measure(row, peer));
-    }
+/** The most memory that it may take, in MB. */
+const MEMORY = 120;
+
+/** Measures the log scan. */
+export async function measureLogs(options: Options): Promise<Section> {
+  const files = new Files("logscan", options);
+  const own = taskOf("logscan");
+  const node = { linux: "linux", darwin: "darwin" }[Deno.build.os as string];
+  const cpu = { x86_64: "x64", aarch64: "arm64" }[Deno.build.arch];
+  const pinned = `@vscode/ripgrep-${node}-${cpu}/bin/rg`;
+  const { folder } = options;
+  const paths = folder ? [join(folder, "node_modules", pinned), "rg"] : ["rg"];
+  const contestants = [
+    await findProgram("rg", paths, "--version", NPM_HINT),
+    await findProgram("grep", ["grep"], "--version", "install it"),
+  ];
+  const results: Result[] = [];
+  const sizes = sizesOf(options);
+  for (const search of searches(sizes)) {
+    if (!isWanted(search.what, options)) continue;
+    if (!await makeLogs(search.where, sizes, files)) continue;
+    const path = files.at(search.where);
+    const words = commands(search, path, contestants, options.workers, own);
+    results.push(
+      await measure({
+        what: search.what,
+        entries: Object.entries(words).map(([name, command]) => ({
+          name,
+          aim: search.beside[name],
+          isFloor: ["floor", "empty `deno run`"].includes(name),
+          run: () => run(command, 1),
+        })),
+        check: checkOf(search, path),
+      }, options),
+    );
   }
-  return table(measured) + await memory(join(folder, "big.txt"));
+  for (const where of ["many", "big.txt", "small"]) {
+    const what = `memory: ${where}`;
+    if (!isWanted(what, options)) continue;
+    if (!await makeLogs(where, sizes, files)) continue;
+    const words = [...own, "-k", ABSENT, files.at(where)];
+    results.push(await measureMemory(what, words, MEMORY, options, 1));
+  }
+  const title = "Log scan";
+  return { title, contestants, notes: files.notes, results };
 }
 
 /** How many files there are of each kind, and the MiB of the big one. */
 interface Sizes {
   many: number;
   big: number;
-  compressed: number;
+  gz: number;
   small: number;
 }
 
-function sizesOf(scale: number): Sizes {
-  const part = (whole: number) => Math.max(1, Math.round(whole * scale));
+function sizesOf({ percent }: Options): Sizes {
+  const part = (all: number) => Math.max(1, Math.round(all * percent / 100));
   return {
     many: part(200),
     big: part(4096),
-    compressed: part(40),
+    gz: part(40),
     small: part(20_000),
   };
 }
 
-async function installed(names: string[]): Promise<string[]> {
-  const found: string[] = [];
-  for (const name of names) {
-    try {
-      await new Deno.Command(name, { args: ["--version"] }).output();
-      found.push(name);
-    } catch {
-      // It is not installed.
-    }
-  }
-  return found;
-}
-
-function rows(folder: string, sizes: Sizes): Row[] {
-  const at = (name: string) => join(folder, name);
-  const rg = ["rg", "--no-config", "-uu", "-F"];
-  const keys = (flag: string) => KEYWORDS.flatMap((word) => [flag, word]);
+function searches({ many, big, gz, small }: Sizes): Search[] {
+  const files = `${many} files of 4.2 MiB`;
+  const [none, one] = [undefined, { "1 worker": undefined }];
+  const all = { where: "many", keywords: [KEYWORD], lines: hits(many) };
+  const aims = { floor: 1.6, rg: 2.2, grep: none, ...one };
   return [
+    { ...all, what: `${files}, found`, beside: aims },
     {
-      what: `${sizes.many} files of 4.2 MiB, found or not`,
-      ours: ["-k", KEYWORD, at("many")],
-      peers: [
-        [...rg, "-l", KEYWORD, at("many")],
-        ["grep", "-rlF", KEYWORD, at("many")],
-      ],
-      answer: "files",
+      ...{ ...all, keywords: [ABSENT], lines: 0 },
+      what: `${files}, not found`,
+      beside: aims,
     },
     {
-      what: "the same ten times over, by hard links",
-      ours: ["-k", KEYWORD, at("ten")],
-      peers: [[...rg, "-l", KEYWORD, at("ten")]],
-      answer: "files",
+      ...{ ...all, where: "ten", lines: 10 * hits(many) },
+      what: `${10 * many} files of 4.2 MiB, by hard links`,
+      beside: { floor: 1.2, rg: 1.2, ...one },
     },
     {
-      what: "once, 20 keywords",
-      ours: [...keys("-k"), at("many")],
-      peers: [[...rg, "-l", ...keys("-e"), at("many")]],
-      answer: "files",
+      ...{ ...all, where: "small", lines: hits(small) },
+      what: `${small} files of 4 kB`,
+      beside: { floor: 1.35, rg: 3.5, grep: none, ...one },
     },
     {
-      what: `one file of ${sizes.big} MiB, no hit`,
-      ours: ["-k", "no such thing", at("big.txt")],
-      peers: [
-        [...rg, "-l", "no such thing", at("big.txt")],
-        ["grep", "-lF", "no such thing", at("big.txt")],
-      ],
-      answer: "files",
+      ...{ where: "big.txt", keywords: [ABSENT], lines: 0 },
+      what: `one file of ${big} MiB, not found`,
+      beside: { rg: 0.6, grep: none, ...one },
     },
     {
-      what: "`--count`, 1 % of the lines",
-      ours: ["--count", "-k", FREQUENT, at("many")],
-      peers: [[...rg, "-c", FREQUENT, at("many")]],
-      answer: "counts",
+      ...{ where: "one.log", keywords: [KEYWORD], lines: 1 },
+      what: "one file of 4 kB",
+      beside: { "empty `deno run`": 1.25, rg: none },
     },
     {
-      what: "`--lines`, 1 % of the lines",
-      ours: ["--lines", "-k", FREQUENT, at("many")],
-      peers: [[...rg, "-n", "--no-heading", FREQUENT, at("many")]],
-      answer: "lines",
+      ...{ ...all, mode: "count", keywords: [FREQUENT], lines: many },
+      what: `${files}, --count, 1 % of the lines`,
+      beside: { rg: 2, grep: none },
     },
     {
-      what: `${sizes.compressed} .gz files of 4.4 MB`,
-      ours: ["-k", KEYWORD, at("gz")],
-      peers: [[...rg, "-z", "-l", KEYWORD, at("gz")]],
-      answer: "files",
+      ...{ ...all, mode: "lines", keywords: [FREQUENT] },
+      lines: many * frequent(),
+      what: `${files}, --lines, 1 % of the lines`,
+      beside: { rg: 2, grep: none },
     },
     {
-      what: `${sizes.small} files of 4 kB`,
-      ours: ["-k", KEYWORD, at("small")],
-      peers: [
-        [...rg, "-l", KEYWORD, at("small")],
-        ["grep", "-rlF", KEYWORD, at("small")],
-      ],
-      answer: "files",
+      ...all,
+      what: `${files}, 20 keywords`,
+      keywords: KEYWORDS,
+      beside: { rg: 1.8 },
+    },
+    {
+      ...{ where: "gz", mode: "gz", keywords: [KEYWORD], lines: hits(gz) },
+      what: `${gz} .gz files of 4.4 MB`,
+      beside: { rg: 0.8, ...one },
     },
   ];
 }
 
-/** The task as deno.json has it: with its permissions. */
-function logscan(args: string[]): string[] {
-  const path = join(projectFolder, "deno.json");
-  const { command } = JSON.parse(Deno.readTextFileSync(path)).tasks.logscan;
-  const [, program] = command.split(" && "); // behind setup
-  return [...program.split(" "), ...args];
-}
-
-async function measure(row: Row, peer: string[]): Promise<Measured> {
-  const ours = logscan(row.ours);
-  // Also the warm-up of both.
-  const answers = [await run(ours, true), await run(peer, true)];
-  const [mine, other] = answers.map(({ text }) => sorted(text, row.answer));
-  if (mine !== other) throw new Error(`${row.what}: the answers differ`);
-  const times: [number[], number[]] = [[], []];
-  for (let i = 0; i < RUNS; i++) {
-    times[0].push((await run(ours)).ms);
-    times[1].push((await run(peer)).ms);
-  }
-  const [a, b] = times.map(median);
-  return { what: row.what, peer: nameOf(peer), ours: a, theirs: b };
-}
-
-/** Tells what its children used at most, in KiB: Deno does not. */
-const PEAK = `
-import resource, subprocess, sys
-subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)`;
-
-/** How much memory the big file takes, in a sentence; by way of Python. */
-async function memory(path: string): Promise<string> {
-  if ((await installed(["python3"])).length === 0) return "";
-  const command = logscan(["-k", "no such thing", path]);
-  const { text } = await run(["python3", "-c", PEAK, ...command], true);
-  return `\nOn the one big file logscan took ${
-    Math.round(Number(text) / 1024)
-  } MiB of memory at its peak, all threads together.\n`;
-}
-
-/** A peer's name and its short flags, without the keywords. */
-function nameOf([name, ...args]: string[]): string {
-  const flags = args.filter((arg) => /^-[a-z]+$/i.test(arg) && arg !== "-uu");
-  return [name, ...new Set(flags)].join(" ");
-}
-
-function median(times: number[]): number {
-  return times.toSorted((a, b) => a - b)[times.length >> 1];
-}
-
-async function run(
-  [command, ...args]: string[],
-  keep = false,
-): Promise<{ ms: number; text: string }> {
-  const began = performance.now();
-  const { stdout, stderr, code } = await new Deno.Command(command, {
-    args,
-    cwd: projectFolder,
-    stdin: "null",
-    // The output goes where it goes for both: through a pipe.
-    stdout: "piped",
-  }).output();
-  const ms = performance.now() - began;
-  if (code > 1) throw new Error(new TextDecoder().decode(stderr));
-  return { ms, text: keep ? new TextDecoder().decode(stdout) : "" };
-}
-
-/** What both say, in the same words and order. */
-function sorted(text: string, answer: Row["answer"]): string {
-  let lines = text.split("\n").filter((line) => line !== "");
-  if (answer === "files") {
-    lines = lines.filter((line) => !line.endsWith(": Not found"))
-      .map((line) => line.replace(/: Found, line .*$/, ""));
-  } else if (answer === "counts") {
-    lines = lines.filter((line) => !line.endsWith(":0"));
-  }
-  return lines.sort().join("\n");
-}
-
-function table(measured: Measured[]): string {
-  const cells = measured.map(({ what, peer, ours, theirs }) =>
-    `| ${what} | ${ours.toFixed(0)} ms | \`${peer}\` | ${
-      theirs.toFixed(0)
-    } ms | ${(ours / theirs).toFixed(2)}× |`
+/** The commands of all who take part and are there, ours first. */
+function commands(
+  { keywords, mode = "files", beside }: Search,
+  path: string,
+  programs: Program[],
+  workers: number,
+  own: string[],
+): Record<string, string[]> {
+  const [ours, rg, grep] = FLAGS[mode];
+  const keys = (flag: string) => keywords.flatMap((word) => [flag, word]);
+  const words = (name: string, ...args: string[]) => {
+    const { command, missing } = programs.find((p) => p.name === name)!;
+    return missing === undefined ? [command, ...args, ...keys("-e"), path] : [];
+  };
+  const scan = [...own, ...ours, ...keys("-k"), path];
+  const floor = [Deno.execPath(), "run", "--allow-all", "--no-config"];
+  const all: Record<string, string[]> = {
+    manyhands: [...scan, `--workers=${workers}`],
+    floor: [...floor, inPeers("floor.mjs"), `${workers}`, path],
+    rg: words("rg", "--no-config", "-uu", "-F", `-j${workers}`, ...rg),
+    grep: words("grep", "-F", ...grep),
+    "1 worker": [...scan, "--workers=1"],
+    "empty `deno run`": EMPTY,
+  };
+  return Object.fromEntries(
+    Object.entries(all).filter(([name, command]) =>
+      name === "manyhands" || name in beside && command.length > 0
+    ),
   );
-  return [
-    `Whole processes, with their start, in turns; medians of ${RUNS} runs after`,
-    "one that was not counted. The answers were compared first. Below 1× logscan",
-    "was faster.\n",
-    "| | logscan | peer | its time | logscan ÷ peer |",
-    "|-|-:|-|-:|-:|",
-    ...cells,
-    "",
-  ].join("\n");
+}
+
+/**
+ * The answers of all have to be the same, and as many lines as are known; what
+ * searches nothing has to have read all.
+ */
+function checkOf({ lines }: Search, path: string) {
+  let first: string | undefined;
+  return async (value: unknown, name: string) => {
+    const text = `${value}`.trimEnd();
+    if (name.startsWith("empty")) return text ? "it said something" : undefined;
+    if (name === "floor") {
+      const found = await Array.fromAsync(findFiles([path]));
+      const bytes = await totalSize(found.map(({ path }) => path));
+      return Number(text) === bytes ? undefined : `it read ${text} of ${bytes}`;
+    }
+    const said = text.split("\n")
+      .filter((line) => line !== "" && !/(: Not found|:0)$/.test(line))
+      .map((line) => line.replace(/: Found, line .*$/, "")).sort();
+    if (said.length !== lines) return `${said.length} lines, not ${lines}`;
+    first ??= said.join("\n");
+    return first === said.join("\n") ? undefined : "its answer is another";
+  };
 }
 
 // Logs
 
-/** Makes the logs that are not there yet, the same ones each time. */
-function makeLogs(folder: string, sizes: Sizes): void {
-  const lines = makeLines(40_000);
-  const size = 836 * 2 ** 20 / 200;
-  const body = bytesOf(lines, size);
-  const alert = `Alert: ${KEYWORD} detected from IP 192.168.0.1\n`;
-  const whole = (name: string, make: (path: string) => void) => {
-    const path = join(folder, name);
-    if (exists(path)) return;
-    // Made under another name, so that half a set is not taken for one.
-    Deno.mkdirSync(folder, { recursive: true });
-    if (exists(`${path}~`)) Deno.removeSync(`${path}~`, { recursive: true });
-    make(`${path}~`);
-    Deno.renameSync(`${path}~`, path);
-  };
-  const hit = (i: number) => i % 10 < 3 ? [alert] : [];
-  whole("many", (path) => {
-    Deno.mkdirSync(path);
-    for (let i = 0; i < sizes.many; i++) {
-      const at = Math.floor(body.length * (i % 7) / 7);
-      const cut = body.lastIndexOf(10, at) + 1;
-      writeParts(`${path}/${i}.log`, [
-        body.subarray(0, cut),
-        ...hit(i),
-        body.subarray(cut),
-      ]);
-    }
-  });
-  whole("ten", (path) => {
-    for (let i = 0; i < 10 * sizes.many; i++) {
-      const folder = `${path}/${i % 10}`;
-      Deno.mkdirSync(folder, { recursive: true });
-      const name = `${Math.floor(i / 10)}.log`;
-      Deno.linkSync(join(path, "..", "many", name), join(folder, name));
-    }
-  });
-  whole("big.txt", (path) => {
-    writeParts(
-      path,
-      Array(Math.ceil(sizes.big * 2 ** 20 / body.length)).fill(body),
-    );
-  });
-  whole("gz", (path) => {
-    Deno.mkdirSync(path);
-    for (let i = 0; i < sizes.compressed; i++) {
-      const start = i * 99;
-      const text = [...lines.slice(start), ...hit(i), ...lines.slice(0, start)];
-      // (`CompressionStream` makes blocks that gzip takes ten times as long for.)
-      Deno.writeFileSync(`${path}/${i}.log.gz`, gzipSync(text.join("")));
-    }
-  });
-  whole("small", (path) => {
-    for (let i = 0; i < sizes.small; i++) {
-      if (i % 100 === 0) {
-        Deno.mkdirSync(`${path}/${i / 100}`, { recursive: true });
+const hit = (i: number) => i % 10 < 3;
+const hits = (count: number) =>
+  Array.from({ length: count }, (_, i) => i).filter(hit).length;
+const ALERT = `Alert: ${KEYWORD} detected from IP 192.168.0.1\n`;
+const FILE = Math.floor(836 * 2 ** 20 / 200);
+
+/** Makes the logs of a kind, the same ones each time. */
+async function makeLogs(
+  name: string,
+  sizes: Sizes,
+  files: Files,
+): Promise<boolean> {
+  const alert = (i: number) => hit(i) ? [ALERT] : [];
+  const makers: Record<string, [bytes: number, make: (to: string) => void]> = {
+    many: [sizes.many * FILE, (to) => {
+      Deno.mkdirSync(to);
+      const bytes = body();
+      for (let i = 0; i < sizes.many; i++) {
+        const at = Math.floor(bytes.length * (i % 7) / 7);
+        const cut = bytes.lastIndexOf(10, at) + 1;
+        const [before, behind] = [bytes.slice(0, cut), bytes.slice(cut)];
+        write(`${to}/${i}.log`, before, ...alert(i), behind);
       }
-      const own = bytesOf(lines.slice(i, i + 60), 3900);
-      writeParts(`${path}/${Math.floor(i / 100)}/${i % 100}.log`, [
-        own,
-        ...hit(i),
-      ]);
-    }
-  });
+    }],
+    ten: [0, (to) => {
+      for (let i = 0; i < 10 * sizes.many; i++) {
+        const [file, folder] = [Math.floor(i / 10), `${to}/${i % 10}`];
+        Deno.mkdirSync(folder, { recursive: true });
+        Deno.linkSync(files.at(`many/${file}.log`), `${folder}/${file}.log`);
+      }
+    }],
+    "big.txt": [sizes.big * 2 ** 20, (to) => {
+      const bytes = body();
+      write(to, ...Array(Math.ceil(sizes.big * 2 ** 20 / FILE)).fill(bytes));
+    }],
+    gz: [sizes.gz * 1e6, (to) => {
+      Deno.mkdirSync(to);
+      const all = makeLines();
+      for (let i = 0; i < sizes.gz; i++) {
+        const at = i * 99;
+        const text = [...all.slice(at), ...alert(i), ...all.slice(0, at)];
+        // (`CompressionStream` makes blocks that gzip takes ten times as long for.)
+        write(`${to}/${i}.log.gz`, gzipSync(text.join("")));
+      }
+    }],
+    small: [sizes.small * 4096, (to) => {
+      const all = makeLines();
+      for (let i = 0; i < sizes.small; i++) {
+        const folder = `${to}/${Math.floor(i / 100)}`;
+        if (i % 100 === 0) Deno.mkdirSync(folder, { recursive: true });
+        const own = all.slice(i, i + 44).join("");
+        write(`${folder}/${i % 100}.log`, own, ...alert(i));
+      }
+    }],
+    "one.log": [
+      4096,
+      (to) => write(to, makeLines().slice(0, 44).join(""), ALERT),
+    ],
+  };
+  if (name === "ten" && !await makeLogs("many", sizes, files)) return false;
+  return await files.make(name, ...makers[name]);
 }
 
-function exists(path: string): boolean {
-  try {
-    return Deno.statSync(path) !== undefined;
-  } catch {
-    return false;
-  }
-}
-
-function writeParts(path: string, parts: (Uint8Array | string)[]): void {
+function write(path: string, ...parts: (Uint8Array | string)[]): void {
   using file = Deno.openSync(path, { write: true, create: true });
   for (const part of parts) {
-    const bytes = typeof part === "string"
-      ? new TextEncoder().encode(part)
-      : part;
+    const isText = typeof part === "string";
+    const bytes = isText ? new TextEncoder().encode(part) : part;
     for (let at = 0; at < bytes.length;) {
       at += file.writeSync(bytes.subarray(at));
     }
   }
 }
 
-/** Whole lines, over and over, up to a size. */
-function bytesOf(lines: string[], size: number): Uint8Array {
-  const once = new TextEncoder().encode(lines.join(""));
-  const bytes = new Uint8Array(size);
-  for (let at = 0; at < size; at += once.length) {
-    bytes.set(once.subarray(0, size - at), at);
+/** Whole lines, over and over: a file without a hit. */
+function body(): Uint8Array {
+  const once = new TextEncoder().encode(makeLines().join(""));
+  const bytes = new Uint8Array(FILE);
+  for (let at = 0; at < FILE; at += once.length) {
+    bytes.set(once.subarray(0, FILE - at), at);
   }
   return bytes.subarray(0, bytes.lastIndexOf(10) + 1);
 }
 
+/** How many lines of a file have `FREQUENT`. */
+function frequent(): number {
+  return new TextDecoder().decode(body()).split(FREQUENT).length - 1;
+}
+
 /** Lines as servers write them; one in a hundred has `FREQUENT`. */
-function makeLines(count: number): string[] {
+function makeLines(): string[] {
   let seed = 1;
   const random = (n: number) => (seed = seed * 48271 % 2147483647) % n;
   const kinds = [
@@ -364,7 +337,7 @@ function makeLines(count: number): string[] {
     () => `GET /index/${random(9999)} HTTP/1.1 200 ${random(99999)}`,
     () => `Cache miss for key session:${random(999999)}`,
   ];
-  return Array.from({ length: count }, (_, i) => {
+  return Array.from({ length: 40_000 }, (_, i) => {
     const time = new Date(1.7e12 + 1000 * i).toISOString();
     const status = i % 100 === 50 ? FREQUENT : `status=${200 + random(5)}`;
     return `${time} host-${random(20)} app[${random(9999)}]: ` +

@@ -5,6 +5,7 @@
  */
 
 import { fromFileUrl } from "@std/path/from-file-url";
+import type { Contestant } from "./rows.ts";
 
 /** What a peer answers to one question. */
 export interface Answer {
@@ -28,12 +29,7 @@ export interface PeerSpec {
   hint: string;
 }
 
-/** Which versions of the packages of npm are measured. */
-export const PINNED: Record<string, string> = JSON.parse(
-  Deno.readTextFileSync(new URL("peers.json", import.meta.url)),
-).dependencies;
-
-/** How the packages of npm are installed, all at once. */
+/** How the packages of npm, and Pillow by pip, are installed all at once. */
 export const NPM_HINT = "mkdir -p DIR && cp tasks/bench/peers.json " +
   "DIR/package.json && npm install --prefix DIR, then --peers DIR";
 
@@ -43,14 +39,12 @@ export function inPeers(name: string): string {
 }
 
 /** How long a peer may take for one answer, in ms. It only ends a hang. */
-const LIMIT = 60_000;
+const LIMIT = 600_000;
 
 /** A peer in a process of its own, which is asked one thing at a time. */
-export class Peer implements AsyncDisposable {
+export class Peer implements AsyncDisposable, Contestant {
   readonly name: string;
-  /** What it says that it is. */
   version = "";
-  /** Why it cannot be measured, and how to change that. */
   missing?: string;
   readonly #command: string[];
   #process?: PeerProcess;

@@ -7,7 +7,15 @@
 
 import { toFileUrl } from "@std/path/to-file-url";
 import { inPeers, NPM_HINT, Peer, type PeerSpec } from "./peer.ts";
-import { type Entry, measure, type Result, type Row } from "./rows.ts";
+import {
+  type Entry,
+  isWanted,
+  measure,
+  type Options,
+  type Result,
+  type Row,
+  type Section,
+} from "./rows.ts";
 
 /** What is measured: `kind` is what peers/pools.mjs calls it. */
 interface Work {
@@ -80,38 +88,23 @@ const WORKS: Work[] = [
   },
 ];
 
+const MEMORY = "memory after rounds of everything";
+
 /** Memory may differ by this factor: it is counted in pages, and in use. */
 const LEAK = 1.1;
 
-/** How to measure. */
-export interface Options {
-  /** Where the packages of npm are installed. */
-  folder?: string;
-  workers: number;
-  runs: number;
-  /** Another mod.ts, to be measured as ours; this tree's is then a peer. */
-  mod?: string;
-  say(text: string): void;
-}
-
-/**
- * Measures.
- *
- * @returns What came of it, and all peers, those that are missing as well
- */
-export async function measurePool(
-  options: Options,
-): Promise<{ results: Result[]; peers: Peer[] }> {
-  const peers: Peer[] = [];
-  for (const spec of specs(options)) peers.push(await Peer.start(spec));
-  const there = peers.filter(({ missing }) => missing === undefined);
+/** Measures the pool. */
+export async function measurePool(options: Options): Promise<Section> {
+  const contestants: Peer[] = [];
+  for (const spec of specs(options)) contestants.push(await Peer.start(spec));
+  const there = contestants.filter(({ missing }) => missing === undefined);
   const results: Result[] = [];
-  for (const work of WORKS) {
-    results.push(await measure(rowOf(work, there), options.runs, options.say));
+  for (const work of WORKS.filter(({ what }) => isWanted(what, options))) {
+    results.push(await measure(rowOf(work, there), options));
   }
-  for (const peer of peers) await peer[Symbol.asyncDispose]();
-  results.push(...await measureMemory(options));
-  return { results, peers };
+  for (const peer of contestants) await peer[Symbol.asyncDispose]();
+  if (isWanted(MEMORY, options)) results.push(...await measureMemory(options));
+  return { title: "The pool", contestants, notes: [], results };
 }
 
 /** Ours comes first. */
@@ -216,7 +209,7 @@ async function measureMemory(options: Options): Promise<Result[]> {
   }
   const [before, after] = taken;
   return (["rss", "heap"] as const).map((name) => ({
-    what: `memory, ${name}, after rounds of everything`,
+    what: `${MEMORY}, ${name}`,
     unit: "MB",
     measured: [
       { name: "after 100", times: [after[name]] },

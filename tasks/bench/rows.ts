@@ -5,7 +5,44 @@
  * @module
  */
 
+import { markdownTable } from "../report/markdown.ts";
+import { median } from "../report/measure.ts";
 import type { Answer } from "./peer.ts";
+
+/** How to measure. */
+export interface Options {
+  /** Where the peers are installed. */
+  folder?: string;
+  workers: number;
+  /** How many rounds count. */
+  runs: number;
+  /** How many of the files are made, in percent: all, for figures. */
+  percent: number;
+  /** Only rows that have this in their names are measured. */
+  rows?: string;
+  /** Another mod.ts, to be measured as ours; this tree's is then a peer. */
+  mod?: string;
+  /** Told of what is going on. */
+  say(text: string): void;
+}
+
+/** Who is measured, or would be. */
+export interface Contestant {
+  name: string;
+  /** What it says that it is. */
+  version: string;
+  /** Why it cannot be measured, and how to change that. */
+  missing?: string;
+}
+
+/** What came of one subject. */
+export interface Section {
+  title: string;
+  contestants: Contestant[];
+  /** What was left out or is not as it should be, and why. */
+  notes: string[];
+  results: Result[];
+}
 
 /** Somebody who takes part in a row; the first one is ours. */
 export interface Contender {
@@ -22,12 +59,25 @@ export interface Entry extends Contender {
   run(isCheck: boolean): Promise<Answer>;
 }
 
+/**
+ * After so long, in ms, a row that has had the least rounds has no more of them.
+ */
+const LONG = 180_000, LEAST = 3;
+
+/** Whether a row is to be measured. */
+export function isWanted(what: string, { rows = "" }: Options): boolean {
+  return what.includes(rows);
+}
+
 /** What is measured, and of whom. */
 export interface Row {
   what: string;
   entries: Entry[];
-  /** What is wrong with what came out; nothing if it is right. */
-  check(value: unknown): string | undefined;
+  /** What is wrong with what came out of one; nothing if it is right. */
+  check(
+    value: unknown,
+    name: string,
+  ): string | undefined | Promise<string | undefined>;
 }
 
 /** What came of an entry. */
@@ -44,23 +94,16 @@ export interface Result {
   measured: Measured[];
 }
 
-/** The middle one of some values. */
-export function median(values: number[]): number {
-  return values.toSorted((a, b) => a - b)[values.length >> 1];
-}
-
 /**
  * Measures a row.
  *
  * @param row What is measured, and of whom
- * @param runs How many rounds count
- * @param say Told of what is going on
+ * @param options How many rounds count, and who is told of what is going on
  * @returns The times of those who have the method
  */
 export async function measure(
   { what, entries, check }: Row,
-  runs: number,
-  say: (text: string) => void,
+  { runs, say }: Options,
 ): Promise<Result> {
   say(`${what} …`);
   const taking: { run: Entry["run"]; measured: Measured }[] = [];
@@ -73,10 +116,12 @@ export async function measure(
     if (lacks) continue;
     const measured: Measured = { ...contender, times: [] };
     taking.push({ run, measured });
-    const wrong = error ?? check(value);
+    const wrong = error ?? await check(value, measured.name);
     if (wrong !== undefined) fail(measured, wrong);
   }
+  const begun = performance.now();
   for (let round = 0; round < runs; round++) {
+    if (round >= LEAST && performance.now() - begun > LONG) break;
     for (const { run, measured } of taking) {
       if (measured.error !== undefined) continue;
       const { ms, error } = await run(false);
@@ -90,13 +135,13 @@ export async function measure(
 }
 
 /** What came of a row, in a line. */
-function brief({ measured }: Result): string {
+function brief({ unit = "ms", measured }: Result): string {
   const parts = measured.map((one, i) => {
     if (one.error !== undefined) return `${one.name} failed`;
     const of = i === 0
       ? ""
       : ` (ours ÷ it ${ratio(measured[0], one).toFixed(2)})`;
-    return `${one.name} ${shown(median(one.times))} ms${of}`;
+    return `${one.name} ${shown(median(one.times))} ${unit}${of}`;
   });
   return `  ${parts.join(", ")}`;
 }
@@ -124,7 +169,7 @@ export function table(results: Result[]): string {
       ];
     })
   );
-  return aligned(head, rows);
+  return markdownTable([head, ...rows], [0, 1]);
 }
 
 /** What was lost, and which aims were missed: in sentences, worst first. */
@@ -159,21 +204,4 @@ export function raw(results: Result[]): string {
 
 function shown(value: number): string {
   return value.toFixed(value < 10 ? 2 : value < 1000 ? 1 : 0);
-}
-
-/** A table whose columns are as wide as they need to be, also as plain text. */
-function aligned(head: string[], rows: string[][]): string {
-  const widths = head.map((_, i) =>
-    Math.max(2, ...[head, ...rows].map((row) => row[i].length))
-  );
-  const line = (row: string[]) => {
-    const cells = row.map((cell, i) =>
-      i < 2 ? cell.padEnd(widths[i]) : cell.padStart(widths[i])
-    );
-    return `| ${cells.join(" | ")} |\n`;
-  };
-  const rule = widths.map((width, i) =>
-    i < 2 ? "-".repeat(width) : `${"-".repeat(width - 1)}:`
-  );
-  return [head, rule, ...rows].map(line).join("");
 }

@@ -202,53 +202,6 @@ function fence(mermaid: string): string {
   return `\`\`\`mermaid\n${mermaid}\n\`\`\`\n`;
 }
 
-// Comparisons with a growing number of workers
-
-/** A row for each number of workers, as a markdown table. */
-export function scalingTable(measured: Comparison[]): string {
-  return markdownTable([
-    ["workers", "sequential", "parallel", "speed-up", "per worker", "start-up"],
-    ...measured.map((comparison) => {
-      const { workers, sequential, parallel, startUp } = comparison;
-      const speed = speedUp(comparison);
-      return [
-        `${workers}`,
-        `${ms(sequential)} ms`,
-        `${ms(parallel)} ms`,
-        `${speed.toFixed(2)}×`,
-        `${(100 * speed / workers).toFixed(0)} %`,
-        `${ms(startUp)} ms`,
-      ];
-    }),
-  ]);
-}
-
-/** A chart of the speed-up by the number of workers, with the ideal one. */
-export function scaling(title: string, measured: Comparison[]): string {
-  const workers = measured.map(({ workers }) => workers);
-  const speeds = measured.map((comparison) => speedUp(comparison).toFixed(2));
-  return fence(`xychart-beta
-  title "${title}: speed-up by workers (bars), and the ideal (line)"
-  x-axis "workers" [${workers.join(", ")}]
-  y-axis "times as fast as one thread" 0 --> ${
-    Math.ceil(Math.max(...workers, ...measured.map(speedUp))) + 1
-  }
-  bar [${speeds.join(", ")}]
-  line [${workers.join(", ")}]`);
-}
-
-/** The conclusion from all rows. */
-export function scalingConclusion(measured: Comparison[]): string {
-  const best = measured.toSorted((a, b) => speedUp(b) - speedUp(a))[0];
-  const { bytes, workers } = best;
-  const speed = speedUp(best);
-  const batch = `${batchOf(best)} (${size(bytes)})`;
-  return speed > 1.1
-    ? `The best for ${batch} was a pool of ${count(workers, "workers")}: ` +
-      `${speed.toFixed(2)} times as fast as one thread alone.`
-    : `No number of workers did ${batch} notably faster than one thread alone.`;
-}
-
 // The file
 
 /** The machine, the versions and the date, as a markdown list. */

@@ -76,7 +76,6 @@ export class AllFailedError extends Error {}
  * @param workload What to measure
  * @param workers How many workers the pool has
  * @param quiet Whether to show no progress
- * @param wantsBreakEven Whether to look for the break-even, for up to 5 s
  * @returns The medians, and what a report needs beside them
  * @throws {AllFailedError} If every item failed in the first run
  * @throws {Error} If the results differ
@@ -85,7 +84,6 @@ export async function compare<J extends Jobs>(
   workload: Workload<J>,
   workers: number,
   quiet = false,
-  wantsBreakEven = true,
 ): Promise<Comparison> {
   const progress = new Progress("runs", quiet);
   progress.expect(2 + 2 * REPEATS.least);
@@ -117,9 +115,7 @@ export async function compare<J extends Jobs>(
     parallel: many.ms,
     timings: [...one.timings, ...many.timings],
   };
-  if (wantsBreakEven) {
-    result.breakEven = await findBreakEven(workload, alone, pool, result);
-  }
+  result.breakEven = await findBreakEven(workload, alone, pool, result);
   await progress.stop();
   return result;
 }

@@ -1,141 +1,139 @@
-"""Pillow, as `deno task bench` needs it: it makes photographs, turns them gray
-in a `multiprocessing.Pool`, and compares; and it runs others and says what that
-took, which Deno cannot. It answers each line of JSON on stdin with another one.
+"""Pillow converts images in a `multiprocessing.Pool`; and it makes the images,
+and compares what came out.
 """
 
-import json
+import glob
 import os
 import random
-import resource
 import shutil
-import subprocess
+import struct
 import sys
-import time
+import zlib
 from multiprocessing import Pool
+from time import perf_counter
 
-import PIL
-from PIL import Image, ImageChops, ImageDraw, ImageStat
+from protocol import answer, missing
+
+FOLDER, WORKERS = sys.argv[1:3]
+sys.path.insert(0, f"{FOLDER}/python")  # where pip has put it
+try:
+    import PIL
+    from PIL import Image, ImageChops, ImageDraw, ImageStat
+except ImportError:
+    missing(f"{sys.executable} has no Pillow, nor has {FOLDER}/python")
+
+# 17 photographs, each named after who took it.
+PHOTOGRAPHS = "/usr/share/backgrounds/*_by_*.jpg"
+LEAST = 2000  # pixels of a side
 
 
-def clouds(rng, size, cells):
-    small = Image.frombytes("RGB", (cells, cells), rng.randbytes(3 * cells**2))
-    return small.resize((size, size), Image.BICUBIC)
+def photographs():
+    def is_large(path):
+        with Image.open(path) as image:
+            return min(image.size) >= LEAST
+
+    return [path for path in sorted(glob.glob(PHOTOGRAPHS)) if is_large(path)]
 
 
-def photograph(seed, size):
+def part_of(path, rng, size):
+    """Another square of a photograph for each image, at its own resolution."""
+    image = Image.open(path).convert("RGB")
+    side = min(size, *image.size)
+    x, y = (rng.randrange(n - side + 1) for n in image.size)
+    box = (x, y, x + side, y + side)
+    return image.resize((size, size), Image.BICUBIC, box)
+
+
+def drawing(rng, size):
     """Large areas, edges, and texture down to the grain of a film."""
-    rng = random.Random(seed)
-    image = clouds(rng, size, 6)
+
+    def clouds(cells):
+        small = Image.frombytes("RGB", (cells, cells), rng.randbytes(3 * cells**2))
+        return small.resize((size, size), Image.BICUBIC)
+
+    image = clouds(6)
     draw = ImageDraw.Draw(image)
     for _ in range(40):
         x, y, r = (rng.randrange(n) for n in (size, size, size // 6))
-        corners = [
-            (x + rng.randint(-r, r), y + rng.randint(-r, r)) for _ in range(5)
-        ]
-        draw.polygon(corners, fill=tuple(rng.randbytes(3)))
+        ends = [(x + rng.randint(-r, r), y + rng.randint(-r, r)) for _ in range(5)]
+        draw.polygon(ends, fill=tuple(rng.randbytes(3)))
     for cells, share in ((24, 0.3), (size // 24, 0.12), (size // 3, 0.03)):
-        image = Image.blend(image, clouds(rng, size, cells), share)
+        image = Image.blend(image, clouds(cells), share)
     return image
 
 
-def make_one(path, seed, size, options):
-    photograph(seed, size).save(path, **options)
-
-
-def make(pool, folder, name, count, size, options):
-    """More than 100 are copies of the first 100."""
-    os.makedirs(folder)
-    paths = [f"{folder}/{i}.{name}" for i in range(count)]
-    orders = [(path, i, size, options) for i, path in enumerate(paths[:100])]
-    pool.starmap(make_one, orders, 1)
-    for i, path in enumerate(paths[100:]):
-        shutil.copyfile(paths[i % 100], path)
+def make_one(path, i, size, options):
+    rng, photos = random.Random(i), photographs()
+    image = part_of(photos[i % len(photos)], rng, size) if photos else drawing(rng, size)
+    image.save(path, **options)
 
 
 def convert_one(path, out):
-    gray = Image.open(path).convert("L")
-    if path.endswith(".png"):
-        gray.save(out)
-    else:
-        gray.save(out, quality=85)
+    options = {"quality": 85} if path.endswith(".jpg") else {}
+    Image.open(path).convert("L").save(out, **options)
 
 
-def convert(pool, folder, out):
-    os.makedirs(out, exist_ok=True)
-    pool.starmap(
-        convert_one, [(f"{folder}/{n}", f"{out}/{n}") for n in os.listdir(folder)]
-    )
-
-
-def jpegtran(_, folder, out):
-    """User CPU of an image, in ms."""
-    os.makedirs(out, exist_ok=True)
-    names = os.listdir(folder)
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    for n in names:
-        command = ["jpegtran", "-grayscale", "-outfile", f"{out}/{n}"]
-        subprocess.run([*command, f"{folder}/{n}"], check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    return 1000 * (after - before) / len(names)
-
-
-def difference(path, other):
-    a, b = (Image.open(p).convert("L") for p in (path, other))
+def difference(path, out):
+    luma = Image.open(path)
+    luma.draft("L", luma.size)  # of a JPEG its own luma, not that of its RGB
+    a, b = luma.convert("L"), Image.open(out).convert("L")
     if a.size != b.size:
-        raise ValueError(f"{path} has another size than {other}")
+        raise ValueError(f"{out} has another size than {path}")
     change = ImageChops.difference(a, b)
     return change.getextrema()[1], ImageStat.Stat(change).mean[0]
 
 
-def compare(pool, folder, other):
-    """The largest difference of a pixel, and the mean of all."""
-    names = sorted(os.listdir(folder))
-    if names != sorted(os.listdir(other)):
-        raise ValueError(f"{folder} has other files than {other}")
-    pairs = [(f"{folder}/{n}", f"{other}/{n}") for n in names]
-    found = pool.starmap(difference, pairs)
-    return max(m for m, _ in found), sum(m for _, m in found) / len(found)
+def huge(path, side, depth, channels):
+    """A PNG of one colour: some kB that are more than a GB when decoded."""
+
+    def chunk(name, data):
+        crc = zlib.crc32(name + data)
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", crc)
+
+    deflate = zlib.compressobj()
+    row = bytes([0]) + b"\x80\x40\x20\xf0" * (side * depth * channels // 32)
+    rows = b"".join(deflate.compress(row) for _ in range(side)) + deflate.flush()
+    colour = {3: 2, 4: 6}[channels]
+    head = struct.pack(">IIBBBBB", side, side, depth, colour, 0, 0, 0)
+    with open(path, "wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head))
+        file.write(chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+    return {}
 
 
-def run(_, *command):
-    """How long a command takes, in ms, and its largest process, in bytes."""
-    # In a process of its own: the peak is that of all children until now.
-    child = [sys.executable, __file__, "alone", *command]
-    result = subprocess.run(child, check=True, stdout=subprocess.PIPE)
-    return json.loads(result.stdout)
+def main(pool):
+    def make(folder, ending, count, size, options):
+        """More than 100 are copies of the first 100."""
+        os.makedirs(folder)
+        paths = [f"{folder}/{i}.{ending}" for i in range(count)]
+        orders = [(path, i, size, options) for i, path in enumerate(paths[:100])]
+        pool.starmap(make_one, orders, 1)
+        for i, path in enumerate(paths[100:]):
+            shutil.copyfile(paths[i % 100], path)
+        return {}
 
+    def convert(folder, out):
+        begun = perf_counter()
+        names = os.listdir(folder)
+        pool.starmap(convert_one, [(f"{folder}/{n}", f"{out}/{n}") for n in names])
+        return {"ms": 1000 * (perf_counter() - begun)}
 
-def run_alone(command):
-    began = time.time()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    ms = 1000 * (time.time() - began)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    print(json.dumps([ms, 1024 * peak]))
+    def compare(folder, out):
+        """The largest difference of a pixel, and the largest mean of an image."""
+        names = sorted(os.listdir(folder))
+        if names != sorted(os.listdir(out)):
+            raise ValueError(f"{out} has other files than {folder}")
+        pairs = [(f"{folder}/{n}", f"{out}/{n}") for n in names]
+        found = pool.starmap(difference, pairs)
+        return {"value": [max(values) for values in zip(*found)]}
 
-
-def version(_):
-    return f"Python {sys.version.split()[0]}, Pillow {PIL.__version__}"
-
-
-def main():
-    if sys.argv[1] == "alone":
-        return run_alone(sys.argv[2:])
-    if sys.argv[1] == "once":
-        with Pool(int(sys.argv[2])) as pool:
-            return convert(pool, *sys.argv[3:])
-    tasks = [make, convert, jpegtran, compare, run, version]
-    with Pool(int(sys.argv[2])) as pool:
-        for line in sys.stdin:
-            name, *args = json.loads(line)
-            began = time.time()
-            try:
-                task = next(t for t in tasks if t.__name__ == name)
-                answer = {"value": task(pool, *args)}
-            except Exception as error:
-                answer = {"error": f"{type(error).__name__}: {error}"}
-            answer["ms"] = 1000 * (time.time() - began)
-            print(json.dumps(answer), flush=True)
+    source = "Debian's" if "/dist-packages/" in PIL.__file__ else "by pip"
+    jobs = [make, convert, compare, huge]
+    named = {job.__name__: job for job in jobs}
+    named["photographs"] = lambda: {"value": len(photographs())}
+    answer(f"{PIL.__version__}, {source},", named)
 
 
 if __name__ == "__main__":
-    main()
+    with Pool(int(WORKERS)) as pool:
+        main(pool)

@@ -2,7 +2,8 @@
  * What every peer written in JavaScript has in common: it is a process that is
  * asked on its stdin and answers on its stdout, in lines of JSON. `protocol.py`
  * is the same for Python, and `../peer.ts` the other end. Arguments: the folder
- * where packages of npm are installed, and how many workers to use.
+ * where packages of npm are installed, how many workers to use, and, where no
+ * more is wanted than that one job is done, the job.
  */
 import { readFileSync } from "node:fs";
 import process from "node:process";
@@ -45,6 +46,11 @@ export async function load(name) {
  * time itself, and the `value` that came out
  */
 export async function answer(version, jobs) {
+  const [once, ...given] = process.argv.slice(4);
+  if (once) {
+    await jobs[once](...given);
+    process.exit();
+  }
   say({ value: `${version} on ${runtime}` });
   for await (const line of createInterface({ input: process.stdin })) {
     const [job, ...args] = JSON.parse(line);
