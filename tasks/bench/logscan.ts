@@ -9,26 +9,14 @@ import { join } from "@std/path/join";
 import { gzipSync } from "node:zlib";
 import { findFiles, totalSize } from "../cli/paths.ts";
 import { inPeers, NPM_HINT } from "./peer.ts";
-import {
-  EMPTY,
-  Files,
-  findProgram,
-  measureMemory,
-  type Program,
-  run,
-  taskOf,
-} from "./program.ts";
-import {
-  isWanted,
-  measure,
-  type Options,
-  type Result,
-  type Section,
-} from "./rows.ts";
+import * as program from "./program.ts";
+import { Files, type Program, run } from "./program.ts";
+import { isWanted, measure, type Options } from "./rows.ts";
+import type { Result, Section } from "./rows.ts";
 
 const KEYWORD = "unauthorized access", ABSENT = "no such thing";
-/** In one line of a hundred. */
-const FREQUENT = "status=503";
+/** In one line of a hundred: in so many of a file of 4.2 MiB. */
+const FREQUENT = "status=503", LINES = 511;
 /** None of them occurs but the first. */
 const KEYWORDS = [
   ...[KEYWORD, "segfault", "out of memory", "kernel panic", "denied"],
@@ -37,75 +25,64 @@ const KEYWORDS = [
   ...["invalid", "failed password", "root login", "sudo:", "oom-killer"],
 ];
 
-type Mode = "files" | "count" | "lines" | "gz";
-
-/** A search, the same for all. */
-interface Search {
-  what: string;
-  /** What is searched: the name of a file or folder. */
-  where: string;
-  keywords: string[];
-  mode?: Mode;
-  /** Who takes part, and what ours ÷ it shall be at most where that is said. */
-  beside: Record<string, number | undefined>;
-  /** How many lines the answer has. */
-  lines: number;
-}
-
 /** The flags of each mode: ours, ripgrep's and grep's. */
-const FLAGS: Record<Mode, [own: string[], rg: string[], grep: string[]]> = {
+const FLAGS = {
   files: [[], ["-l"], ["-rl"]],
   count: [["--count"], ["-c"], ["-rc"]],
   lines: [["--lines"], ["-n", "--no-heading"], ["-rn"]],
   gz: [[], ["-z", "-l"], []],
 };
 
+/** What is looked for, and how many lines the answer has. */
+interface Query {
+  mode: keyof typeof FLAGS;
+  keywords: string[];
+  lines: number;
+}
+
+/** A row: what it is called, which file or folder is searched, and for what. */
+type Search = [
+  ...[what: string, where: string, query: Query],
+  /** Who takes part, and what ours ÷ it shall be at most, if that is said. */
+  beside: Record<string, number | undefined>,
+];
+
+/** They take part without an aim. */
+const grep = undefined, one = { "1 worker": undefined };
+const EMPTY = "empty `deno run`";
+
+function searches({ many, big, gz, small }: Sizes): Search[] {
+  const query = (lines: number, changes: Partial<Query> = {}): Query => ({
+    mode: "files",
+    keywords: [KEYWORD],
+    lines,
+    ...changes,
+  });
+  const absent = query(0, { keywords: [ABSENT] });
+  const often = (mode: "count" | "lines", lines: number) =>
+    query(lines, { mode, keywords: [FREQUENT] });
+  const all = `${many} files of 4.2 MiB`, percent = "1 % of the lines";
+  const ten = `${10 * many} files of 4.2 MiB, by hard links`;
+  const both = { floor: 1.6, rg: 2.2, grep, ...one }, two = { rg: 2, grep };
+  const few = { floor: 1.35, rg: 3.5, grep, ...one };
+  const many20 = query(hits(many), { keywords: KEYWORDS });
+  const packed = query(hits(gz), { mode: "gz" });
+  return [
+    [`${all}, found`, "many", query(hits(many)), both],
+    [`${all}, not found`, "many", absent, both],
+    [ten, "ten", query(10 * hits(many)), { floor: 1.2, rg: 1.2, ...one }],
+    [`${small} files of 4 kB`, "small", query(hits(small)), few],
+    [`one file of ${big} MiB`, "big.txt", absent, { rg: 0.6, grep, ...one }],
+    ["one file of 4 kB", "one.log", query(1), { [EMPTY]: 1.25, rg: undefined }],
+    [`${all}, --count, ${percent}`, "many", often("count", many), two],
+    [`${all}, --lines, ${percent}`, "many", often("lines", many * LINES), two],
+    [`${all}, 20 keywords`, "many", many20, { rg: 1.8 }],
+    [`${gz} .gz files of 4.4 MB`, "gz", packed, { rg: 0.8, ...one }],
+  ];
+}
+
 /** The most memory that it may take, in MB. */
 const MEMORY = 120;
-
-/** Measures the log scan. */
-export async function measureLogs(options: Options): Promise<Section> {
-  const files = new Files("logscan", options);
-  const own = taskOf("logscan");
-  const node = { linux: "linux", darwin: "darwin" }[Deno.build.os as string];
-  const cpu = { x86_64: "x64", aarch64: "arm64" }[Deno.build.arch];
-  const pinned = `@vscode/ripgrep-${node}-${cpu}/bin/rg`;
-  const { folder } = options;
-  const paths = folder ? [join(folder, "node_modules", pinned), "rg"] : ["rg"];
-  const contestants = [
-    await findProgram("rg", paths, "--version", NPM_HINT),
-    await findProgram("grep", ["grep"], "--version", "install it"),
-  ];
-  const results: Result[] = [];
-  const sizes = sizesOf(options);
-  for (const search of searches(sizes)) {
-    if (!isWanted(search.what, options)) continue;
-    if (!await makeLogs(search.where, sizes, files)) continue;
-    const path = files.at(search.where);
-    const words = commands(search, path, contestants, options.workers, own);
-    results.push(
-      await measure({
-        what: search.what,
-        entries: Object.entries(words).map(([name, command]) => ({
-          name,
-          aim: search.beside[name],
-          isFloor: ["floor", "empty `deno run`"].includes(name),
-          run: () => run(command, 1),
-        })),
-        check: checkOf(search, path),
-      }, options),
-    );
-  }
-  for (const where of ["many", "big.txt", "small"]) {
-    const what = `memory: ${where}`;
-    if (!isWanted(what, options)) continue;
-    if (!await makeLogs(where, sizes, files)) continue;
-    const words = [...own, "-k", ABSENT, files.at(where)];
-    results.push(await measureMemory(what, words, MEMORY, options, 1));
-  }
-  const title = "Log scan";
-  return { title, contestants, notes: files.notes, results };
-}
 
 /** How many files there are of each kind, and the MiB of the big one. */
 interface Sizes {
@@ -118,73 +95,51 @@ interface Sizes {
 function sizesOf({ percent }: Options): Sizes {
   const part = (all: number) => Math.max(1, Math.round(all * percent / 100));
   return {
-    many: part(200),
-    big: part(4096),
-    gz: part(40),
-    small: part(20_000),
+    ...{ many: part(200), big: part(4096) },
+    ...{ gz: part(40), small: part(20_000) },
   };
 }
 
-function searches({ many, big, gz, small }: Sizes): Search[] {
-  const files = `${many} files of 4.2 MiB`;
-  const [none, one] = [undefined, { "1 worker": undefined }];
-  const all = { where: "many", keywords: [KEYWORD], lines: hits(many) };
-  const aims = { floor: 1.6, rg: 2.2, grep: none, ...one };
-  return [
-    { ...all, what: `${files}, found`, beside: aims },
-    {
-      ...{ ...all, keywords: [ABSENT], lines: 0 },
-      what: `${files}, not found`,
-      beside: aims,
-    },
-    {
-      ...{ ...all, where: "ten", lines: 10 * hits(many) },
-      what: `${10 * many} files of 4.2 MiB, by hard links`,
-      beside: { floor: 1.2, rg: 1.2, ...one },
-    },
-    {
-      ...{ ...all, where: "small", lines: hits(small) },
-      what: `${small} files of 4 kB`,
-      beside: { floor: 1.35, rg: 3.5, grep: none, ...one },
-    },
-    {
-      ...{ where: "big.txt", keywords: [ABSENT], lines: 0 },
-      what: `one file of ${big} MiB, not found`,
-      beside: { rg: 0.6, grep: none, ...one },
-    },
-    {
-      ...{ where: "one.log", keywords: [KEYWORD], lines: 1 },
-      what: "one file of 4 kB",
-      beside: { "empty `deno run`": 1.25, rg: none },
-    },
-    {
-      ...{ ...all, mode: "count", keywords: [FREQUENT], lines: many },
-      what: `${files}, --count, 1 % of the lines`,
-      beside: { rg: 2, grep: none },
-    },
-    {
-      ...{ ...all, mode: "lines", keywords: [FREQUENT] },
-      lines: many * frequent(),
-      what: `${files}, --lines, 1 % of the lines`,
-      beside: { rg: 2, grep: none },
-    },
-    {
-      ...all,
-      what: `${files}, 20 keywords`,
-      keywords: KEYWORDS,
-      beside: { rg: 1.8 },
-    },
-    {
-      ...{ where: "gz", mode: "gz", keywords: [KEYWORD], lines: hits(gz) },
-      what: `${gz} .gz files of 4.4 MB`,
-      beside: { rg: 0.8, ...one },
-    },
+/** Measures the log scan. */
+export async function measureLogs(options: Options): Promise<Section> {
+  const files = new Files("logscan", options);
+  const own = program.taskOf("logscan");
+  const cpu = { x86_64: "x64", aarch64: "arm64" }[Deno.build.arch];
+  const rg = `@vscode/ripgrep-${Deno.build.os}-${cpu}/bin/rg`;
+  const pinned = join(options.folder ?? "-", "node_modules", rg);
+  const contestants = [
+    await program.find("rg", "--version", NPM_HINT, pinned),
+    await program.find("grep", "--version", "install it"),
   ];
+  const results: Result[] = [];
+  const sizes = sizesOf(options);
+  for (const search of searches(sizes)) {
+    const [what, where, , beside] = search;
+    if (!isWanted(what, options)) continue;
+    if (!await makeLogs(where, sizes, files)) continue;
+    const path = files.at(where);
+    const words = commands(search, path, contestants, options.workers, own);
+    const entries = Object.entries(words).map(([name, command]) => ({
+      ...{ name, aim: beside[name], isFloor: [EMPTY, "floor"].includes(name) },
+      run: () => run(command, 1),
+    }));
+    const check = checkOf(search, path);
+    results.push(await measure({ what, entries, check }, options));
+  }
+  for (const where of ["many", "big.txt", "small"]) {
+    const what = `memory: ${where}`;
+    if (!isWanted(what, options)) continue;
+    if (!await makeLogs(where, sizes, files)) continue;
+    const words = [...own, "-k", ABSENT, files.at(where)];
+    const peak = program.measurePeak(what, words, MEMORY, options, 1);
+    results.push(await peak);
+  }
+  return { title: "Log scan", contestants, notes: files.notes, results };
 }
 
 /** The commands of all who take part and are there, ours first. */
 function commands(
-  { keywords, mode = "files", beside }: Search,
+  [, , { mode, keywords }, beside]: Search,
   path: string,
   programs: Program[],
   workers: number,
@@ -204,7 +159,7 @@ function commands(
     rg: words("rg", "--no-config", "-uu", "-F", `-j${workers}`, ...rg),
     grep: words("grep", "-F", ...grep),
     "1 worker": [...scan, "--workers=1"],
-    "empty `deno run`": EMPTY,
+    [EMPTY]: program.EMPTY,
   };
   return Object.fromEntries(
     Object.entries(all).filter(([name, command]) =>
@@ -217,11 +172,11 @@ function commands(
  * The answers of all have to be the same, and as many lines as are known; what
  * searches nothing has to have read all.
  */
-function checkOf({ lines }: Search, path: string) {
+function checkOf([, , { lines }]: Search, path: string) {
   let first: string | undefined;
   return async (value: unknown, name: string) => {
     const text = `${value}`.trimEnd();
-    if (name.startsWith("empty")) return text ? "it said something" : undefined;
+    if (name === EMPTY) return text ? "it said something" : undefined;
     if (name === "floor") {
       const found = await Array.fromAsync(findFiles([path]));
       const bytes = await totalSize(found.map(({ path }) => path));
@@ -320,11 +275,6 @@ function body(): Uint8Array {
     bytes.set(once.subarray(0, FILE - at), at);
   }
   return bytes.subarray(0, bytes.lastIndexOf(10) + 1);
-}
-
-/** How many lines of a file have `FREQUENT`. */
-function frequent(): number {
-  return new TextDecoder().decode(body()).split(FREQUENT).length - 1;
 }
 
 /** Lines as servers write them; one in a hundred has `FREQUENT`. */

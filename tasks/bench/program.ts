@@ -1,6 +1,6 @@
 /**
- * What is measured as a whole process, from its start to its end; and the folders
- * and files that it needs.
+ * What is measured as a whole process, from its start to its end, and the files
+ * that are made for it.
  *
  * @module
  */
@@ -53,21 +53,23 @@ export const EMPTY = [
   inPeers("empty.ts"),
 ];
 
-/** Looks for a program under several paths, and asks for its version. */
-export async function findProgram(
+/** Looks for a program under one path or another, and asks for its version. */
+export async function find(
   name: string,
-  commands: string[],
   flag: string,
   hint: string,
+  ...paths: string[]
 ): Promise<Program> {
-  for (const command of commands) {
+  for (const command of [...paths, name]) {
     try {
-      const { stdout, stderr } = await new Deno.Command(command, {
+      const program = new Deno.Command(command, {
         args: [flag],
         stdin: "null",
-      }).output();
-      const decoder = new TextDecoder();
-      const text = decoder.decode(stdout) + decoder.decode(stderr);
+      });
+      const { stdout, stderr } = await program.output();
+      const text = new TextDecoder().decode(
+        stdout.length > 0 ? stdout : stderr,
+      );
       return { name, command, version: text.split("\n")[0] };
     } catch (error) {
       if (!(error instanceof Deno.errors.NotFound)) throw error;
@@ -81,7 +83,7 @@ export async function findProgram(
  * How much memory a program takes at its peak, beside what it may take. Python
  * tells, as Deno does not.
  */
-export async function measureMemory(
+export async function measurePeak(
   what: string,
   words: string[],
   most: number,
@@ -120,6 +122,7 @@ export class Files {
 
   /** Says something loudly that also belongs into the report. */
   note(text: string): void {
+    if (this.notes.includes(text)) return;
     this.notes.push(text);
     this.#say(`NOTE: ${text}`);
   }

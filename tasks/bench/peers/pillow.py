@@ -18,7 +18,7 @@ FOLDER, WORKERS = sys.argv[1:3]
 sys.path.insert(0, f"{FOLDER}/python")  # where pip has put it
 try:
     import PIL
-    from PIL import Image, ImageChops, ImageDraw, ImageStat
+    from PIL import Image, ImageChops, ImageStat
 except ImportError:
     missing(f"{sys.executable} has no Pillow, nor has {FOLDER}/python")
 
@@ -45,20 +45,12 @@ def part_of(path, rng, size):
 
 
 def drawing(rng, size):
-    """Large areas, edges, and texture down to the grain of a film."""
-
-    def clouds(cells):
-        small = Image.frombytes("RGB", (cells, cells), rng.randbytes(3 * cells**2))
-        return small.resize((size, size), Image.BICUBIC)
-
-    image = clouds(6)
-    draw = ImageDraw.Draw(image)
-    for _ in range(40):
-        x, y, r = (rng.randrange(n) for n in (size, size, size // 6))
-        ends = [(x + rng.randint(-r, r), y + rng.randint(-r, r)) for _ in range(5)]
-        draw.polygon(ends, fill=tuple(rng.randbytes(3)))
-    for cells, share in ((24, 0.3), (size // 24, 0.12), (size // 3, 0.03)):
-        image = Image.blend(image, clouds(cells), share)
+    """Clouds of all sizes, down to the grain of a film."""
+    image = Image.new("RGB", (size, size))
+    for cells, share in ((6, 1), (24, 0.3), (size // 24, 0.12), (size // 3, 0.03)):
+        noise = Image.frombytes("RGB", (cells, cells), rng.randbytes(3 * cells**2))
+        cloud = noise.resize((size, size), Image.BICUBIC)
+        image = Image.blend(image, cloud, share)
     return image
 
 
@@ -102,9 +94,10 @@ def huge(path, side, depth, channels):
 
 
 def main(pool):
-    def make(folder, ending, count, size, options):
+    def make(folder, ending, count, size):
         """More than 100 are copies of the first 100."""
         os.makedirs(folder)
+        options = {"progressive": "progressive" in folder} if ending == "jpg" else {}
         paths = [f"{folder}/{i}.{ending}" for i in range(count)]
         orders = [(path, i, size, options) for i, path in enumerate(paths[:100])]
         pool.starmap(make_one, orders, 1)
