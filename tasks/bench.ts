@@ -77,8 +77,8 @@ async function main(args: string[]): Promise<number> {
     `# Benchmark\n\n${environment()}\n`,
     `${commandBlock(commandLine("bench", args))}\n`,
     `${options.workers} workers; the answers of all were checked first, then `,
-    `all took turns; medians of ${options.runs} rounds (of fewer, but three, where these `,
-    `took three minutes). Below 1 ours is faster.\n`,
+    `all took turns; medians of ${options.runs} rounds, or of fewer (but three) where `,
+    `these took over three minutes. Below 1 ours is faster.\n`,
     ...sections.map(render),
   ].join("");
   options.say(`\n${report}`);

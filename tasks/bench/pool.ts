@@ -17,75 +17,42 @@ import {
   type Section,
 } from "./rows.ts";
 
-/** What is measured: `kind` is what peers/pools.mjs calls it. */
-interface Work {
-  what: string;
-  kind: string;
-  count: number;
+/** What is measured; `kind` is what peers/pools.mjs calls it. */
+type Work = [
+  ...[kind: string, what: string, count: number],
   /** What ours ÷ a peer shall be at most. */
-  aims?: Record<string, number>;
+  aims?: Record<string, number>,
   /** The kind of ours beside which this is measured, instead of the peers. */
-  beside?: string;
-}
+  beside?: string,
+];
 
+const PYTHON = "multiprocessing.Pool";
 const bytes = {
-  piscina: 1.2,
-  tinypool: 1.2,
-  workerpool: 1.2,
+  ...{ piscina: 1.2, tinypool: 1.2, workerpool: 1.2 },
   "poolifier-web-worker": 1.2,
 };
 
-const withOptions = (count: number): Work[] =>
-  [["signal", "`signal`"], ["timeout", "`timeout`"], ["both", "both"]].map(
-    ([kind, name]) => ({
-      what: `\`map\` over ${count.toLocaleString("en")} numbers with ${name}`,
-      kind,
-      count,
-      beside: "map",
-      aims: { "the same without": 1.3 },
-    }),
-  );
+const withOptions = (count: number): Work[] => {
+  const what = `\`map\` over ${count.toLocaleString("en")} numbers with`;
+  const aims = { "the same without": 1.3 };
+  return [
+    ["signal", `${what} \`signal\``, count, aims, "map"],
+    ["timeout", `${what} \`timeout\``, count, aims, "map"],
+    ["both", `${what} both`, count, aims, "map"],
+  ];
+};
 
 const WORKS: Work[] = [
-  {
-    what: "2,000 × `apply`, one at a time",
-    kind: "one",
-    count: 2000,
-    aims: { piscina: 1, tinypool: 1 },
-  },
-  {
-    what: "10,000 × `apply`, all at once",
-    kind: "many",
-    count: 10_000,
-    aims: { piscina: 0.1 },
-  },
-  {
-    what: "`map` over 200,000 numbers",
-    kind: "map",
-    count: 200_000,
-    aims: { "multiprocessing.Pool": 1 },
-  },
-  {
-    what: "`imapUnordered` over 20,000 of an async generator",
-    kind: "stream",
-    count: 20_000,
-  },
-  { what: "1,000 × 64 kB, copied", kind: "copy", count: 1000, aims: bytes },
-  { what: "1,000 × 64 kB, moved", kind: "move", count: 1000, aims: bytes },
-  {
-    what: "50 MB, copied there and back",
-    kind: "big",
-    count: 1,
-    aims: { "bare ports": 1.5 },
-  },
+  ["one", "2,000 × `apply`, one at a time", 2000, { piscina: 1, tinypool: 1 }],
+  ["many", "10,000 × `apply`, all at once", 10_000, { piscina: 0.1 }],
+  ["map", "`map` over 200,000 numbers", 200_000, { [PYTHON]: 1 }],
+  ["stream", "`imapUnordered` over 20,000 of an async generator", 20_000],
+  ["copy", "1,000 × 64 kB, copied", 1000, bytes],
+  ["move", "1,000 × 64 kB, moved", 1000, bytes],
+  ["big", "50 MB, copied there and back", 1, { "bare ports": 1.5 }],
   ...withOptions(50_000),
   ...withOptions(200_000),
-  {
-    what: "a new pool's first result",
-    kind: "start",
-    count: 1,
-    aims: { piscina: 1 },
-  },
+  ["start", "a new pool's first result", 1, { piscina: 1 }],
 ];
 
 const MEMORY = "memory after rounds of everything";
@@ -99,7 +66,7 @@ export async function measurePool(options: Options): Promise<Section> {
   for (const spec of specs(options)) contestants.push(await Peer.start(spec));
   const there = contestants.filter(({ missing }) => missing === undefined);
   const results: Result[] = [];
-  for (const work of WORKS.filter(({ what }) => isWanted(what, options))) {
+  for (const work of WORKS.filter(([, what]) => isWanted(what, options))) {
     results.push(await measure(rowOf(work, there), options));
   }
   for (const peer of contestants) await peer[Symbol.asyncDispose]();
@@ -133,7 +100,7 @@ function specs({ folder, workers, mod }: Options): PeerSpec[] {
       hint: "mend it",
     },
     {
-      name: "multiprocessing.Pool",
+      name: PYTHON,
       command: ["python3", inPeers("python.py"), ...given],
       hint: "install Python 3",
     },
@@ -152,7 +119,10 @@ function importMap(path: string): string[] {
   return [`--import-map=data:application/json,${json}`];
 }
 
-function rowOf({ what, kind, count, aims, beside }: Work, peers: Peer[]): Row {
+function rowOf(
+  [kind, what, count, aims, beside]: Work,
+  peers: Peer[],
+): Row {
   const entry = (peer: Peer, name: string, kind: string): Entry => ({
     name,
     run: (isCheck) => peer.ask("round", kind, count, isCheck),
@@ -192,7 +162,7 @@ function check(
 async function measureMemory(options: Options): Promise<Result[]> {
   await using own = await Peer.start(specs(options)[0]);
   // A tenth of the items: a leak grows with the rounds as well.
-  const kinds = new Map(WORKS.map(({ kind, count }) => [kind, count]));
+  const kinds = new Map(WORKS.map(([kind, , count]) => [kind, count]));
   for (const [kind, count] of kinds) kinds.set(kind, Math.ceil(count / 10));
   const taken: { rss: number; heap: number }[] = [];
   for (let round = 1; round <= 100; round++) {
