@@ -2728,6 +2728,7 @@ class Scheduler implements Host {
    * have waited for longer than that takes; and they go in chunks that begin small.
    */
   #share(isHungry: boolean): void {
+    if (this.#sharing.isArmed) return; // it is looked at then
     for (const worker of this.workers) {
       if (!worker.isServing) continue;
       for (const [place, chunk] of worker.chunks.entries()) {
@@ -2759,7 +2760,9 @@ class Scheduler implements Host {
 
   #shareIn(ms: number): void {
     if (this.#sharing.isArmed) return;
-    this.#sharing.arm(Math.max(1, ms), () => this.schedule());
+    // No later than another one could be due that is not there yet.
+    const wait = Math.max(1, Math.min(ms, OVERDUE_MS));
+    this.#sharing.arm(wait, () => this.schedule());
   }
 
   #toTheBack(call: Call): void {
@@ -2771,20 +2774,30 @@ class Scheduler implements Host {
   /** Starts workers for the items that find none, up to the pool's size. */
   #startWorkers(): void {
     if (this.#ready.size === 0 || this.#pause.isArmed) return;
-    const workers = [...this.workers];
-    const stuck = workers.filter(({ isStuck }) => isStuck);
-    let live = workers.filter(({ isLive }) => isLive).length;
-    // Threads that may run for ever bound the new ones, or the pool would grow.
-    if (stuck.length >= Math.max(2, this.size)) {
-      if (live > 0 || stuck.some((worker) => !worker.isUnresponsive)) return;
-      const why = `${stuck.length} jobs were cancelled and do not end`;
-      return this.#giveUp(stuck[0].cause ?? new Error(why));
+    let live = 0, starting = 0;
+    for (const { isLive, state } of this.workers) {
+      if (isLive) live++;
+      if (state === "starting") starting++;
     }
-    let starting = workers.filter(({ state }) => state === "starting").length;
+    if (live >= this.size || this.#isBlocked(live)) return;
     for (; live < this.size && this.#waiting(starting + 1) > starting; live++) {
       this.#start();
       starting++;
     }
+  }
+
+  /**
+   * Whether so many threads may run for ever that no other is started, or the pool
+   * would grow. Where there are only these, and none comes back, all calls fail.
+   */
+  #isBlocked(live: number): boolean {
+    const stuck = [...this.workers].filter(({ isStuck }) => isStuck);
+    if (stuck.length < Math.max(2, this.size)) return false;
+    if (live === 0 && stuck.every(({ isUnresponsive }) => isUnresponsive)) {
+      const why = `${stuck.length} jobs were cancelled and do not end`;
+      this.#giveUp(stuck[0].cause ?? new Error(why));
+    }
+    return true;
   }
 
   /** Counts waiting items, no further than `enough`. */
