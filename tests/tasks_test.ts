@@ -1158,6 +1158,31 @@ Deno.test("Ctrl-C ends the other tasks, too", async (t) => {
   }
 });
 
+Deno.test("Ctrl-C is heard by a thread that is busy, within a few turns", async () => {
+  await using home = new Home();
+  await home.write({
+    "busy.ts": `
+      import { Yielder } from ${
+      JSON.stringify(join(repo, "tasks/cli/program.ts"))
+    };
+      let isHeard = false, count = 0;
+      Deno.addSignalListener("SIGINT", () => isHeard = true);
+      const yielder = new Yielder();
+      for (; !isHeard && count < 20; count++) {
+        if (count === 3) Deno.kill(Deno.pid, "SIGINT");
+        const start = performance.now();
+        while (performance.now() < start + 250);
+        await yielder.yield();
+      }
+      console.log(isHeard);
+      Deno.exit();`,
+  });
+  const args = ["run", "--quiet", "--config", join(repo, "deno.json"), "-A"];
+  const path = join(home.path, "busy.ts");
+  const outcome = await ended(home.start([Deno.execPath(), ...args, path]));
+  assertEquals(outcome, { code: 0, stdout: "true\n", stderr: "" });
+});
+
 Deno.test("grayscale --simulate does the exercise to the letter", async () => {
   await using home = new Home();
   // With one worker, twenty seconds are left when it is interrupted.
