@@ -42,14 +42,17 @@
  * @module
  */
 
-// How it works, on the side of the pool:
+// How it works, class by class:
 //
 //   Input         what a call's items come from: one iterator
 //   Call          an open call: items that wait, retries, results
+//   Calls         all open calls of a runner, and their signals
 //   Estimate      how long an item of a job takes, and so how many go together
 //   Chunk         items that were sent to a worker together
+//   Deadline      when something that is waited for is overdue
 //   WorkerHandle  one worker, from `new Worker` to the end of its thread
-//   Pool          takes calls, and hands out their items to workers
+//   Scheduler     hands out what calls have to workers, starts and replaces these
+//   Pool, Sequential  the runners: calls in workers, calls on this thread
 //
 // What travels between the pool and a worker, all of it. A worker opens with
 // `hello` and gets `start`, on the channel that every worker has. All else goes
@@ -164,7 +167,7 @@ interface Failure {
  * is negligible, short enough to keep the workers evenly loaded.
  */
 const CHUNK_MS = 4;
-/** A chunk that takes longer than this, in ms, was thought to be shorter. */
+/** A chunk that takes longer than this, in ms, may have to share its items. */
 const OVERDUE_MS = 2 * CHUNK_MS;
 /**
  * How long a message may take to be sent, in ms. Buffers by the megabyte take
@@ -176,11 +179,21 @@ const SEND_MS = 0.5;
 const CHUNK_MAX = 4096;
 /** The same where results are consumed one by one; it bounds the look-ahead. */
 const STREAM_CHUNK_MAX = 256;
-/** In chunks of more items, these share a look at the clock. */
+/**
+ * In chunks of up to so many items the worker looks at the clock after each. In
+ * larger ones, whose items are short, only after every sixteenth: a look takes
+ * as long as such an item.
+ */
 const LOOK_EACH_MAX = 256;
-/** Items are sent again when they have waited for so many times as long. */
+/**
+ * Items are taken back from a worker to be sent to another one when they have
+ * waited for so many times as long as sending takes.
+ */
 const RESEND_WORTH = 10;
-/** Results of chunks up to this size are not gathered: they are long, or the first. */
+/**
+ * Each result of a chunk of up to so many items is sent as soon as it is there:
+ * such chunks have long items, or are a job's first.
+ */
 const PROMPT_MAX = 16;
 /** Added to a claim counter, it ends the chunk: no item has such a position. */
 const REVOKED = 2 ** 30;
@@ -198,7 +211,7 @@ const UNRESPONSIVE_MS = 2000;
 const RESTART_MS = 10;
 /** The longest such pause, in ms. */
 const RESTART_MAX_MS = 640;
-/** So many workers in a row may end before they begin anything. */
+/** After so many workers in a row that ended before any item, calls fail. */
 const UNUSED_MAX = 30;
 /** The longest time of a timer, in ms; a longer one would fire at once. */
 const TIMER_MAX = 2 ** 31 - 1;
@@ -306,7 +319,8 @@ export interface CallOptions {
   signal?: AbortSignal;
   /**
    * How long one item may run, in milliseconds, counted from its start in the
-   * worker. Then it is rejected with a "TimeoutError", as if it had been
+   * worker (of items by the hundred in a message, from when it was first seen to
+   * run). Then it is rejected with a "TimeoutError", as if it had been
    * aborted, also while it blocks its thread. ({@linkcode sequential} cannot
    * interrupt a job that blocks: it rejects afterwards.) Default: `Infinity`.
    */
@@ -1009,8 +1023,8 @@ async function runChunk(
   let isUnshared = false;
   let i = 0;
   const isCancelled = () => Atomics.load(cancelled, slot * CHUNK_MAX + i) === 1;
-  // Before an item is claimed, so that it seems to begin too early never, and
-  // too late only where it shares its look at the clock with others.
+  // Written before the item is claimed: an item never seems to have begun before
+  // it did. Where items share a look at the clock, only some have a known start.
   const startsAt = (item: number, at: number) => {
     starts[slot] = performance.timeOrigin + at;
     started[slot] = item;
@@ -1855,7 +1869,7 @@ class Estimate {
  */
 class Chunk {
   readonly slot: number;
-  /** Of each call one at most; less what was revoked. */
+  /** What was sent, in order, less what was revoked. */
   segments: Segment[];
   /** The first segment's; what matters of its options is the same for all. */
   readonly call: Call;
@@ -2170,7 +2184,7 @@ type WorkerState =
 class WorkerHandle {
   readonly id: number;
   state: WorkerState = "starting";
-  /** With it: the first one is being run, a second one was sent ahead. */
+  /** What it was sent: the first chunk is being run, a second one waits there. */
   readonly chunks: Chunk[] = [];
   /** Why it did not start, or the uncaught error that it ended of. */
   cause: unknown;
@@ -2553,7 +2567,7 @@ const UNUSED = "it ended before any job";
 
 /**
  * Hands out what calls have to workers: starts them, feeds them, replaces them.
- * Of the time that anything takes in a worker it knows nothing.
+ * The deadlines of a worker are the worker handle's own.
  */
 class Scheduler implements Host {
   readonly size: number;
@@ -2663,9 +2677,9 @@ class Scheduler implements Host {
    * Takes the next chunk of items. Calls take turns, first in, first out; small
    * ones of the same job share a message.
    *
-   * Ahead of need goes only what is so short that a message's way would show. The
-   * next call for which that does not hold is not passed over: as others keep
-   * coming, it would wait for ever.
+   * A worker that is busy still is only sent ahead what is so short that it would
+   * otherwise be idle for a noticeable time. A call for which that does not hold
+   * is not passed over: if others kept coming, it would wait for ever.
    */
   #nextChunk(allowance: number, isAhead: boolean): Segment[] {
     const segments: Segment[] = [];
