@@ -1,6 +1,7 @@
 import {
   assert,
   assertEquals,
+  assertMatch,
   assertRejects,
   assertStringIncludes,
 } from "@std/assert";
@@ -14,6 +15,7 @@ import {
   hitsOf,
   type LogRunner,
   PartReader,
+  type Query,
   type Report,
   scanLogs,
   type ScanOptions,
@@ -21,6 +23,7 @@ import {
   scanSpans,
   service,
 } from "../workers/logscan.ts";
+import { searchDecoded } from "../workers/logscan/scan.ts";
 
 const BLOCK = 1 << 20;
 const KEYWORD = "unauthorized access";
@@ -307,6 +310,118 @@ Deno.test("scanLogs finds all that is before the damage in a .gz", async (t) => 
       await Deno.remove(path);
     });
   }
+});
+
+/** How much is read and decompressed at a time. */
+const PIECE = 1 << 18;
+
+/** Searches bytes as a pipe gives them, at most so many at a time. */
+async function scanPipe(
+  bytes: Uint8Array,
+  most: number,
+): Promise<[lines: number, error?: string]> {
+  let at = 0;
+  const read = (into: Uint8Array) => {
+    if (at === bytes.length) return null;
+    const part = bytes.subarray(at, at + Math.min(most, into.length));
+    into.set(part);
+    at += part.length;
+    return part.length;
+  };
+  const query = { keywords: [KEYWORD], ignoreCase: false, mode: "count" };
+  const reports = searchDecoded({ read }, query as Query, 0);
+  const [{ count, error }] = await Array.fromAsync(reports);
+  return [count, error];
+}
+
+/** Checks how many lines are found, in a file and in pipes, and what is wrong. */
+async function checkEncoded(
+  bytes: Uint8Array,
+  count: number,
+  error: RegExp | undefined,
+  clue: string,
+): Promise<void> {
+  const path = await Deno.makeTempFile();
+  await Deno.writeFile(path, bytes);
+  const [report] = await scan([path], { mode: "count" });
+  await Deno.remove(path);
+  const outcomes = [
+    [report.count, report.error],
+    await scanPipe(bytes, Infinity),
+    await scanPipe(bytes, bytes.length > 9999 ? 4001 : 1),
+  ];
+  for (const [i, [found, cause]] of outcomes.entries()) {
+    assertEquals(found, count, `${clue}, way ${i}`);
+    if (error) assertMatch(`${cause}`, error, clue);
+    else assertEquals(cause, undefined, `${clue}, way ${i}`);
+  }
+}
+
+/** A member of a .gz that is so long, with one line that has the keyword. */
+function memberOf(length: number): Uint8Array {
+  const content = Buffer.alloc(length, ".");
+  content.write(`\n${KEYWORD}\n`);
+  for (let size = length;; size--) {
+    const member = gzipSync(content.subarray(0, size), { level: 0 });
+    if (member.length <= length) return member;
+  }
+}
+
+Deno.test("scanLogs skips zeros between and behind the members of a .gz", async (t) => {
+  const member = gzipSync(`${KEYWORD}\n`);
+  const check = (parts: (number | Uint8Array)[], count: number) => {
+    const bytes = parts.map((part) =>
+      typeof part === "number" ? new Uint8Array(part) : part
+    );
+    const clue = parts.map((part) => typeof part === "number" ? part : "gz");
+    return checkEncoded(Buffer.concat(bytes), count, undefined, `${clue}`);
+  };
+  await t.step("any number of them", async () => {
+    for (const zeros of [1, 2, 7, 8, 18, 511, 10_240, 3 * PIECE]) {
+      await check([member, zeros], 1);
+      await check([member, zeros, member], 2);
+      await check([member, zeros, member, member, 1, member, zeros], 4);
+    }
+  });
+  await t.step("with the next member at the edge of a block", async () => {
+    for (let back = -2; back <= 20; back++) {
+      await check([member, PIECE - member.length - back, member, 9], 2);
+    }
+  });
+  await t.step("with the end of a member at the edge of a block", async () => {
+    for (let back = -2; back <= 12; back++) {
+      for (const zeros of [0, 1, 5, PIECE]) {
+        await check([memberOf(PIECE - back), zeros, member], 2);
+        await check([memberOf(PIECE - back), zeros], 1);
+      }
+    }
+  });
+});
+
+Deno.test("scanLogs searches a .gz to its end, and reports what is behind it", async () => {
+  const member = gzipSync(`${KEYWORD}\n`);
+  const others = [[1], [255, 0], [31], [31, 139], [31, 139, 8], [0, 0, 1]];
+  const text = [...new TextEncoder().encode("not compressed\n")];
+  for (const other of [...others, text, [0, ...text], Array(PIECE).fill(65)]) {
+    for (const size of [member.length, PIECE - 1, PIECE, PIECE + 1]) {
+      const first = size > 99 ? memberOf(size) : member;
+      const bytes = Buffer.concat([first, new Uint8Array(other)]);
+      const clue = `${other.slice(0, 9)} behind ${first.length} bytes`;
+      await checkEncoded(bytes, 1, /header|unexpected end of file/, clue);
+    }
+  }
+});
+
+Deno.test("scanLogs finds in a pipe, too, all that is before the damage in a .gz", async () => {
+  const lines = `${KEYWORD}\n`.repeat(20_000);
+  const noise = crypto.getRandomValues(new Uint8Array(60_000));
+  const whole = gzipSync(Buffer.concat([text(`${lines}\n`), noise]));
+  await checkEncoded(whole, 20_000, undefined, "whole");
+  const flipped = whole.slice();
+  flipped[whole.length - 7] ^= 255; // in the checksum
+  await checkEncoded(flipped, 20_000, /incorrect data check/, "flipped");
+  const cut = whole.subarray(0, whole.length - 20_000);
+  await checkEncoded(cut, 20_000, /unexpected end of file/, "cut");
 });
 
 Deno.test("scanLogs finds every line that can be decompressed before the damage", () =>

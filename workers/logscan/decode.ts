@@ -5,25 +5,19 @@
  */
 
 import type { Gunzip } from "node:zlib";
-import { free, joined } from "../shared/memory.ts";
+import { joined } from "../shared/memory.ts";
 
 /** How much is read and decompressed at a time, in bytes. */
 const BLOCK = 1 << 18;
-/** A gzip file up to this size is decompressed in one write, in bytes. */
-const WHOLE_MAX = 4 << 20;
 
 /** Where bytes come from. */
 export interface Source {
   /** Reads into a buffer and returns how many bytes; null at the end. */
   read(into: Uint8Array): number | null | Promise<number | null>;
-  /** Goes back to the start; absent if that cannot be done. */
-  rewind?(): void;
-  /** The size in bytes; absent if it is not known. */
-  size?(): number;
 }
 
 /**
- * A file as a source.
+ * A file as a source, from where it stands.
  *
  * @param file The file, open; who opened it closes it
  * @returns What {@linkcode decoded} reads
@@ -33,15 +27,11 @@ export interface Source {
  * import { sourceOf } from "./decode.ts";
  *
  * using file = Deno.openSync("deno.json");
- * console.log(sourceOf(file).size!() > 0); // true
+ * console.log(sourceOf(file).read(new Uint8Array(1))); // 1
  * ```
  */
 export function sourceOf(file: Deno.FsFile): Source {
-  return {
-    read: (into) => file.readSync(into),
-    rewind: () => void file.seekSync(0, Deno.SeekMode.Start),
-    size: () => file.statSync().size,
-  };
+  return { read: (into) => file.readSync(into) };
 }
 
 /** How a file may be encoded so that it has to be decoded for the search. */
@@ -57,6 +47,9 @@ const UNSUPPORTED: [name: string, magic: number[]][] = [
   ["lz4", [0x02, 0x21, 0x4c, 0x18]],
 ];
 
+/** How many bytes tell them all. */
+export const HEAD = 10;
+
 /** The first bytes of them all. For most files this one look-up is enough. */
 const MAGIC = new Set([
   0x1f,
@@ -68,7 +61,7 @@ const MAGIC = new Set([
 /**
  * Tells how a file is encoded by its first bytes.
  *
- * @param head The file's first 10 bytes; fewer if it is shorter
+ * @param head The file's first {@linkcode HEAD} bytes; fewer if it is shorter
  * @returns The encoding; undefined if the file can be searched as it is
  * @throws {Error} If it is compressed in a way that is not supported
  *
@@ -120,45 +113,65 @@ export function encodingOf(head: Uint8Array): Encoding | undefined {
 export async function* decoded(
   source: Source,
 ): AsyncGenerator<Uint8Array, void, void> {
-  const rest = await peeked(source);
-  const isGzip = encodingOf(rest.head) === "gzip";
-  yield* recoded(isGzip ? gunzip(rest) : plain(rest));
+  const input = new Input(source);
+  // No further than to a first byte that no encoding begins with: standard input
+  // may have nothing more for a long time.
+  const [first] = await input.peek(1);
+  const head = MAGIC.has(first) ? await input.peek(HEAD) : input.held;
+  const isGzip = encodingOf(head) === "gzip";
+  yield* recoded(isGzip ? gunzip(input) : unchanged(input));
 }
 
-/** A source whose first bytes have been read ahead. */
-interface Peeked extends Source {
-  head: Uint8Array;
-}
+/** A source that is read through a buffer, so that one can look ahead. */
+class Input {
+  readonly #source: Source;
+  readonly #buffer = new Uint8Array(BLOCK);
+  #start = 0;
+  #end = 0;
 
-/**
- * Reads up to 10 bytes ahead, in as many reads as that takes, since a pipe may
- * give few at a time. It stops at a first byte that no encoding begins with:
- * standard input may have nothing more for a long time.
- */
-async function peeked(source: Source): Promise<Peeked> {
-  const head = new Uint8Array(10);
-  let length = 0;
-  while (length < head.length && (length === 0 || MAGIC.has(head[0]))) {
-    const n = await source.read(head.subarray(length));
-    if (n === null) break;
-    length += n;
+  constructor(source: Source) {
+    this.#source = source;
   }
-  let given = 0;
-  return {
-    head: head.subarray(0, length),
-    read(into) {
-      if (given === length) return source.read(into);
-      const part = head.subarray(given, Math.min(length, given + into.length));
-      into.set(part);
-      given += part.length;
-      return part.length;
-    },
-    rewind: source.rewind && (() => {
-      source.rewind!();
-      given = length;
-    }),
-    size: source.size,
-  };
+
+  /** What has been read and not skipped. */
+  get held(): Uint8Array {
+    return this.#buffer.subarray(this.#start, this.#end);
+  }
+
+  /** Reads once; returns whether there was anything. */
+  async read(): Promise<boolean> {
+    if (this.#start > 0) {
+      this.#buffer.copyWithin(0, this.#start, this.#end);
+      this.#end -= this.#start;
+      this.#start = 0;
+    }
+    const n = await this.#source.read(this.#buffer.subarray(this.#end));
+    this.#end += n ?? 0;
+    return n !== null;
+  }
+
+  /** Whether any bytes are left; reads if none is held. */
+  async hasMore(): Promise<boolean> {
+    while (this.#start === this.#end) if (!await this.read()) return false;
+    return true;
+  }
+
+  /** The next bytes, in as many reads as that takes; fewer at the end. */
+  async peek(count: number): Promise<Uint8Array> {
+    while (this.held.length < count && await this.read());
+    return this.held.subarray(0, count);
+  }
+
+  skip(count: number): void {
+    this.#start += count;
+  }
+
+  /** Skips the zero bytes that are held next. */
+  skipZeros(): void {
+    const { held } = this;
+    const other = held.findIndex((byte) => byte !== 0);
+    this.skip(other < 0 ? held.length : other);
+  }
 }
 
 /**
@@ -174,12 +187,19 @@ async function peeked(source: Source): Promise<Peeked> {
  * for await (const block of plain({ read: () => null })) console.log(block);
  * ```
  */
-export async function* plain(
+export function plain(
   source: Source,
 ): AsyncGenerator<Uint8Array, void, void> {
-  const block = new Uint8Array(BLOCK);
-  for (let n; (n = await source.read(block)) !== null;) {
-    yield block.subarray(0, n);
+  return unchanged(new Input(source));
+}
+
+async function* unchanged(
+  input: Input,
+): AsyncGenerator<Uint8Array, void, void> {
+  while (await input.hasMore()) {
+    const { held } = input;
+    yield held;
+    input.skip(held.length);
   }
 }
 
@@ -211,138 +231,85 @@ async function* recoded(
 }
 
 /**
- * Decompresses all members of a gzip file (RFC 1952).
- *
- * If a write to the stream fails, the bytes that it decompressed before the
- * damage are lost. So, if the source can go back, the file is decompressed again
- * from its start, with smaller and smaller writes at that place, down to a byte.
+ * Decompresses all members of a gzip file (RFC 1952). Zero bytes between them and
+ * behind them are skipped: tapes and block devices are filled up with them.
  */
 async function* gunzip(
-  source: Source,
+  input: Input,
 ): AsyncGenerator<Uint8Array, void, void> {
   // node:zlib is loaded on first need, because it doubles the time that a worker
   // takes to start. `DecompressionStream` fails at the second member of a file.
-  const { createGunzip } = await import("node:zlib");
-  let given = 0; // how much of the output has been given
-  const whole = await readSmall(source);
-  if (whole) {
-    // One write takes a third of the time of several. `gunzipSync` was not
-    // faster: several threads wait for each other when they allocate its output.
-    try {
-      const stream = createGunzip({ chunkSize: BLOCK >> 2 }).end(whole);
-      for await (const output of stream) {
-        given += output.length;
-        yield output;
-        freeFull(output);
-      }
-      return;
-    } catch {
-      source.rewind!(); // the file is damaged: what follows finds out where
-    } finally {
-      free(whole);
-    }
+  const { constants, createGunzip } = await import("node:zlib");
+  using decoder = new Decoder(createGunzip({ chunkSize: 64 }));
+  while (await input.hasMore()) {
+    const { held } = input;
+    yield* decoder.decode(held);
+    input.skip(held.length - decoder.left);
+    // It goes on to the next member by itself, but stops at a zero byte.
+    if (decoder.left > 0) input.skipZeros();
   }
-  const block = new Uint8Array(BLOCK);
-  let good = 0; // how much of the input is known to be undamaged
-  let cause: unknown;
-  for (let size = BLOCK;; size = Math.max(1, size >> 7)) {
-    const inflater = new Inflater(createGunzip({ chunkSize: BLOCK }));
-    let position = 0;
-    let read = 0;
-    try {
-      for (let n: number | null = 0; n !== null;) {
-        const most = read < good ? Math.min(BLOCK, good - read) : size;
-        n = await source.read(block.subarray(0, most));
-        const bytes = n === null ? null : block.subarray(0, n);
-        for await (const output of inflater.write(bytes)) {
-          const fresh = output.subarray(Math.max(0, given - position));
-          position += output.length;
-          if (fresh.length > 0) {
-            given = position;
-            yield fresh;
-          }
-          freeFull(output);
-        }
-        // An error of this write may come only with the next one, so only the
-        // input before it is known to be good.
-        good = Math.max(good, read);
-        read += n ?? 0;
-      }
-      return;
-    } catch (error) {
-      cause ??= error; // the first error says more than the later ones
-      // A file that is cut off has given all that it has.
-      const { code } = error as { code?: string };
-      if (size === 1 || code === "Z_BUF_ERROR" || !source.rewind) throw cause;
-      source.rewind();
-    } finally {
-      inflater.close();
-    }
-  }
+  yield* decoder.decode(new Uint8Array(0), constants.Z_FINISH);
 }
 
-/** Frees a buffer that is full. The stream goes on to write into any other. */
-function freeFull(output: Uint8Array): void {
-  const { buffer, byteOffset, length } = output;
-  if (byteOffset + length === buffer.byteLength) free(output);
+/** What is inside of a stream of node:zlib, as far as it is used here. */
+interface NativeStream {
+  _handle: {
+    onerror(message: string): void;
+    /** Decodes from one buffer into another, each given with offset and length. */
+    writeSync(
+      ...args: [
+        flush: number,
+        input: Uint8Array,
+        inputOffset: number,
+        inputLength: number,
+        output: Uint8Array,
+        outputOffset: number,
+        outputLength: number,
+      ]
+    ): void;
+  };
+  /** How much of the output is free after a write, and how much input is left. */
+  _writeState: Uint32Array;
 }
 
-/** Reads the whole source, if it is small and can go back. */
-async function readSmall(source: Source): Promise<Uint8Array | undefined> {
-  const size = source.size?.() ?? Infinity;
-  if (size > WHOLE_MAX || !source.rewind) return;
-  const bytes = new Uint8Array(size);
-  let length = 0;
-  for (let n; (n = await source.read(bytes.subarray(length)));) length += n;
-  return bytes.subarray(0, length);
-}
-
-/** Writes to a zlib stream and reads from it in turns. */
-class Inflater {
+/**
+ * Decodes with the native part of a stream of node:zlib, without the stream.
+ *
+ * The stream loses what it decoded in the write that fails, up to megabytes in
+ * front of the damage or of other bytes behind the end, and a pipe cannot be read
+ * again to get them. Nor does it say where it stopped. The native part does both,
+ * takes less time, and writes into the same buffer again and again. Node does not
+ * document it, but has to keep it: packages such as pngjs call it in the same way.
+ */
+class Decoder implements Disposable {
   readonly #stream: Gunzip;
-  #failed?: unknown;
-  #wake = () => {};
+  readonly #native: NativeStream;
+  readonly #output = new Uint8Array(BLOCK);
+  #problem?: string;
+  /** How many bytes of the last input were not decoded. */
+  left = 0;
 
   constructor(stream: Gunzip) {
     this.#stream = stream;
-    // Listened to from the start, because an error can come between two writes.
-    stream.on("error", (error) => this.#fail(error));
-    // Some failures show only in that the stream is closed.
-    stream.on("close", () => this.#fail(new Error("damaged")));
-    stream.on("readable", () => this.#wake());
+    this.#native = stream as unknown as NativeStream;
+    this.#native._handle.onerror = (message) => this.#problem = message;
   }
 
-  #fail(error: unknown): void {
-    this.#failed ??= error;
-    this.#wake();
-  }
-
-  /**
-   * Writes bytes, or ends the stream with null, and gives what they decompress
-   * to. The stream waits while its output is not read, so it never holds more
-   * than a few blocks.
-   */
-  async *write(
-    bytes: Uint8Array | null,
-  ): AsyncGenerator<Uint8Array, void, void> {
-    const stream = this.#stream;
-    let isDone = false;
-    const done = () => {
-      isDone = true;
-      this.#wake();
-    };
-    if (bytes === null) stream.once("end", done).end();
-    else stream.write(bytes, (error) => error ? this.#fail(error) : done());
-    for (;;) {
-      const output = stream.read() as Uint8Array | null;
-      if (output) yield output;
-      else if (isDone) return;
-      else if (this.#failed) throw this.#failed;
-      else await new Promise<void>((resolve) => this.#wake = resolve);
+  /** Decodes until the input ends, or what is encoded in it. */
+  *decode(input: Uint8Array, flush = 0): Generator<Uint8Array, void, void> {
+    const { _handle, _writeState } = this.#native;
+    const output = this.#output, room = output.length;
+    this.left = input.length;
+    for (let free = 0; free === 0;) {
+      const at = input.length - this.left;
+      _handle.writeSync(flush, input, at, this.left, output, 0, room);
+      [free, this.left] = _writeState;
+      if (free < room) yield output.subarray(0, room - free);
+      if (this.#problem !== undefined) throw new Error(this.#problem);
     }
   }
 
-  close(): void {
+  [Symbol.dispose](): void {
     this.#stream.destroy();
   }
 }

@@ -4,7 +4,14 @@
  * @module
  */
 
-import { decoded, encodingOf, plain, type Source, sourceOf } from "./decode.ts";
+import {
+  decoded,
+  encodingOf,
+  HEAD,
+  plain,
+  type Source,
+  sourceOf,
+} from "./decode.ts";
 
 /**
  * Reads parts of a file again, such as lines that are too long to be held. A file
@@ -85,8 +92,8 @@ export class PartReader implements Disposable {
   /** Starts to read: at the part, or at 0 if the file has to be decoded. */
   #begin(offset: number): void {
     this.#end();
-    const head = new Uint8Array(10);
-    this.#source.rewind!();
+    const head = new Uint8Array(HEAD);
+    this.#file.seekSync(0, Deno.SeekMode.Start);
     this.#file.readSync(head);
     this.#isPlain = encodingOf(head) === undefined;
     this.#position = this.#isPlain ? offset : 0;

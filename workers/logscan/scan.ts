@@ -185,9 +185,8 @@ async function scanDecoded(
   { start }: Span,
   query: Query,
 ): Promise<SpanReport> {
-  const source = sourceOf(file);
-  source.rewind!();
-  const reports = searchDecoded(source, query, start);
+  file.seekSync(0, Deno.SeekMode.Start);
+  const reports = searchDecoded(sourceOf(file), query, start);
   const { value } = await reports.next();
   await reports.return();
   return value!;
