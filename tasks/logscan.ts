@@ -8,7 +8,7 @@ import { join } from "@std/path/join";
 import { Pool, sequential } from "../mod.ts";
 import { queryError, scanLogs, service } from "../workers/logscan.ts";
 import { clearTemporary, folderOf } from "../workers/shared/files.ts";
-import { commandLine, readFlags, UsageError } from "./cli/flags.ts";
+import { commandLine, type Flags, readFlags, UsageError } from "./cli/flags.ts";
 import { findFiles, projectFolder } from "./cli/paths.ts";
 import { onInterrupt, runTask } from "./cli/program.ts";
 import { print, Progress, warn } from "./cli/terminal.ts";
@@ -24,7 +24,8 @@ mark, in that encoding.
 Usage: deno task logscan [FLAG]… [PATH]…
 
 PATH is a file, a folder (searched to the bottom; links in it are not followed),
-a glob, or - for standard input. Without any, ten logs are made and scanned, sequentially and in
+a glob, or - for standard input. Keywords without a path are looked for in what
+is piped in. Without either, ten logs are made and scanned, sequentially and in
 parallel, and what the parallelism brought goes into reports/logscan.md.
 
   -k, --keyword TEXT  what to look for, as it is (default: unauthorized access);
@@ -54,16 +55,35 @@ async function main(args: string[]): Promise<number> {
   if (flags.is.count && flags.is.lines) {
     throw new UsageError("--count and --lines exclude each other");
   }
+  await addInput(flags);
+  if (flags.is.compare && flags.paths.includes("-")) {
+    throw new UsageError("--compare reads twice, as standard input cannot be");
+  }
   const printer = new Printer(flags);
   const problem = queryError(printer.options);
   if (problem) throw new UsageError(`--keyword: ${problem}`);
   onInterrupt(() => clearTemporary(join(projectFolder, "reports"), true));
-  if (flags.is.compare && flags.paths.includes("-")) {
-    throw new UsageError("--compare reads twice, which - cannot be");
-  }
   if (flags.paths.length > 0 && !flags.is.compare) await scan(printer);
   else await compareScans(printer, commandLine("logscan", args));
   return printer.status;
+}
+
+/** Adds standard input to the paths, where keywords have none. */
+async function addInput({ paths, list: { keyword } }: Flags): Promise<void> {
+  if (paths.length > 0 || keyword.length === 0) return;
+  if (await isInputGiven()) paths.push("-");
+  else {
+    throw new UsageError(
+      "nothing to search: name a path, or pipe something in (see --help)",
+    );
+  }
+}
+
+/** Whether standard input is a pipe or a file, not a terminal or /dev/null. */
+async function isInputGiven(): Promise<boolean> {
+  if (Deno.stdin.isTerminal()) return false;
+  const { fstatSync } = await import("node:fs"); // Deno cannot tell
+  return !fstatSync(0).isCharacterDevice();
 }
 
 /** Scans the files that the user named, while more of them are being found. */

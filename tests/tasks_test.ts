@@ -597,6 +597,48 @@ Deno.test("logscan reads standard input, plain or compressed", async () => {
   assertEquals([code, stdout], [1, "-: Not found\n"]);
 });
 
+Deno.test("logscan searches what is piped in where keywords have no path", async (t) => {
+  await using home = new Home();
+  await home.write({ "hit.log": "x\nout of memory\n", "empty.log": "" });
+  const missing =
+    "logscan: nothing to search: name a path, or pipe something in (see --help)\n";
+  const words = home.words("logscan", ["-k", "out of memory"]);
+  const run = (script: string, ...more: string[]) =>
+    ended(home.start(["sh", "-c", script, home.path, ...words, ...more]));
+  const cases: [script: string, code: number, stdout: string][] = [
+    ['cat "$0/hit.log" | "$@"', 0, "-: Found, line 2: out of memory\n"],
+    ['"$@" < "$0/hit.log"', 0, "-: Found, line 2: out of memory\n"],
+    ['cat "$0/empty.log" | "$@"', 1, "-: Not found\n"],
+    ['"$@" < "$0/empty.log"', 1, "-: Not found\n"],
+    ['"$@" < /dev/null', 2, ""],
+    ['"$@" <&-', 2, ""],
+  ];
+  for (const [script, code, stdout] of cases) {
+    await t.step(script, async () => {
+      const stderr = code === 2 ? missing : "";
+      assertEquals(await run(script), { code, stdout, stderr });
+    });
+  }
+  await t.step("a path that is named wins", async () => {
+    const { stdout } = await run(cases[0][0], "empty.log");
+    assertEquals(stdout, "empty.log: Not found\n");
+  });
+  await t.step("it cannot be read twice", async () => {
+    const { code, stderr } = await run(cases[1][0], "--compare");
+    assertEquals(code, 2);
+    assertMatch(stderr, /^logscan: --compare .*\n$/);
+  });
+  await t.step("a terminal is nothing to search", async () => {
+    if (!await has("script")) return skipped("a terminal, without `script`");
+    const command = words.map((word) => `'${word}'`).join(" ");
+    const { code, stdout } = await ended(
+      home.start(["script", "-qec", command, "/dev/null"]),
+    );
+    assertEquals([code, stdout], [2, missing.replace("\n", "\r\n")]);
+  });
+  assertEquals(home.list(), ["empty.log", "hit.log"]);
+});
+
 Deno.test("logscan prints lines of standard input as they come", async () => {
   await using home = new Home();
   const words = home.words("logscan", ["--lines", "-k", "hit", "-"]);
@@ -678,7 +720,11 @@ Deno.test("logscan without arguments does the exercise, and reports on it", asyn
   assert(first.stdout.startsWith(wanted.join("") + "\n|"), first.stdout);
   checkReport(home, "logscan", first.stdout, "deno task logscan\n");
 
-  const second = await home.run("logscan", "--json", "--workers", "1");
+  // It is the exercise, whatever is piped in.
+  const words = home.words("logscan", ["--json", "--workers", "1"]);
+  const second = await ended(
+    home.start(["sh", "-c", 'echo x | "$@"', "sh", ...words]),
+  );
   assertEquals(readAll(home, folder), before);
   assertEquals(JSON.parse(second.stdout).length, 10);
   const report = readReport(home, "logscan");
