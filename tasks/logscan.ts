@@ -16,7 +16,8 @@ import { Listing } from "./logscan/listing.ts";
 import { Printer } from "./logscan/printer.ts";
 import { logscanWork } from "./logscan/workload.ts";
 
-const HELP = `Finds keywords in logs, plain ones and .gz files.
+const HELP =
+  `Finds keywords in logs, also in those that gzip or zstd has compressed.
 
 Keywords are searched as their UTF-8 bytes; in a file with a UTF-16 byte-order
 mark, in that encoding.

@@ -6,7 +6,7 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import { join } from "@std/path";
-import { gzipSync } from "node:zlib";
+import { constants, gzipSync, zstdCompressSync } from "node:zlib";
 import { Buffer } from "node:buffer";
 import { Pool, sequential } from "../mod.ts";
 import { withFolder } from "./folders.ts";
@@ -417,7 +417,7 @@ Deno.test("scanLogs finds in a pipe, too, all that is before the damage in a .gz
   const noise = crypto.getRandomValues(new Uint8Array(60_000));
   const whole = gzipSync(Buffer.concat([text(`${lines}\n`), noise]));
   await checkEncoded(whole, 20_000, undefined, "whole");
-  const flipped = whole.slice();
+  const flipped = Buffer.from(whole);
   flipped[whole.length - 7] ^= 255; // in the checksum
   await checkEncoded(flipped, 20_000, /incorrect data check/, "flipped");
   const cut = whole.subarray(0, whole.length - 20_000);
@@ -710,34 +710,143 @@ Deno.test("scanLogs ignores case, and refuses to where it would have to know mor
   await Deno.remove(path);
 });
 
-Deno.test("scanLogs reports what is compressed otherwise, and does not search it", () =>
-  withFolder(async (folder) => {
-    const magics: Record<string, number[]> = {
-      zstd: [0x28, 0xb5, 0x2f, 0xfd],
-      xz: [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0],
-      bzip2: [0x42, 0x5a, 0x68, 0x39, 0x31, 0x41, 0x59, 0x26, 0x53, 0x59],
-      lz4: [0x04, 0x22, 0x4d, 0x18],
-    };
-    const path = join(folder, "log");
-    for (const [name, magic] of Object.entries(magics)) {
-      await Deno.writeFile(
-        path,
-        Buffer.concat([
-          new Uint8Array(magic),
-          text(KEYWORD),
-        ]),
-      );
-      const [report] = await scan([path], {});
-      assertEquals(
-        report.error,
-        `${name} is not supported: decompress it first`,
-      );
-      assertEquals(report.found, false);
-      await check(new Uint8Array(magic.slice(0, -1))); // only the beginning of it
+Deno.test("scanLogs reports what is compressed otherwise, and does not search it", async () => {
+  const ones = Array(8).fill(255);
+  const magics: [name: string, bytes: number[]][] = [
+    ["xz", [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0]],
+    ["bzip2", [0x42, 0x5a, 0x68, 0x39, 0x31, 0x41, 0x59, 0x26, 0x53, 0x59]],
+    ["bzip2", [0x42, 0x5a, 0x68, 0x39, 0x17, 0x72, 0x45, 0x38, 0x50, 0x90]],
+    ["lz4", [0x04, 0x22, 0x4d, 0x18]],
+    ["lz4", [0x02, 0x21, 0x4c, 0x18]],
+    ["zip", [0x50, 0x4b, 3, 4]],
+    ["zip", [0x50, 0x4b, 5, 6]],
+    ["zip", [0x50, 0x4b, 7, 8]],
+    ["7z", [0x37, 0x7a, 0xbc, 0xaf, 0x27, 0x1c]],
+    ["rar", [0x52, 0x61, 0x72, 0x21, 0x1a, 7]],
+    ["lzma", [0x5d, 0, 0, 0x80, 0, ...ones, 0]],
+    ["lzma", [0x5d, 0, 0, 0, 4, 7, 0, 0, 0, 0, 0, 0, 0, 0]],
+    ["lzip", [0x4c, 0x5a, 0x49, 0x50, 1]],
+    ["lzop", [0x89, 0x4c, 0x5a, 0x4f, 0, 13, 10, 0x1a, 10]],
+    ["compress (.Z)", [0x1f, 0x9d]],
+  ];
+  for (const [name, magic] of magics) {
+    const bytes = Buffer.concat([new Uint8Array(magic), text(KEYWORD)]);
+    const error = `${name} is not supported: decompress it first`;
+    const wanted = new RegExp(`^${RegExp.escape(error)}$`);
+    await checkEncoded(bytes, 0, wanted, name);
+    // Only the beginning of it, alone and with text behind it.
+    await check(new Uint8Array(magic.slice(0, -1)));
+    await check(new Uint8Array([...magic.slice(0, -1), 66, ...text(KEYWORD)]));
+  }
+  // They begin like bzip2 and .lzma, but go on as text.
+  await check(text(`BZh9 is what ${KEYWORD} begins with\n`));
+  await check(text(`]\0\0 ${KEYWORD} and the like\n`));
+});
+
+/** A frame of zstd that is to be skipped. */
+function skippedFrame(size: number, magic = 0x50): Uint8Array {
+  const head = Buffer.from([magic, 0x2a, 0x4d, 0x18, 0, 0, 0, 0]);
+  head.writeUInt32LE(size, 4);
+  return Buffer.concat([head, text(KEYWORD), new Uint8Array(size)])
+    .subarray(0, 8 + size);
+}
+
+const CHECKED = { params: { [constants.ZSTD_c_checksumFlag]: 1 } };
+
+Deno.test("scanLogs searches all frames of zstd, and skips what is to be skipped", async (t) => {
+  const line = text(`a\n${KEYWORD}\n`);
+  const one = zstdCompressSync(line);
+  const noise = new Uint8Array(400_000);
+  for (let i = 0; i < noise.length; i += 50_000) {
+    crypto.getRandomValues(noise.subarray(i, i + 50_000));
+  }
+  const raw = zstdCompressSync(Buffer.concat([noise, text("\n"), line]));
+  const runs = zstdCompressSync(Buffer.concat([new Uint8Array(9e5), line]));
+  const empty = zstdCompressSync("");
+  const cases: [parts: Uint8Array[], count: number][] = [
+    [[one], 1],
+    [[raw, runs, one], 3],
+    [[zstdCompressSync(line, CHECKED), one], 2],
+    [[empty, one, empty, empty, one, empty], 2],
+    [[skippedFrame(4), one], 1], // as pzstd does it
+    [[skippedFrame(0)], 0],
+    ...Array.from({ length: 16 }, (_, i): [Uint8Array[], number] => [
+      [skippedFrame(i, 0x50 + i), one, skippedFrame(3 * PIECE, 0x50 + i), one],
+      2,
+    ]),
+    [[one, new Uint8Array(512), one, new Uint8Array(PIECE)], 2],
+  ];
+  for (const [i, [parts, count]] of cases.entries()) {
+    await checkEncoded(Buffer.concat(parts), count, undefined, `case ${i}`);
+  }
+  await t.step("at every edge of a block", async () => {
+    for (let back = -2; back <= one.length + 12; back++) {
+      const first = skippedFrame(PIECE - 8 - back);
+      const parts = [first, one, skippedFrame(1), one];
+      await checkEncoded(Buffer.concat(parts), 2, undefined, `${back}`);
     }
-    // It begins like bzip2, but goes on as text.
-    await check(text(`BZh9 is what ${KEYWORD} begins with\n`));
-  }));
+  });
+});
+
+Deno.test("scanLogs says that something else follows the end of zstd", async () => {
+  const one = zstdCompressSync(`${KEYWORD}\n`);
+  const lz4 = [0x04, 0x22, 0x4d, 0x18];
+  for (const other of [[1], [0, 1], [...text("not compressed\n")]]) {
+    const bytes = Buffer.concat([one, new Uint8Array(other)]);
+    await checkEncoded(bytes, 1, /^something else follows/, `${other}`);
+  }
+  const skipped = Buffer.concat([skippedFrame(9), new Uint8Array(lz4)]);
+  await checkEncoded(skipped, 0, /^lz4 is not supported/, "lz4");
+});
+
+Deno.test("scanLogs finds what is before the end of a zstd that is cut anywhere", async () => {
+  const one = zstdCompressSync(`${KEYWORD}\n`, CHECKED);
+  const parts = [one, skippedFrame(9), one, new Uint8Array(3), one];
+  const whole = Buffer.concat(parts);
+  const ends = parts.map((_, i) => Buffer.concat(parts.slice(0, i + 1)).length);
+  for (let length = 1; length < whole.length; length++) {
+    const isZero = length > ends[2] && length < ends[3];
+    const error = ends.includes(length) || isZero
+      ? undefined
+      : /^(unexpected end of file|something else follows its end)$/;
+    if (length < 4) continue; // nothing tells that it is zstd
+    // The line is there as soon as its block is; only the checksum comes then.
+    const count = [0, 2, 4].filter((i) => ends[i] - 4 <= length).length;
+    await checkEncoded(whole.subarray(0, length), count, error, `${length}`);
+  }
+});
+
+Deno.test("scanLogs survives a zstd with any byte of it flipped", async () => {
+  const lines = Array.from(
+    { length: 9000 },
+    (_, i) => `${i * 7919 % 9973} ${KEYWORD}\n`,
+  );
+  const whole = zstdCompressSync(lines.join("").repeat(3), CHECKED);
+  assertEquals(await scanPipe(whole, Infinity), [27_000, undefined]);
+  let failed = 0, early = 0;
+  for (let i = 0; i < 1000; i++) {
+    const bytes = Buffer.from(whole); // of a Buffer, `slice` is no copy
+    const at = Math.floor(i / 1000 * whole.length);
+    bytes[at] ^= 1 << i % 8;
+    const [count, error] = await scanPipe(bytes, Infinity);
+    assert(count <= 27_000 + 1e5, `byte ${at}`);
+    if (error) failed++;
+    if (error && count === 0) early++;
+  }
+  // But for the few in front that change what it is; and blocks before are found.
+  assert(failed > 990, `${failed} failed`);
+  assert(early < 500, `${early} had no hit`);
+});
+
+Deno.test("scanLogs refuses a zstd that needs too much memory", async () => {
+  // A frame with a window of 2 GiB, as `zstd --long=31` makes it.
+  const bytes = [...ZSTD_MAGIC, 0, 21 << 3, 0b001, 0, 0];
+  await checkEncoded(new Uint8Array(bytes), 0, /too much memory/, "2 GiB");
+  const large = [...ZSTD_MAGIC, 0, 0, 0xff, 0xff, 0xff];
+  await checkEncoded(new Uint8Array(large), 0, /too large/, "a block");
+});
+
+const ZSTD_MAGIC = [0x28, 0xb5, 0x2f, 0xfd];
 
 Deno.test("scanLogs searches UTF-16 in a .gz, and an odd end of it", () =>
   withFolder(async (folder) => {
@@ -762,6 +871,7 @@ Deno.test("PartReader gives back what hits stand for, decoded as they were", () 
     const cases = [
       text(log),
       gzipSync(log),
+      zstdCompressSync(log),
       Buffer.from(`\ufeff${log}`, "utf16le"),
     ];
     for (const bytes of cases) {
@@ -886,12 +996,14 @@ Deno.test("scanLogs gives what comes before an error of its paths", () =>
 
 Deno.test("scanLogs expands a bomb in little memory", () =>
   withFolder(async (folder) => {
-    const path = join(folder, "bomb.gz");
-    const member = gzipSync(new Uint8Array(64 << 20));
-    await Deno.writeFile(path, Buffer.concat(Array(6).fill(member)));
-    const before = Deno.memoryUsage().rss;
-    const [report] = await scan([path], { mode: "lines" });
-    assertEquals(report.bytes, 6 * (64 << 20));
-    const grown = (Deno.memoryUsage().rss - before) >> 20;
-    assert(grown < 150, `${grown} MiB more`);
+    const path = join(folder, "bomb");
+    const content = new Uint8Array(64 << 20);
+    for (const member of [gzipSync(content), zstdCompressSync(content)]) {
+      await Deno.writeFile(path, Buffer.concat(Array(6).fill(member)));
+      const before = Deno.memoryUsage().rss;
+      const [report] = await scan([path], { mode: "lines" });
+      assertEquals(report.bytes, 6 * (64 << 20));
+      const grown = (Deno.memoryUsage().rss - before) >> 20;
+      assert(grown < 150, `${grown} MiB more`);
+    }
   }));

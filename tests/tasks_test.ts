@@ -14,7 +14,7 @@ import { exists } from "@std/fs/exists";
 import { join } from "@std/path/join";
 import { resolve } from "@std/path/resolve";
 import { Buffer } from "node:buffer";
-import { gzipSync } from "node:zlib";
+import { gzipSync, zstdCompressSync } from "node:zlib";
 import { commandLine } from "../tasks/cli/flags.ts";
 import { printable } from "../tasks/cli/terminal.ts";
 import { makeImage, makeLog, randomFrom } from "../workers/fixtures.ts";
@@ -576,8 +576,9 @@ Deno.test("logscan reads standard input, plain or compressed", async () => {
   await home.write({
     "a.txt": `x\n${ALERT}\n`,
     "a.gz": new Uint8Array(gzipSync(`x\n${ALERT}\n`)),
+    "a.zst": new Uint8Array(zstdCompressSync(`x\n${ALERT}\n`)),
   });
-  for (const name of ["a.txt", "a.gz"]) {
+  for (const name of ["a.txt", "a.gz", "a.zst"]) {
     const words = home.words("logscan", [
       "--lines",
       "-",
@@ -595,6 +596,56 @@ Deno.test("logscan reads standard input, plain or compressed", async () => {
   }
   const { code, stdout } = await home.run("logscan", "-"); // of nothing
   assertEquals([code, stdout], [1, "-: Not found\n"]);
+});
+
+Deno.test("logscan searches what gzip and zstd make, and reports what others do", async (t) => {
+  await using home = new Home();
+  const line = "nothing to see here, move along\n";
+  await home.write({ log: `${line.repeat(300_000)}${ALERT}\n` });
+  const supported: [tool: string, flags: string][] = [
+    ...["-1", "-9"].map((flags) => ["gzip", flags] as never),
+    ...["-1", "-19", "--long", "--no-check", "--rsyncable", "--format=gzip"]
+      .map((flags) => ["zstd", flags] as never),
+    ["pzstd", "-p 2"],
+  ];
+  const unsupported: Record<string, string> = {
+    xz: "xz -0c log",
+    lzma: "xz -0c --format=lzma log",
+    bzip2: "bzip2 -1c log",
+    lz4: "lz4 -c log",
+    zip: "zip -q - log",
+    "7z": "7z a -so -an -t7z log",
+    "compress (.Z)": "compress -c log",
+  };
+  const make = (script: string, name: string) =>
+    ended(
+      home.start(["sh", "-c", `cd "$0" && ${script} > ${name}`, home.path]),
+    );
+  for (const [tool, flags] of supported) {
+    await t.step(`${tool} ${flags}`, async () => {
+      if (!await has(tool)) return skipped(`${tool}: there is none`);
+      await make(`${tool} ${flags} -qc log`, "part");
+      await make("cat part part", "packed");
+      const { code, stdout, stderr } = await home.run(
+        "logscan",
+        ...["--lines", "packed"],
+      );
+      assertEquals([code, stderr], [0, ""]);
+      const lines = [300_001, 600_002].map((i) => `packed:${i}:${ALERT}\n`);
+      assertEquals(stdout, lines.join(""));
+    });
+  }
+  for (const [name, script] of Object.entries(unsupported)) {
+    const [tool] = script.split(" ");
+    await t.step(script, async () => {
+      if (!await has(tool)) return skipped(`${tool}: there is none`);
+      await make(script, "packed");
+      const { code, stdout, stderr } = await home.run("logscan", "packed");
+      assertEquals([code, stdout], [2, ""]);
+      const problem = `${name} is not supported: decompress it first`;
+      assertEquals(stderr, `packed: ${problem}\n`);
+    });
+  }
 });
 
 Deno.test("logscan searches what is piped in where keywords have no path", async (t) => {
@@ -645,11 +696,12 @@ Deno.test("logscan prints lines of standard input as they come", async () => {
   const child = home.start(words, { stdin: "piped" });
   const timer = setTimeout(() => child.kill(), 600_000); // if it waits for more
   const input = child.stdin.getWriter(), output = child.stdout.getReader();
-  // The first one is shorter than what tells of some encodings.
-  for (const [line, log] of [[1, ""], [3, "x\n"], [5, "begun\n"]]) {
+  // The first one is shorter than what tells of some encodings, and begins alike.
+  for (const [line, log] of [[1, "PK "], [3, "x\n"], [5, "begun\n"]]) {
     await input.write(new TextEncoder().encode(`${log}hit\n`));
     const { value } = await output.read();
-    assertEquals(new TextDecoder().decode(value), `-:${line}:hit\n`);
+    const last = log === "PK " ? "PK hit" : "hit";
+    assertEquals(new TextDecoder().decode(value), `-:${line}:${last}\n`);
   }
   await input.close();
   assert((await output.read()).done);

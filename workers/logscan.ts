@@ -84,8 +84,8 @@ export interface Hit {
   /** The line's number, counted from 1. */
   line: number;
   /**
-   * Where the line begins, in bytes: in a .gz after decompression, in a UTF-16
-   * file after conversion to UTF-8.
+   * Where the line begins, in bytes: in a compressed file after decompression, in
+   * a UTF-16 file after conversion to UTF-8.
    */
   offset: number;
   /** The line's length without its newline, in bytes. */
@@ -131,10 +131,10 @@ export interface Part {
  * Searches files for keywords.
  *
  * If a file cannot be read, or only in part, its report has the cause, and the
- * other files are searched all the same. Files compressed with gzip are searched
- * decompressed, files with a UTF-16 byte-order mark as UTF-8, and all others byte
- * by byte; files that are compressed in another way are not searched. The path
- * `-` is standard input, which is read on the thread that calls this.
+ * other files are searched all the same. Files compressed with gzip or zstd are
+ * searched decompressed, files with a UTF-16 byte-order mark as UTF-8, and all
+ * others byte by byte; files that are compressed in another way are not searched.
+ * The path `-` is standard input, which is read on the thread that calls this.
  *
  * @param runner Where the work is done: a `Pool` or `sequential(service)`
  * @param paths The files; taken as they are needed, up to 64 at a time

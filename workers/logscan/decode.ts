@@ -1,10 +1,12 @@
 /**
- * Decodes logs block by block: decompresses gzip, and turns UTF-16 into UTF-8.
+ * Decodes logs block by block: decompresses gzip and zstd, and turns UTF-16 into
+ * UTF-8.
  *
  * @module
  */
 
-import type { Gunzip } from "node:zlib";
+import type { Gunzip, ZstdDecompress } from "node:zlib";
+import { causeOf } from "../shared/files.ts";
 import { joined } from "../shared/memory.ts";
 
 /** How much is read and decompressed at a time, in bytes. */
@@ -35,28 +37,66 @@ export function sourceOf(file: Deno.FsFile): Source {
 }
 
 /** How a file may be encoded so that it has to be decoded for the search. */
-export type Encoding = "gzip" | "utf-16le" | "utf-16be";
+export type Encoding = "gzip" | "zstd" | "utf-16le" | "utf-16be";
 
-/** Unsupported compressions, by the bytes they begin with; -1 is any byte. */
-const UNSUPPORTED: [name: string, magic: number[]][] = [
-  ["zstd", [0x28, 0xb5, 0x2f, 0xfd]],
+/** A name, and the bytes that it begins with; -1 is any byte. */
+type Magic<Name> = [name: Name, bytes: number[]];
+
+/** What zstd, and lz4 as well, may have in front of a frame to be skipped. */
+const SKIPPABLE: Magic<"zstd">[] = Array.from(
+  { length: 16 },
+  (_, i) => ["zstd", [0x50 + i, 0x2a, 0x4d, 0x18]],
+);
+
+const ZSTD: Magic<"zstd"> = ["zstd", [0x28, 0xb5, 0x2f, 0xfd]];
+
+const SUPPORTED: Magic<Encoding>[] = [
+  ["gzip", [0x1f, 0x8b, 8]],
+  ZSTD,
+  ...SKIPPABLE,
+  ["utf-16le", [0xff, 0xfe]],
+  ["utf-16be", [0xfe, 0xff]],
+];
+
+/** An .lzma file: five bytes of properties, the size if it is known, a zero. */
+const LZMA = [0x5d, 0, 0, -1, -1];
+
+const UNSUPPORTED: Magic<string>[] = [
   ["xz", [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]],
   ["bzip2", [0x42, 0x5a, 0x68, -1, 0x31, 0x41, 0x59, 0x26, 0x53, 0x59]],
   ["bzip2", [0x42, 0x5a, 0x68, -1, 0x17, 0x72, 0x45, 0x38, 0x50, 0x90]],
   ["lz4", [0x04, 0x22, 0x4d, 0x18]],
   ["lz4", [0x02, 0x21, 0x4c, 0x18]],
+  ["zip", [0x50, 0x4b, 3, 4]],
+  ["zip", [0x50, 0x4b, 5, 6]], // an empty one
+  ["zip", [0x50, 0x4b, 7, 8]], // one of several parts
+  ["7z", [0x37, 0x7a, 0xbc, 0xaf, 0x27, 0x1c]],
+  ["rar", [0x52, 0x61, 0x72, 0x21, 0x1a, 7]],
+  ["lzma", [...LZMA, ...Array(8).fill(0xff), 0]],
+  ["lzma", [...LZMA, -1, -1, -1, -1, -1, 0, 0, 0, 0]],
+  ["lzip", [0x4c, 0x5a, 0x49, 0x50, 1]],
+  ["lzop", [0x89, 0x4c, 0x5a, 0x4f, 0, 0x0d, 0x0a, 0x1a, 0x0a]],
+  ["compress (.Z)", [0x1f, 0x9d]],
 ];
 
+const MAGICS: Magic<string>[] = [...SUPPORTED, ...UNSUPPORTED];
+
 /** How many bytes tell them all. */
-export const HEAD = 10;
+export const HEAD: number = Math.max(...MAGICS.map(([, { length }]) => length));
 
 /** The first bytes of them all. For most files this one look-up is enough. */
-const MAGIC = new Set([
-  0x1f,
-  0xff,
-  0xfe,
-  ...UNSUPPORTED.map(([, [byte]]) => byte),
-]);
+const FIRST = new Set(MAGICS.map(([, [byte]]) => byte));
+
+/** Whether a file begins so, as far as it is known. */
+function agrees(head: Uint8Array, [, bytes]: Magic<string>): boolean {
+  const known = bytes.slice(0, head.length);
+  return known.every((byte, i) => byte < 0 || byte === head[i]);
+}
+
+/** Whether a file begins so. */
+function isThere(head: Uint8Array, magic: Magic<string>): boolean {
+  return head.length >= magic[1].length && agrees(head, magic);
+}
 
 /**
  * Tells how a file is encoded by its first bytes.
@@ -73,19 +113,18 @@ const MAGIC = new Set([
  * ```
  */
 export function encodingOf(head: Uint8Array): Encoding | undefined {
-  if (!MAGIC.has(head[0])) return;
-  const isThere = (magic: number[]) =>
-    magic.every((byte, i) => head[i] === byte || byte < 0 && i < head.length);
-  if (isThere([0x1f, 0x8b, 8])) return "gzip";
-  if (isThere([0xff, 0xfe])) return "utf-16le";
-  if (isThere([0xfe, 0xff])) return "utf-16be";
-  const name = UNSUPPORTED.find(([, magic]) => isThere(magic))?.[0];
-  if (name) throw new Error(`${name} is not supported: decompress it first`);
+  if (!FIRST.has(head[0])) return;
+  const supported = SUPPORTED.find((magic) => isThere(head, magic));
+  if (supported) return supported[0];
+  const other = UNSUPPORTED.find((magic) => isThere(head, magic));
+  if (other) {
+    throw new Error(`${other[0]} is not supported: decompress it first`);
+  }
 }
 
 /**
- * Reads and decodes: decompresses gzip, turns UTF-16 into UTF-8, and leaves all
- * else as it is.
+ * Reads and decodes: decompresses gzip and zstd, turns UTF-16 into UTF-8, and
+ * leaves all else as it is.
  *
  * Blocks have a bounded size, however far the data expand, and are valid until
  * the next one is asked for.
@@ -114,12 +153,29 @@ export async function* decoded(
   source: Source,
 ): AsyncGenerator<Uint8Array, void, void> {
   const input = new Input(source);
-  // No further than to a first byte that no encoding begins with: standard input
-  // may have nothing more for a long time.
-  const [first] = await input.peek(1);
-  const head = MAGIC.has(first) ? await input.peek(HEAD) : input.held;
-  const isGzip = encodingOf(head) === "gzip";
-  yield* recoded(isGzip ? gunzip(input) : unchanged(input));
+  const encoding = encodingOf(await headOf(input));
+  const read = encoding === "gzip"
+    ? gunzip
+    : encoding === "zstd"
+    ? unzstd
+    : unchanged;
+  yield* recoded(read(input));
+}
+
+/**
+ * Reads ahead, but no further than until no encoding begins so: standard input
+ * may have nothing more for a long time.
+ */
+async function headOf(input: Input): Promise<Uint8Array> {
+  let head = await input.peek(1);
+  const isOpen = (magic: Magic<string>) =>
+    head.length < magic[1].length && agrees(head, magic);
+  for (let length = head.length; length > 0 && MAGICS.some(isOpen);) {
+    head = await input.peek(length + 1);
+    if (head.length === length) break;
+    length = head.length;
+  }
+  return head;
 }
 
 /** A source that is read through a buffer, so that one can look ahead. */
@@ -162,6 +218,15 @@ class Input {
     return this.held.subarray(0, count);
   }
 
+  /** Takes the next bytes, which are valid until more are read. */
+  async take(count: number): Promise<Uint8Array> {
+    const bytes = await this.peek(count);
+    if (bytes.length < count) throw new Error("unexpected end of file");
+    this.skip(count);
+    return bytes;
+  }
+
+  /** Skips bytes that are held. */
   skip(count: number): void {
     this.#start += count;
   }
@@ -251,6 +316,75 @@ async function* gunzip(
   yield* decoder.decode(new Uint8Array(0), constants.Z_FINISH);
 }
 
+/** The most that a block of a zstd frame has, in bytes, packed or not. */
+const ZSTD_BLOCK = 1 << 17;
+
+/**
+ * Decompresses all frames of a zstd file (RFC 8878), passes over those that are
+ * there to be skipped, and over zero bytes as in a gzip file.
+ */
+async function* unzstd(
+  input: Input,
+): AsyncGenerator<Uint8Array, void, void> {
+  const { createZstdDecompress } = await import("node:zlib");
+  using decoder = new Decoder(createZstdDecompress({ chunkSize: 64 }));
+  while (await input.hasMore()) {
+    if (input.held[0] === 0) input.skipZeros();
+    else if (isThere(await input.peek(4), ZSTD)) {
+      yield* unzstdFrame(input, decoder);
+    } else await skipFrame(input);
+  }
+}
+
+/**
+ * Decompresses a frame block by block. So all blocks before a damaged one are
+ * given, since what the decoder has done in a call that fails is lost; and only
+ * thus it is noticed that a frame has no end, since the decoder does not tell.
+ */
+async function* unzstdFrame(
+  input: Input,
+  decoder: Decoder,
+): AsyncGenerator<Uint8Array, void, void> {
+  const start = await input.peek(5);
+  if (start.length < 5) throw new Error("unexpected end of file");
+  const descriptor = start[4];
+  const isSingleSegment = (descriptor & 0x20) > 0;
+  const windowBytes = isSingleSegment ? 0 : 1;
+  const dictionaryBytes = [0, 1, 2, 4][descriptor & 3];
+  const sizeBytes = [isSingleSegment ? 1 : 0, 2, 4, 8][descriptor >> 6];
+  const headerBytes = 5 + windowBytes + dictionaryBytes + sizeBytes;
+  yield* decoder.decode(await input.take(headerBytes));
+  for (let isLast = false; !isLast;) {
+    const head = await input.peek(3);
+    const block = head[0] | head[1] << 8 | head[2] << 16;
+    isLast = (block & 1) > 0;
+    const isRepeated = (block >> 1 & 3) === 1; // one byte, so many times
+    const size = isRepeated ? 1 : block >> 3;
+    if (size > ZSTD_BLOCK) throw new Error("a block is too large");
+    yield* decoder.decode(await input.take(3 + size));
+  }
+  const hasChecksum = (descriptor & 4) > 0;
+  if (hasChecksum) yield* decoder.decode(await input.take(4));
+}
+
+/** Skips a frame of zstd that is there to be skipped. */
+async function skipFrame(input: Input): Promise<void> {
+  const head = await input.peek(HEAD);
+  if (!SKIPPABLE.some((magic) => isThere(head, magic))) {
+    encodingOf(head); // it may have been lz4
+    throw new Error("something else follows its end");
+  }
+  await input.take(4);
+  const size = await input.take(4);
+  let left = new DataView(size.buffer, size.byteOffset).getUint32(0, true);
+  while (left > 0) {
+    if (!await input.hasMore()) throw new Error("unexpected end of file");
+    const count = Math.min(left, input.held.length);
+    input.skip(count);
+    left -= count;
+  }
+}
+
 /** What is inside of a stream of node:zlib, as far as it is used here. */
 interface NativeStream {
   _handle: {
@@ -277,19 +411,20 @@ interface NativeStream {
  *
  * The stream loses what it decoded in the write that fails, up to megabytes in
  * front of the damage or of other bytes behind the end, and a pipe cannot be read
- * again to get them. Nor does it say where it stopped. The native part does both,
+ * again to get them. An error of zstd in such a write nobody can catch: it ends
+ * the program. The native part gives what it has, throws, says where it stopped,
  * takes less time, and writes into the same buffer again and again. Node does not
  * document it, but has to keep it: packages such as pngjs call it in the same way.
  */
 class Decoder implements Disposable {
-  readonly #stream: Gunzip;
+  readonly #stream: Gunzip | ZstdDecompress;
   readonly #native: NativeStream;
   readonly #output = new Uint8Array(BLOCK);
   #problem?: string;
   /** How many bytes of the last input were not decoded. */
   left = 0;
 
-  constructor(stream: Gunzip) {
+  constructor(stream: Gunzip | ZstdDecompress) {
     this.#stream = stream;
     this.#native = stream as unknown as NativeStream;
     this.#native._handle.onerror = (message) => this.#problem = message;
@@ -302,7 +437,11 @@ class Decoder implements Disposable {
     this.left = input.length;
     for (let free = 0; free === 0;) {
       const at = input.length - this.left;
-      _handle.writeSync(flush, input, at, this.left, output, 0, room);
+      try {
+        _handle.writeSync(flush, input, at, this.left, output, 0, room);
+      } catch (error) {
+        throw new Error(causeOf(error).replace("Zstd decompress error: ", ""));
+      }
       [free, this.left] = _writeState;
       if (free < room) yield output.subarray(0, room - free);
       if (this.#problem !== undefined) throw new Error(this.#problem);

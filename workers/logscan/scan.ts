@@ -25,8 +25,8 @@ export const REQUEST_BYTES = 4 << 20;
  * has the larger limit, because going on means to decode it from its start.
  */
 const HITS_BYTES = 1 << 20, DECODED_HITS_BYTES = 8 << 20;
-/** How many bytes of a plain file take as long as one byte of a .gz. */
-const GZIP_WEIGHT = 16;
+/** How many bytes of a plain file take as long as one byte of a compressed one. */
+const COMPRESSED_WEIGHT = 16;
 
 /** A part of a file. The lines that begin in it are searched. */
 export interface Span {
@@ -55,7 +55,7 @@ export interface SpanReport extends SearchResult {
 }
 
 export function weightOf(path: string, bytes: number): number {
-  return path.endsWith(".gz") ? GZIP_WEIGHT * bytes : bytes;
+  return /\.(gz|zst)$/.test(path) ? COMPRESSED_WEIGHT * bytes : bytes;
 }
 
 /** What a job is asked to search. */
