@@ -41,8 +41,8 @@ parallel, and what the parallelism brought goes into reports/logscan.md.
   -q, --quiet         print nothing, not even with --json, but errors
   -h, --help          show this
 
-Exit status: 0 when a keyword was found, 1 when not, 2 on any problem, 130 when
-interrupted.
+Exit status: 0 when a keyword was found, 1 when not, 2 on any problem (but with
+--quiet and a hit 0, at once), 130 when interrupted.
 `;
 
 async function main(args: string[]): Promise<number> {
@@ -110,6 +110,7 @@ async function scan(printer: Printer): Promise<void> {
     listing.finish();
     progress.expect(listing.count);
     progress.step();
+    if (printer.isDone) break;
   }
   await progress.stop();
   printer.end();

@@ -518,6 +518,71 @@ function cutGzip(): Uint8Array {
   return new Uint8Array(gzipSync(noise).subarray(0, 5000));
 }
 
+Deno.test("logscan --quiet ends with the first hit, whatever else there is", async (t) => {
+  await using home = new Home();
+  await home.write({
+    "hit": `${ALERT}\n`,
+    "fine": "fine\n",
+    "bad.gz": cutGzip(),
+    "many/a": ALERT,
+  });
+  const cases: [args: string[], code: number][] = [
+    [["hit", "missing"], 0],
+    [["missing", "hit"], 0],
+    [["bad.gz", "no*such", "hit"], 0],
+    [["--json", "missing", "many"], 0],
+    [["--workers=1", "missing", "many"], 0],
+    [["missing", "fine"], 2],
+    [["bad.gz"], 2],
+  ];
+  for (const [args, code] of cases) {
+    await t.step(args.join(" "), async () => {
+      const outcome = await home.run("logscan", "-q", ...args);
+      assertEquals([outcome.code, outcome.stdout], [code, ""]);
+    });
+  }
+  // It would wait for the end of its input, which does not come.
+  for (const args of [["hit", "-"], ["-", "hit"], ["-"]]) {
+    await t.step(`${args.join(" ")}, of what has no end`, async () => {
+      const words = home.words("logscan", ["-q", ...args]);
+      const child = home.start(words, { stdin: "piped" });
+      const timer = setTimeout(() => child.kill(), 600_000);
+      const input = child.stdin.getWriter();
+      if (args[0] === "-") {
+        await input.write(new TextEncoder().encode(`${ALERT}\n`));
+      }
+      assertEquals((await ended(child)).code, 0);
+      clearTimeout(timer);
+      await input.close().catch(() => {}); // nobody reads it any more
+    });
+  }
+});
+
+Deno.test("logscan passes over what is no file in a folder, and reports it where it is named", async () => {
+  if (Deno.build.os === "windows") return skipped("FIFOs and sockets");
+  await using home = new Home();
+  await home.write({ "logs/sub/a": ALERT });
+  for (const name of ["logs/fifo", "logs/sub/fifo"]) {
+    const args = [join(home.path, name)];
+    assert((await new Deno.Command("mkfifo", { args }).output()).success);
+  }
+  const bind = "import socket, sys; " +
+    "socket.socket(socket.AF_UNIX).bind(sys.argv[1])";
+  const named = ["logs/fifo"];
+  if (await has("python3")) {
+    const args = ["-c", bind, join(home.path, "logs/socket")];
+    assert((await new Deno.Command("python3", { args }).output()).success);
+    named.push("logs/socket");
+  } else skipped("a socket, without python3");
+  const found = `logs/sub/a: Found, line 1: ${ALERT}\n`;
+  const folder = await home.run("logscan", "logs");
+  assertEquals(folder, { code: 0, stdout: found, stderr: "" });
+  const { code, stdout, stderr } = await home.run("logscan", "logs", ...named);
+  assertEquals([code, stdout], [2, found]);
+  const lines = named.map((name) => `${name}: Not a regular file\n`);
+  assertEquals(stderr, lines.join(""));
+});
+
 Deno.test("logscan agrees with grep and ripgrep on a generated tree", async (t) => {
   await using home = new Home();
   const words = ["error", "ERR", "a", "\t", "é", "\r", "x:y", "Disk Error "];

@@ -39,7 +39,9 @@ export interface FoundFile {
  * Finds the files that the user means, each of them once.
  *
  * Folders are searched recursively, in the order of names; links in them are not
- * followed. What cannot be read, or is no file, is given with its `error`.
+ * followed, and what is no regular file (opening a FIFO might wait for ever) is
+ * passed over. What is named and no file, or cannot be read, is given with its
+ * `error`.
  *
  * @param args Paths and globs, relative to the user's folder
  * @param skip Whether to skip a file or folder, by its absolute path
@@ -87,7 +89,8 @@ function findNamed(
     if (name === "") throw new Error("No such file or directory");
     const info = Deno.statSync(path); // follows a link that the user names
     if (info.isDirectory) return walk(path, name, path, skip);
-    return [{ path, name, base, error: notAFile(info) }];
+    const error = info.isFile ? undefined : "Not a regular file";
+    return [{ path, name, base, error }];
   } catch (error) {
     if (error instanceof Deno.errors.NotFound && isGlob(name)) return;
     return [{ path, name, base, error: causeOf(error) }];
@@ -166,11 +169,6 @@ function* walk(
     const own = inName + entry.name;
     if (skip(path) || entry.isSymlink) continue;
     if (entry.isDirectory) yield* walk(path, own, base, skip);
-    else yield { path, name: own, base, error: notAFile(entry) };
+    else if (entry.isFile) yield { path, name: own, base };
   }
-}
-
-/** An error for a FIFO or a device: opening it might wait for ever. */
-function notAFile(entry: { isFile: boolean }): string | undefined {
-  return entry.isFile ? undefined : "Not a regular file";
 }

@@ -182,8 +182,13 @@ export class Printer {
     print(this.#objects === 0 ? "[]\n" : "\n]\n");
   }
 
-  /** The exit status, as grep's. */
+  /** Whether nothing that comes could change the exit status. */
+  get isDone(): boolean {
+    return this.flags.is.quiet && this.#found;
+  }
+
+  /** The exit status, as ripgrep's. */
   get status(): number {
-    return this.#hasFailed ? 2 : this.#found ? 0 : 1;
+    return this.isDone ? 0 : this.#hasFailed ? 2 : this.#found ? 0 : 1;
   }
 }
