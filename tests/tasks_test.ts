@@ -583,6 +583,55 @@ Deno.test("logscan passes over what is no file in a folder, and reports it where
   assertEquals(stderr, lines.join(""));
 });
 
+Deno.test("a name that is not UTF-8 is reported, wherever it comes from", async (t) => {
+  if (Deno.build.os !== "linux") return skipped("names that are not UTF-8");
+  await using home = new Home();
+  // `good` is spelt as Deno spells the others.
+  const good = "logs/a\ufffd";
+  await home.write({ [good]: ALERT, "logs/z": ALERT });
+  const script = String.raw`cd "$0" && printf fine > logs/"$(printf 'a\377')" &&
+    cp logs/z logs/"$(printf 'a\376')" && cp logs/z logs/"$(printf 'b\303(')" &&
+    mkdir logs/"$(printf 'd\200')" && cp logs/z logs/"$(printf 'd\200')"/in &&
+    mkfifo logs/"$(printf 'e\377')" && ln -s z logs/"$(printf 'f\377')" &&
+    mkdir only && cp logs/z only/"$(printf 'g\377')"`;
+  const made = await ended(home.start(["sh", "-c", script, home.path]));
+  assertEquals([made.code, made.stderr], [0, ""]);
+  const lines = (...names: string[]) =>
+    names.map((name) =>
+      `${name}: its name is not UTF-8, so Deno cannot open it\n`
+    ).join("");
+  const found = `${good}: Found, line 1: ${ALERT}\n` +
+    `logs/z: Found, line 1: ${ALERT}\n`;
+  const four = [good, good, "logs/b\ufffd(", "logs/d\ufffd"];
+  const cases: [args: string[], stdout: string, stderr: string][] = [
+    [["logs"], found, lines(...four)],
+    [["logs", "logs/z"], found, lines(...four)],
+    [["logs/b\ufffd("], "", lines("logs/b\ufffd(")],
+    [["logs/d\ufffd/in"], "", lines("logs/d\ufffd/in")],
+    [["only/*"], "", lines("only/g\ufffd")],
+    [
+      ["logs/x\ufffd"],
+      "",
+      "logs/x\ufffd: No such file or directory\n",
+    ],
+    [
+      [`${good}/x`],
+      "",
+      `${good}/x: Not a directory\n`,
+    ],
+  ];
+  for (const [args, stdout, stderr] of cases) {
+    await t.step(args.join(" "), async () => {
+      const outcome = await home.run("logscan", ...args);
+      assertEquals(outcome, { code: 2, stdout, stderr });
+    });
+  }
+  await t.step("images", async () => {
+    const { code, stderr } = await home.run("grayscale", "only");
+    assertEquals([code, stderr], [1, lines("only/g\ufffd")]);
+  });
+});
+
 Deno.test("logscan agrees with grep and ripgrep on a generated tree", async (t) => {
   await using home = new Home();
   const words = ["error", "ERR", "a", "\t", "é", "\r", "x:y", "Disk Error "];

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { basename } from "@std/path/basename";
 import { dirname } from "@std/path/dirname";
 import { isGlob } from "@std/path/is-glob";
 import { join } from "@std/path/join";
@@ -60,8 +61,10 @@ export async function* findFiles(
     // One folder has each file once, so that a million need not be remembered.
     if (args.length === 1 && !isGlob(arg)) return yield* files;
     for (const found of files) {
-      if (seen.has(found.path)) continue;
-      seen.add(found.path);
+      if (found.error !== NOT_UTF8) { // of these, several may be spelt alike
+        if (seen.has(found.path)) continue;
+        seen.add(found.path);
+      }
       yield found;
     }
   }
@@ -75,6 +78,44 @@ export async function totalSize(paths: string[]): Promise<number> {
     sum += await Deno.stat(path).then((info) => info.size, () => 0);
   }
   return sum;
+}
+
+/**
+ * Deno takes and gives names as text, with U+FFFD for bytes that are not UTF-8. So
+ * a name with it may be that of a file that cannot be opened.
+ */
+const NOT_UTF8 = "its name is not UTF-8, so Deno cannot open it";
+
+/** Whether a path that is not there is listed, or a folder above it. */
+function isUnopenable(path: string): boolean {
+  for (let at = path; at.includes("\ufffd"); at = dirname(at)) {
+    const name = basename(at);
+    if (
+      name.includes("\ufffd") && !isThere(at) && isListed(dirname(at), name)
+    ) {
+      return true;
+    }
+  }
+  return false;
+}
+
+function isThere(path: string): boolean {
+  try {
+    Deno.lstatSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function isListed(folder: string, name: string): boolean {
+  try {
+    return Iterator.from(Deno.readDirSync(folder)).some((entry) =>
+      entry.name === name
+    );
+  } catch {
+    return false; // it is not there, or may not be listed
+  }
 }
 
 /** The files that a name means; undefined if it may be a glob. */
@@ -92,7 +133,11 @@ function findNamed(
     const error = info.isFile ? undefined : "Not a regular file";
     return [{ path, name, base, error }];
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound && isGlob(name)) return;
+    const isMissing = error instanceof Deno.errors.NotFound;
+    if (isMissing && isUnopenable(path)) {
+      return [{ path, name, base, error: NOT_UTF8 }];
+    }
+    if (isMissing && isGlob(name)) return;
     return [{ path, name, base, error: causeOf(error) }];
   }
 }
@@ -164,11 +209,17 @@ function* walk(
   const inFolder = join(folder, "x").slice(0, -1);
   // Not normalized, so that it stays as the user typed it: `./logs/a.txt`.
   const inName = name.endsWith("/") ? name : `${name}/`;
+  let last = "";
   for (const entry of entries) {
     const path = inFolder + entry.name;
     const own = inName + entry.name;
     if (skip(path) || entry.isSymlink) continue;
-    if (entry.isDirectory) yield* walk(path, own, base, skip);
-    else if (entry.isFile) yield { path, name: own, base };
+    if (!entry.isDirectory && !entry.isFile) continue;
+    const isOther = entry.name === last; // two names, of which one at most is so
+    last = entry.name;
+    if (last.includes("\ufffd") && (isOther || !isThere(path))) {
+      yield { path, name: own, base, error: NOT_UTF8 };
+    } else if (entry.isDirectory) yield* walk(path, own, base, skip);
+    else yield { path, name: own, base };
   }
 }
