@@ -364,6 +364,12 @@ Deno.test("causeOf: takes whatever was thrown", () => {
     [{ toString: () => "an object" }, "an object"],
     [new Error("out of room (os error 28)"), "out of room"],
     [new Error("x (os error 2): open '/a\n/b'"), "x"],
+    [
+      new Deno.errors.NotCapable(
+        'Requires all access to "/dev/shm/a\nb", run again with the --allow-all flag',
+      ),
+      "Deno does not let a program without all permissions read or write in /dev",
+    ],
     [new Error("(os error) is not a number"), "(os error) is not a number"],
   ];
   for (const [thrown, cause] of cases) {

@@ -583,6 +583,48 @@ Deno.test("logscan passes over what is no file in a folder, and reports it where
   assertEquals(stderr, lines.join(""));
 });
 
+Deno.test("what Deno keeps from tasks is reported without a flag that they do not have", async (t) => {
+  if (Deno.build.os !== "linux") return skipped("/proc, /sys and /dev");
+  await using home = new Home();
+  await home.write({ "a.gif": GIF, "a.log": ALERT });
+  await Deno.symlink("/proc/version", join(home.path, "link"));
+  const problem = (place: string) =>
+    `Deno does not let a program without all permissions read or write in ${place}`;
+  const paths = ["/proc/version", "/proc", "/sys/kernel", "/dev", "/dev/shm"];
+  for (const path of [...paths, "/proc/v*", "link"]) {
+    await t.step(path, async () => {
+      const place = path === "link" ? "/proc" : path.replace(/(.)\/.*/, "$1");
+      const line = `${path}: ${problem(place)}`;
+      const logs = await home.run("logscan", "--count", path, "a.log");
+      assertEquals(logs, {
+        code: 2,
+        stdout: "a.log:1\n",
+        stderr: `${line}: pipe it in\n`,
+      });
+      const images = await home.run("grayscale", path);
+      assertEquals([images.code, images.stderr], [1, `${line}\n`]);
+    });
+  }
+  await t.step("what is piped in is searched", async () => {
+    const words = home.words("logscan", ["-q", "-k", "Linux"]);
+    const script = '"$@" < /proc/version && cat /proc/version | "$@" -';
+    const outcome = await ended(
+      home.start(["sh", "-c", script, "sh", ...words]),
+    );
+    assertEquals(outcome, { code: 0, stdout: "", stderr: "" });
+  });
+  await t.step("--out", async () => {
+    const out = "--out=/dev/shm/manyhands";
+    const images = await home.run("grayscale", "a.gif", out);
+    assertEquals(images.code, 1);
+    assertEquals(images.stderr, `a.gif: ${problem("/dev")}\n`);
+    const fixtures = await home.run("fixtures", "--images=1", "--logs=1", out);
+    assertEquals([fixtures.code, fixtures.stdout], [2, ""]);
+    const line = `fixtures: /dev/shm/manyhands/images: ${problem("/dev")}\n`;
+    assertEquals(fixtures.stderr, line);
+  });
+});
+
 Deno.test("a name that is not UTF-8 is reported, wherever it comes from", async (t) => {
   if (Deno.build.os !== "linux") return skipped("names that are not UTF-8");
   await using home = new Home();

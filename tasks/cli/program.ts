@@ -47,8 +47,9 @@ function lineOf(error: unknown): string {
   if (error instanceof UsageError) return error.message; // `warn` escapes it
   if (error instanceof JobError) return lineOf(error.cause);
   const message = error instanceof Error ? error.message : "";
-  const path = / \(os error \d+\): \w+ '(.*?)'(?: -> '.*')?$/s.exec(message)
-    ?.[1];
+  const [, path] =
+    / \(os error \d+\): \w+ '(.*?)'(?: -> '.*')?$/s.exec(message) ??
+      /^Requires all access to "(.*)"/s.exec(message) ?? [];
   return path ? `${path}: ${causeOf(error)}` : causeOf(error);
 }
 

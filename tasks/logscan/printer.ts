@@ -13,7 +13,7 @@ import {
   type Report,
   type ScanOptions,
 } from "../../workers/logscan.ts";
-import { causeOf } from "../../workers/shared/files.ts";
+import { causeOf, FORBIDDEN } from "../../workers/shared/files.ts";
 import { free } from "../../workers/shared/memory.ts";
 import type { Flags } from "../cli/flags.ts";
 import {
@@ -53,7 +53,8 @@ export class Printer {
   /** Prints that a file could not be searched, or not all of it. */
   printFailure(name: string, error: string): void {
     this.#hasFailed = true;
-    warn(`${printable(name, Deno.stderr)}: ${error}`);
+    const wayOut = error.startsWith(FORBIDDEN) ? ": pipe it in" : "";
+    warn(`${printable(name, Deno.stderr)}: ${error}${wayOut}`);
   }
 
   /** Prints a report of a file, or a part of one. */

@@ -156,8 +156,12 @@ export function isTemporary(name: string): boolean {
   return TEMPORARY.test(name);
 }
 
+/** How {@linkcode causeOf} begins where Deno asks for all permissions. */
+export const FORBIDDEN = "Deno does not let a program without all permissions";
+
 /**
- * Says in a few words why something failed, without the path.
+ * Says in a few words why something failed, without the path. Of places that Deno
+ * opens to no program without all permissions, it says that.
  *
  * @param error What was thrown; for a `JobError` its cause is described
  * @returns The cause, on one line
@@ -175,5 +179,8 @@ export function causeOf(error: unknown): string {
   const message = error instanceof Error
     ? error.message || error.name
     : String(error);
+  // What Deno says of /dev, /proc and /sys names a flag, which no task has.
+  const [, place] = /^Requires all access to "(\/?[^/"]*)/.exec(message) ?? [];
+  if (place !== undefined) return `${FORBIDDEN} read or write in ${place}`;
   return message.replace(/ \(os error \d+\).*$/s, "").replace(/\s+/g, " ");
 }
