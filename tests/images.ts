@@ -384,33 +384,237 @@ export function encodeTiff(
   return tiff;
 }
 
+/** A TIFF of one page, down to its samples. */
+export interface Tiff {
+  width: number;
+  height: number;
+  /** 0 white is zero, 1 black is zero, 2 RGB, 3 palette, 5 CMYK, 6 YCbCr … */
+  photometric: number;
+  bits: number;
+  channels: number;
+  /** Pixel by pixel, channel by channel. */
+  samples: ArrayLike<number>;
+  bigEndian?: boolean;
+  /** Each channel by itself, all of one after all of another. */
+  planar?: boolean;
+  /** Deflated differences from the pixel to the left; of 8 bits only. */
+  predictor?: boolean;
+  /** The side of a tile; without it there are strips. */
+  tile?: number;
+  /** The rows of a strip; default all. */
+  rows?: number;
+  /** The lowest bit of a byte comes first. */
+  reversed?: boolean;
+  /** Further fields of type SHORT, by their tags. */
+  fields?: Record<number, number[]>;
+}
+
+export function encodeTiffPage(tiff: Tiff): Uint8Array {
+  const { width, height, bits, channels, samples, bigEndian, tile } = tiff;
+  const u16 = (value: number) =>
+    bigEndian ? [value >> 8 & 255, value & 255] : le16(value);
+  const u32 = (value: number) => bigEndian ? be32(value) : le32(value);
+  /** A rectangle of some channels; what is outside of the picture is zero. */
+  const block = (
+    x: number,
+    y: number,
+    wide: number,
+    high: number,
+    of: number[],
+  ) => {
+    const stride = Math.ceil(wide * of.length * bits / 8);
+    const data = new Uint8Array(stride * high);
+    const at = (column: number, row: number, channel: number) =>
+      column < x || column >= width || row >= height
+        ? 0
+        : samples[(row * width + column) * channels + channel];
+    for (let row = 0; row < high; row++) {
+      for (let i = 0; i < wide * of.length; i++) {
+        const column = x + Math.floor(i / of.length),
+          channel = of[i % of.length];
+        const value = at(column, y + row, channel) -
+          (tiff.predictor ? at(column - 1, y + row, channel) : 0);
+        for (let bit = 0; bit < bits; bit++) {
+          const place = i * bits + bit, shift = place & 7;
+          data[row * stride + (place >> 3)] |= (value >> bits - 1 - bit & 1) <<
+            (tiff.reversed ? shift : 7 - shift);
+        }
+      }
+    }
+    return tiff.predictor ? new Uint8Array(deflateSync(data)) : data;
+  };
+  const all = Array.from({ length: channels }, (_, channel) => channel);
+  const blocks: Uint8Array[] = [];
+  const [wide, high] = tile ? [tile, tile] : [width, tiff.rows ?? height];
+  for (const of of tiff.planar ? all.map((channel) => [channel]) : [all]) {
+    for (let y = 0; y < height; y += high) {
+      for (let x = 0; x < width; x += wide) {
+        const rows = tile ? high : Math.min(high, height - y);
+        blocks.push(block(x, y, wide, rows, of));
+      }
+    }
+  }
+  const sizes = blocks.map(({ length }) => length);
+  const starts = sizes.map((_, i) =>
+    8 + sizes.slice(0, i).reduce((sum, size) => sum + size, 0)
+  );
+  const fields: Record<number, number[]> = {
+    256: [width],
+    257: [height],
+    258: all.map(() => bits),
+    259: [tiff.predictor ? 8 : 1],
+    262: [tiff.photometric],
+    266: [tiff.reversed ? 2 : 1],
+    277: [channels],
+    ...tile ? { 322: [tile], 323: [tile] } : { 278: [high] },
+    [tile ? 324 : 273]: starts,
+    [tile ? 325 : 279]: sizes,
+    284: [tiff.planar ? 2 : 1],
+    317: [tiff.predictor ? 2 : 1],
+    ...tiff.fields,
+  };
+  const tags = Object.keys(fields).map(Number); // in rising order
+  const pixels = bytesOf(
+    ...blocks,
+    new Uint8Array(sizes.length && starts.at(-1)! + sizes.at(-1)! & 1),
+  );
+  const directory = 8 + pixels.length;
+  const entries: number[][] = [], extras: number[][] = [];
+  let end = directory + 6 + 12 * tags.length;
+  for (const tag of tags) {
+    const isLong = tag === 273 || tag === 279 || tag === 324 || tag === 325;
+    const content = fields[tag].flatMap(isLong ? u32 : u16);
+    const entry = [
+      ...u16(tag),
+      ...u16(isLong ? 4 : 3),
+      ...u32(fields[tag].length),
+    ];
+    if (content.length > 4) {
+      entries.push([...entry, ...u32(end)]);
+      extras.push(content);
+      end += content.length;
+    } else entries.push([...entry, ...content, 0, 0, 0, 0].slice(0, 12));
+  }
+  return bytesOf(
+    bigEndian ? "MM\0*" : "II*\0",
+    u32(directory),
+    pixels,
+    u16(tags.length),
+    ...entries,
+    u32(0),
+    ...extras,
+  );
+}
+
+/** The SHORT and LONG fields of the first directory, by their tags. */
+export function tiffFields(bytes: Uint8Array): Record<number, number[]> {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const little = bytes[0] === 0x49, fields: Record<number, number[]> = {};
+  const directory = view.getUint32(4, little);
+  for (let i = 0; i < view.getUint16(directory, little); i++) {
+    const at = directory + 2 + 12 * i, type = view.getUint16(at + 2, little);
+    if (type !== 3 && type !== 4) continue;
+    const width = type === 3 ? 2 : 4, count = view.getUint32(at + 4, little);
+    const start = count * width > 4 ? view.getUint32(at + 8, little) : at + 8;
+    fields[view.getUint16(at, little)] = Array.from(
+      { length: count },
+      (_, k) =>
+        type === 3
+          ? view.getUint16(start + 2 * k, little)
+          : view.getUint32(start + 4 * k, little),
+    );
+  }
+  return fields;
+}
+
 // ---- BMP
+
+/** A BMP without compression, down to its samples. */
+export interface Bmp {
+  width: number;
+  height: number;
+  /** 12 OS/2 1.x, 16 to 64 OS/2 2.x, 40, 52, 56, 108 and 124 Windows. */
+  header: number;
+  bits: number;
+  /** What is stored for a pixel: a color number, or a word of `bits` bits. */
+  pixels: ArrayLike<number>;
+  /** Red, green and blue of each color number. */
+  palette?: number[];
+  /** BI_BITFIELDS: the masks of red, green, blue and perhaps alpha. */
+  masks?: number[];
+  /** Rows from the top to the bottom. */
+  topDown?: boolean;
+  /** What the header says of compression, if not what the masks say. */
+  compression?: number;
+}
+
+export function encodeBmpOf(bmp: Bmp): Uint8Array {
+  const { width, height, header, bits, pixels, palette = [], masks } = bmp;
+  const stride = Math.ceil(width * bits / 32) * 4;
+  const rows = new Uint8Array(stride * height);
+  for (let y = 0; y < height; y++) {
+    const row = (bmp.topDown ? y : height - 1 - y) * stride;
+    for (let x = 0; x < width; x++) {
+      const value = pixels[y * width + x];
+      if (bits >= 8) {
+        rows.set(le32(value).slice(0, bits / 8), row + x * bits / 8);
+      } else rows[row + (x * bits >> 3)] |= value << 8 - bits - (x * bits & 7);
+    }
+  }
+  const isOld = header === 12;
+  const colors: number[] = [];
+  for (let i = 0; i < palette.length; i += 3) {
+    const [red, green, blue] = palette.slice(i, i + 3);
+    colors.push(blue, green, red, ...isOld ? [] : [0]);
+  }
+  const compression = bmp.compression ?? (masks ? 3 : 0);
+  const inHeader = header >= 52 && header !== 64;
+  const info = isOld
+    ? bytesOf(le16(width), le16(height), le16(1), le16(bits))
+    : bytesOf(
+      le32(width),
+      le32(bmp.topDown ? -height : height),
+      le16(1),
+      le16(bits),
+      le32(compression),
+      le32(rows.length),
+      new Uint8Array(8),
+      le32(palette.length / 3),
+      le32(0),
+      inHeader ? (masks ?? []).flatMap(le32) : [],
+      // The color space of Windows: sRGB.
+      header >= 108
+        ? [
+          ...new Uint8Array(4 * (4 - (masks?.length ?? 0))),
+          ...bytesOf("BGRs"),
+        ]
+        : [],
+      new Uint8Array(68),
+    );
+  const table = bytesOf(
+    inHeader ? [] : (masks ?? []).flatMap(le32),
+    colors,
+  );
+  const start = 14 + header + table.length;
+  return bytesOf(
+    "BM",
+    le32(start + rows.length),
+    le32(0),
+    le32(start),
+    le32(header),
+    info.subarray(0, header - 4),
+    table,
+    rows,
+  );
+}
 
 /** 24 bits, rows from the bottom to the top. */
 export function encodeBmp({ width, height, data }: Raster): Uint8Array {
-  const stride = Math.ceil(width * 3 / 4) * 4;
-  const rows = new Uint8Array(stride * height);
-  for (let y = 0; y < height; y++) {
-    for (let x = 0; x < width; x++) {
-      const at = 4 * ((height - 1 - y) * width + x);
-      rows.set([data[at + 2], data[at + 1], data[at]], y * stride + 3 * x);
-    }
-  }
-  return bytesOf(
-    "BM",
-    le32(54 + rows.length),
-    le32(0),
-    le32(54),
-    le32(40),
-    le32(width),
-    le32(height),
-    le16(1),
-    le16(24),
-    le32(0),
-    le32(rows.length),
-    new Uint8Array(16),
-    rows,
+  const pixels = Array.from(
+    { length: width * height },
+    (_, i) => data[4 * i] << 16 | data[4 * i + 1] << 8 | data[4 * i + 2],
   );
+  return encodeBmpOf({ width, height, header: 40, bits: 24, pixels });
 }
 
 // ---- WebP

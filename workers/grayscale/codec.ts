@@ -10,6 +10,7 @@ import {
   type CodecFormat,
   type Header,
   nameOf,
+  type Patch,
   readHeader,
 } from "./formats.ts";
 
@@ -145,8 +146,9 @@ function convert(
   const source = magick.MagickImage.create(),
     target = magick.MagickImage.create();
   try {
-    decode(magick, source, format, bytes);
+    decode(magick, source, format, patched(bytes, header.patches ?? []));
     const { gray, alpha } = grayPixels(magick, source);
+    if (header.isInverted) invert(gray, alpha ? 2 : 1);
     if (header.premultiplied && alpha) divideByAlpha(gray);
     const { width, height } = source;
     const raw = alpha ? magick.MagickFormat.Graya : magick.MagickFormat.Gray;
@@ -155,6 +157,8 @@ function convert(
       new magick.MagickReadSettings({ format: raw, width, height, depth: 8 }),
     );
     copySettings(magick, source, target);
+    target.orientation = (header.orientation ??
+      source.orientation) as MagickImage["orientation"];
     encodeLike(source, target, format, header.lossless ?? false);
     const out = target.write(format, (data) => data.slice());
     if (format === "TIFF") {
@@ -168,6 +172,14 @@ function convert(
   }
 }
 
+/** A copy with some bytes replaced; without any, the file itself. */
+function patched(file: Uint8Array, patches: Patch[]): Uint8Array {
+  if (!patches.length) return file;
+  const copy = new Uint8Array(file); // `slice()` of a Buffer would not copy
+  for (const { at, bytes } of patches) copy.set(bytes, at);
+  return copy;
+}
+
 /** Reads the first picture. A warning about its pixels is an error. */
 function decode(
   magick: Magick,
@@ -175,11 +187,9 @@ function decode(
   format: CodecFormat,
   bytes: Uint8Array,
 ): void {
-  const size = bytes.length;
   if (format === "BMP") {
-    // Only ImageMagick insists on the file size that the header says.
     bytes = new Uint8Array(bytes);
-    new DataView(bytes.buffer).setUint32(2, size, true);
+    new DataView(bytes.buffer).setUint32(2, bytes.length, true);
   }
   let fatal: Error | undefined;
   image.onWarning = ({ error }) => {
@@ -238,6 +248,11 @@ function grayPixels(
   });
 }
 
+/** Swaps black and white; alpha, in every second byte, stays. */
+function invert(gray: Uint8Array, step: number): void {
+  for (let i = 0; i < gray.length; i += step) gray[i] = 255 - gray[i];
+}
+
 /** Undoes the multiplication by alpha (`prem`), which the codec leaves in. */
 function divideByAlpha(gray: Uint8Array): void {
   for (let i = 0; i < gray.length; i += 2) {
@@ -245,7 +260,7 @@ function divideByAlpha(gray: Uint8Array): void {
   }
 }
 
-/** Keeps resolution, orientation and metadata, but no color profile. */
+/** Keeps resolution and metadata, but no color profile. */
 function copySettings(
   magick: Magick,
   source: MagickImage,
@@ -260,7 +275,6 @@ function copySettings(
     }
   }
   target.density = source.density;
-  target.orientation = source.orientation;
 }
 
 /** Sets the encoder to what the source was, as far as that is known. */

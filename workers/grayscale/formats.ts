@@ -27,6 +27,18 @@ export interface Header {
   palettes?: [start: number, end: number][];
   /** TIFF as the codec writes it: the places of bytes that only align others. */
   gaps?: number[];
+  /** TIFF: white is zero, in what the codec gives, too. */
+  isInverted?: boolean;
+  /** TIFF: how the picture is turned, by the numbers of EXIF. */
+  orientation?: number;
+  /** What the codec must read in place of bytes that it misunderstands. */
+  patches?: Patch[];
+}
+
+/** Bytes for a place in a file. */
+export interface Patch {
+  at: number;
+  bytes: number[];
 }
 
 /** The largest image to decode, in pixels, unless the caller says another size. */
@@ -144,6 +156,62 @@ function lzwLength(blocks: Uint8Array[], codeSize: number): number {
 /** The bytes of a value of each TIFF type. */
 const TIFF_TYPES = [0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8];
 
+/** The tags of TIFF fields that say what a sample means. */
+const BITS = 258, PHOTOMETRIC = 262, ORIENTATION = 274, CHANNELS = 277;
+const PLANES = 284, INKS = 332, EXTRA_SAMPLES = 338, SAMPLE_FORMAT = 339;
+
+/** A TIFF field: its first values, and how to replace them. */
+interface TiffField {
+  values: number[];
+  patch(value: number): Patch;
+}
+
+/**
+ * Says how the codec must read the samples of a TIFF; throws if it cannot read them
+ * rightly. All that is let through here was compared with other readers.
+ */
+function tiffSamples(
+  fields: Map<number, TiffField>,
+): Pick<Header, "isInverted" | "orientation" | "patches"> {
+  const valuesOf = (tag: number) => fields.get(tag)?.values ?? [];
+  const unsupported = (cause: string): never => {
+    throw new Error(`unsupported TIFF: ${cause}`);
+  };
+  const [photometric = 1] = valuesOf(PHOTOMETRIC);
+  const [channels = 1] = valuesOf(CHANNELS), extra = valuesOf(EXTRA_SAMPLES);
+  const isInverted = photometric === 0, isPlanar = valuesOf(PLANES)[0] === 2;
+  const [format = 1] = valuesOf(SAMPLE_FORMAT), bits = valuesOf(BITS);
+  if (format === 3) throw new Error("floating-point TIFF");
+  if (format !== 1 && format !== 4) unsupported("signed or complex samples");
+  if (bits.some((value) => value !== bits[0])) {
+    unsupported("channels of different depths");
+  }
+  if (![0, 1, 2, 3, 5, 6, 8].includes(photometric)) {
+    unsupported(`photometric interpretation ${photometric}`);
+  }
+  if (photometric === 5 && (valuesOf(INKS)[0] ?? 1) !== 1) {
+    unsupported("inks other than CMYK");
+  }
+  if (extra.some((kind, i) => i > 0 && (kind === 1 || kind === 2))) {
+    unsupported("extra channels before alpha");
+  }
+  if (extra[0] === 1 && photometric !== 1 && photometric !== 2) {
+    unsupported("premultiplied alpha with other colors than gray and RGB");
+  }
+  const isMono = isInverted || photometric === 1 || photometric === 3;
+  if (isPlanar && channels > 1 && (isMono || extra[0] === 0)) {
+    unsupported("extra channels in planes of their own");
+  }
+  const patches: Patch[] = [];
+  // The codec inverts some depths and layouts, and others not.
+  if (isInverted) patches.push(fields.get(PHOTOMETRIC)!.patch(1));
+  if (isPlanar && channels === 1) patches.push(fields.get(PLANES)!.patch(1));
+  // It also turns some kinds, and keeps the field.
+  const [orientation = 1] = valuesOf(ORIENTATION);
+  if (orientation !== 1) patches.push(fields.get(ORIENTATION)!.patch(1));
+  return { isInverted, orientation, patches };
+}
+
 /** TIFF 6.0, section 2, and BigTIFF: every directory, each field's first value. */
 function tiffHeader(bytes: Uint8Array, view: DataView): Header {
   const little = bytes[0] === 0x49;
@@ -152,8 +220,22 @@ function tiffHeader(bytes: Uint8Array, view: DataView): Header {
   const big = u16(2) === 43, size = big ? 8 : 4, entry = big ? 20 : 12;
   const word = (at: number) =>
     big ? Number(view.getBigUint64(at, little)) : u32(at);
-  const gaps: number[] = [];
+  const gaps: number[] = [], fields = new Map<number, TiffField>();
   const header = { width: 0, height: 0, frames: 0, bits: 1, gaps };
+  const fieldOf = (type: number, count: number, start: number): TiffField => {
+    const width = TIFF_TYPES[type] ?? 0, values: number[] = [];
+    // Longer ones are tables, or nonsense: no pixel has as many channels.
+    for (let i = 0; width && i < Math.min(count, 64); i++) {
+      const at = start + i * width;
+      values.push(width === 1 ? bytes[at] : width === 2 ? u16(at) : u32(at));
+    }
+    const patch = (value: number) => {
+      const bytes = Array.from({ length: width }, () => 0);
+      bytes[little ? 0 : width - 1] = value;
+      return { at: start, bytes };
+    };
+    return { values, patch };
+  };
   const seen = new Set<number>();
   for (let at = word(size); at && seen.size < 1000;) {
     if (seen.has(at)) throw new Error("broken TIFF: directories in a circle");
@@ -179,7 +261,9 @@ function tiffHeader(bytes: Uint8Array, view: DataView): Header {
         }
         if (end & 1) gaps.push(end);
       }
-      if (tag === 339 && first === 3) throw new Error("floating-point TIFF");
+      if (!header.frames && !fields.has(tag)) {
+        fields.set(tag, fieldOf(type, length, start));
+      }
     }
     if (preview && !header.frames) {
       throw new Error("TIFF that begins with a preview (camera raw?)");
@@ -187,7 +271,7 @@ function tiffHeader(bytes: Uint8Array, view: DataView): Header {
     if (!preview) header.frames++;
     at = word(at);
   }
-  return header;
+  return { ...header, ...tiffSamples(fields) };
 }
 
 /** The info header of a Windows or OS/2 bitmap. */
