@@ -10,6 +10,7 @@
  * @module
  */
 import { serve, type Service } from "../mod.ts";
+import { grayBmpParts } from "./grayscale/bmp.ts";
 import { KEEP_BYTES, recode } from "./grayscale/codec.ts";
 import {
   checkLimits,
@@ -62,7 +63,7 @@ const MAX_BYTES = 2 ** 31;
  * and XMP are kept, color profiles are not. The luma of a JPEG in YCbCr is taken
  * out without loss; any other JPEG keeps its quality. A PNG of 16 bits stays so,
  * and a gray one is returned as it is. A lossless WebP stays lossless. Of a GIF
- * only the color tables change. A lossy WebP may differ by one in green, as WebP
+ * and of a BMP with a color table only the tables change. A lossy WebP may differ by one in green, as WebP
  * decoders round differently.
  *
  * @param bytes A whole image file; it is not changed.
@@ -110,6 +111,7 @@ async function convert<T>(
     const { grayPngParts } = await import("./grayscale/png.ts");
     return take(grayPngParts(bytes, check));
   }
+  if (format === "BMP") return take(grayBmpParts(bytes, check));
   if (format === "JPEG") {
     const parts = grayJpegParts(bytes, check);
     if (parts) return take(parts);

@@ -1,6 +1,6 @@
 /**
- * The codec (ImageMagick as WebAssembly), which converts every format but PNG and
- * the JPEGs that jpeg.ts can take.
+ * The codec (ImageMagick as WebAssembly), which converts every format but PNG,
+ * BMP and the JPEGs that jpeg.ts can take.
  *
  * @module
  */
@@ -187,10 +187,6 @@ function decode(
   format: CodecFormat,
   bytes: Uint8Array,
 ): void {
-  if (format === "BMP") {
-    bytes = new Uint8Array(bytes);
-    new DataView(bytes.buffer).setUint32(2, bytes.length, true);
-  }
   let fatal: Error | undefined;
   image.onWarning = ({ error }) => {
     const all = [error, ...error.relatedErrors];
