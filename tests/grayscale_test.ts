@@ -22,6 +22,7 @@ import {
   useCodec,
 } from "../workers/grayscale.ts";
 import { namesIn, withFolder } from "./folders.ts";
+import { encodeLossless } from "./jpegs.ts";
 import { waitUntil } from "./programs.ts";
 import {
   animateWebp,
@@ -232,6 +233,40 @@ Deno.test("grayscale: a JPEG keeps its orientation, and is not turned", async ()
     assertEquals(orientationOf(out), orientation);
     const { width, height } = await decode(out);
     assertEquals([width, height], [31, 19], `orientation ${orientation}`);
+  }
+});
+
+Deno.test("grayscale: a lossless JPEG is coded anew as well as can be", async () => {
+  const kinds = { gray: [1], RGB: [82, 71, 66] };
+  for (const [name, ids] of Object.entries(kinds)) {
+    for (const bits of [2, 4, 7, 8]) {
+      for (let predictor = 1; predictor <= 7; predictor++) {
+        const count = ids.length, top = 2 ** bits - 1;
+        const samples = Array.from(
+          { length: 19 * 11 * count },
+          (_, i) => (7 * i + (i * i >> 3)) % (top + 1),
+        );
+        const picture = {
+          width: 19,
+          height: 11,
+          ids,
+          bits,
+          samples,
+          predictor,
+        };
+        const out = await grayscale(encodeLossless(picture));
+        const got = lumaOf(await decode(out)).gray;
+        for (const [i, gray] of got.entries()) {
+          const [r, g, b] = [0, count >> 1, count - 1].map((k) =>
+            Math.round(samples[i * count + k] * 255 / top)
+          );
+          const off = Math.abs(gray - luma(r, g, b));
+          const clue =
+            `${name}, ${bits} bits, predictor ${predictor}, pixel ${i}`;
+          assert(off <= 2, `${clue}: off by ${off}`);
+        }
+      }
+    }
   }
 });
 

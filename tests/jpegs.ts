@@ -596,3 +596,80 @@ function refine(
     state.run--;
   }
 }
+
+// ---- Lossless
+
+/** A lossless JPEG (SOF3), down to its samples. */
+export interface Lossless {
+  width: number;
+  height: number;
+  bits: number;
+  /** The identifiers of the components; "RGB" means those colors. */
+  ids: number[];
+  /** Pixel by pixel, component by component. */
+  samples: ArrayLike<number>;
+  /** H.1.2.1: what a sample is predicted from, 1 to 7. */
+  predictor: number;
+}
+
+/** Annex H, with Huffman codes that all have five bits. */
+export function encodeLossless(picture: Lossless): Uint8Array {
+  const { width, height, bits, ids, samples, predictor } = picture;
+  const count = ids.length;
+  const tokens: Token[] = [];
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      for (let k = 0; k < count; k++) {
+        const at = (left: number, up: number) =>
+          samples[((y - up) * width + x - left) * count + k];
+        const predicted = x === 0 && y === 0
+          ? 1 << bits - 1
+          : y === 0
+          ? at(1, 0)
+          : x === 0
+          ? at(0, 1)
+          : predict(predictor, at(1, 0), at(0, 1), at(1, 1));
+        const difference = at(0, 0) - predicted;
+        tokens.push(
+          { table: 0, symbol: sizeOf(difference) },
+          bitsOf(difference),
+        );
+      }
+    }
+  }
+  const values = Array.from({ length: 17 }, (_, category) => category);
+  const counts = values.slice(1).map((length) => length === 5 ? 17 : 0);
+  const table = [...counts, ...values];
+  const be16 = (value: number) => [value >> 8, value & 255];
+  const components = ids.flatMap((id) => [id, 0x11, 0]);
+  return new Uint8Array([
+    ...[0xff, 0xd8],
+    ...segment(0xc3, [
+      bits,
+      ...be16(height),
+      ...be16(width),
+      count,
+      ...components,
+    ]),
+    ...segment(0xc4, [0, ...table]),
+    ...segment(0xda, [count, ...ids.flatMap((id) => [id, 0]), predictor, 0, 0]),
+    ...entropyCoded(tokens, [table]),
+    ...[0xff, 0xd9],
+  ]);
+}
+
+/** H.1.2.1: the predictors, from the samples at left, above and above left. */
+function predict(kind: number, a: number, b: number, c: number): number {
+  return [
+    0,
+    a,
+    b,
+    c,
+    a + b - c,
+    a + (b - c >> 1),
+    b + (a - c >> 1),
+    a + b >> 1,
+  ][
+    kind
+  ];
+}

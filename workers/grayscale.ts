@@ -61,7 +61,8 @@ const MAX_BYTES = 2 ** 31;
  *
  * Luma is ITU-R BT.601. Size, alpha, resolution, EXIF (with its orientation)
  * and XMP are kept, color profiles are not. The luma of a JPEG in YCbCr is taken
- * out without loss; any other JPEG keeps its quality. A PNG of 16 bits stays so,
+ * out without loss; any other JPEG keeps its quality, and a
+ * lossless one gets the highest. A PNG of 16 bits stays so,
  * and a gray one is returned as it is. A lossless WebP stays lossless. Of a GIF
  * and of a BMP with a color table only the tables change. A lossy WebP may differ by one in green, as WebP
  * decoders round differently.

@@ -282,8 +282,12 @@ function encodeLike(
 ): void {
   const { settings } = target;
   settings.interlace = source.interlace;
-  // ImageMagick cannot tell the quality of some coarse JPEGs, which is below 50.
-  target.quality = format === "JPEG" ? source.quality || 50 : 85;
+  target.quality = 85;
+  if (format === "JPEG") {
+    // Lossless JPEGs cannot be written. ImageMagick cannot tell the quality of some
+    // coarse ones, which is below 50.
+    target.quality = lossless ? 100 : source.quality || 50;
+  }
   if (format === "TIFF") settings.compression = source.compression;
   if (format === "WEBP") {
     // Level 2 of 6 is two to five times as fast as the default, for 5 % more bytes.

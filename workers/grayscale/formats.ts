@@ -19,7 +19,7 @@ export interface Header {
   frames?: number;
   /** Bits per channel; default 8. */
   bits?: number;
-  /** WebP: coded without loss. */
+  /** WebP and JPEG: coded without loss. */
   lossless?: boolean;
   /** AVIF: the colors were multiplied by alpha. */
   premultiplied?: boolean;

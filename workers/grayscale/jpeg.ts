@@ -17,6 +17,8 @@ export interface JpegHeader {
   height: number;
   /** Bits of a sample. */
   bits: number;
+  /** Whether it is coded without loss, which is left to the codec. */
+  lossless: boolean;
 }
 
 /** B.2.2: a component in a frame header. */
@@ -288,7 +290,8 @@ class LumaExtractor {
     const [bits] = segment;
     const height = segment[1] << 8 | segment[2];
     const width = segment[3] << 8 | segment[4];
-    this.#checkHeader({ width, height, bits });
+    const lossless = (marker & 3) === 3; // SOF3, SOF7, SOF11 and SOF15
+    this.#checkHeader({ width, height, bits, lossless });
     const isLarge = this.#bytes.length > MAX_BYTES;
     if (marker > 0xc2 || bits !== 8 || !width || !height || isLarge) {
       return this.#isOther = true; // its headers are read to their end
@@ -303,7 +306,7 @@ class LumaExtractor {
     }
     if (new Set(components.map(({ id }) => id)).size < count) return false;
     this.#frame = {
-      ...{ marker, width, height, bits, components },
+      ...{ marker, width, height, bits, lossless, components },
       wide: Math.max(...components.map(({ wide }) => wide)),
       high: Math.max(...components.map(({ high }) => high)),
       isProgressive: marker === 0xc2,
