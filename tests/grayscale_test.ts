@@ -27,8 +27,12 @@ import { waitUntil } from "./programs.ts";
 import {
   animateWebp,
   apngOf,
+  type Av1,
+  av1Of,
+  type Avif,
   type Bmp,
   draw,
+  encodeAvif,
   encodeBmp,
   encodeBmpOf,
   encodeGif,
@@ -46,6 +50,7 @@ import {
   type Raster,
   type Tiff,
   tiffFields,
+  withRange,
 } from "./images.ts";
 
 const FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF"] as const;
@@ -706,6 +711,88 @@ Deno.test("grayscale: a BMP that would be misread is refused by its name", async
   inside[10] = 40;
   const cause = "broken BMP: pixels inside the header";
   assertEquals(await refusal(inside, "inside"), cause);
+});
+
+// ---- The range of an AVIF
+
+/** What limited range stands for. */
+const expanded = (level: number): number => clamped((level - 16) * 255 / 219);
+
+/** AV1 data of one level; without colors they are monochrome. */
+async function flatAv1(level: number, hasColors: boolean): Promise<Av1> {
+  const { MagickFormat, MagickImage, MagickReadSettings } = await useCodec();
+  const image = MagickImage.create();
+  try {
+    const format = hasColors ? MagickFormat.Rgb : MagickFormat.Gray;
+    const data = new Uint8Array(32 * 32 * (hasColors ? 3 : 1)).fill(level);
+    if (hasColors) data[0] ^= 1; // the codec finds gray by itself
+    const settings = { format, width: 32, height: 32, depth: 8 };
+    image.read(data, new MagickReadSettings(settings));
+    image.settings.setDefine("HEIC", "speed", 9);
+    return av1Of(image.write("AVIF", (bytes) => bytes.slice()));
+  } finally {
+    image.dispose();
+  }
+}
+
+Deno.test("grayscale: an AVIF has the range that colr says, or else the AV1 header", async () => {
+  const ranges = [true, false];
+  const middle = 32 * 16 + 16;
+  for (const hasColors of [false, true]) {
+    for (const level of [0, 16, 60, 128, 200, 235, 255]) {
+      const av1 = await flatAv1(level, hasColors);
+      for (const coded of ranges) {
+        const size = { width: 32, height: 32 };
+        const avif = { ...size, color: withRange(av1, coded) };
+        const boxes: Avif["colr"][] = [undefined];
+        for (const stated of ranges) {
+          boxes.push([1, 13, 6, stated], [2, 2, 2, stated], [1, 13, 2, stated]);
+        }
+        for (const colr of boxes) {
+          const out = await decode(
+            await grayscale(encodeAvif({ ...avif, colr })),
+          );
+          const wanted = colr?.[3] ?? coded ? level : expanded(level);
+          const got = lumaOf(out).gray[middle];
+          const clue = `${level}, colors ${hasColors}, full ${coded}, ${colr}`;
+          assert(Math.abs(got - wanted) <= 2, `${clue}: ${got}, not ${wanted}`);
+        }
+      }
+    }
+  }
+});
+
+Deno.test("grayscale: an AVIF's alpha has the range of its AV1 header", async () => {
+  const color = await flatAv1(100, true), size = { width: 32, height: 32 };
+  for (const level of [0, 16, 60, 128, 235, 255]) {
+    for (const isFull of [true, false]) {
+      const alpha = withRange(await flatAv1(level, false), isFull);
+      const avif = encodeAvif({ ...size, color, alpha });
+      const out = lumaOf(await decode(await grayscale(avif)));
+      const wanted = isFull ? level : expanded(level), at = 32 * 16 + 16;
+      const clue = `${level}, full ${isFull}: ${out.alpha[at]}, not ${wanted}`;
+      assert(Math.abs(out.alpha[at] - wanted) <= 2, clue);
+      assert(Math.abs(out.gray[at] - 100) <= 2 || !wanted, clue);
+    }
+  }
+});
+
+Deno.test("grayscale: an AVIF of unknown colors is refused by its name", async () => {
+  const color = await flatAv1(100, true), size = { width: 32, height: 32 };
+  const cases: [matrix: number, isFull: boolean][] = [
+    [3, true],
+    [4, false],
+    [8, false],
+    [14, true],
+  ];
+  for (const [matrix, isFull] of cases) {
+    const avif = encodeAvif({ ...size, color, colr: [1, 13, matrix, isFull] });
+    const range = isFull ? "full" : "limited";
+    assertEquals(
+      await refusal(avif, `matrix ${matrix}`),
+      `unsupported AVIF: matrix coefficients ${matrix} in ${range} range`,
+    );
+  }
 });
 
 // ---- Against Pillow

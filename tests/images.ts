@@ -642,6 +642,117 @@ export function animateWebp(
   return bytesOf("RIFF", le32(body.length), body);
 }
 
+// ---- AVIF
+
+/** AV1 data, and the `av1C` that describes them. */
+export interface Av1 {
+  data: Uint8Array;
+  configuration: Uint8Array;
+}
+
+/** A still AVIF around AV1 data. */
+export interface Avif {
+  width: number;
+  height: number;
+  color: Av1;
+  alpha?: Av1;
+  /** The `colr` box: primaries, transfer, matrix, and whether the range is full. */
+  colr?: [primaries: number, transfer: number, matrix: number, isFull: boolean];
+}
+
+const be16 = (value: number): number[] => [value >> 8, value & 255];
+
+function isoBox(type: string, ...parts: (Uint8Array | number[] | string)[]) {
+  const content = bytesOf(...parts);
+  return bytesOf(be32(8 + content.length), type, content);
+}
+
+/** ISO/IEC 23008-12: one item or, with alpha, two; their data are in `idat`. */
+export function encodeAvif(avif: Avif): Uint8Array {
+  const { width, height, color, alpha, colr } = avif;
+  const full = [0, 0, 0, 0]; // version and flags
+  const items = alpha ? [color, alpha] : [color];
+  const properties = [
+    isoBox("ispe", full, be32(width), be32(height)),
+    isoBox("av1C", color.configuration),
+    alpha ? isoBox("av1C", alpha.configuration) : isoBox("free"),
+    isoBox("auxC", full, "urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0"),
+    colr
+      ? isoBox(
+        "colr",
+        "nclx",
+        ...colr.slice(0, 3).map((value) => be16(Number(value))),
+        [colr[3] ? 128 : 0],
+      )
+      : isoBox("free"),
+  ];
+  const first = [1, 0x82, ...colr ? [5] : []], second = [1, 0x83, 4];
+  const ofItems = (alpha ? [first, second] : [first]).map((indexes, i) =>
+    bytesOf(be16(i + 1), [indexes.length, ...indexes])
+  );
+  let at = 0;
+  const places = items.map(({ data }, i) =>
+    bytesOf(
+      [...be16(i + 1), ...be16(1), ...be16(0), ...be16(1)],
+      be32((at += data.length) - data.length),
+      be32(data.length),
+    )
+  );
+  const names = items.map((_, i) =>
+    isoBox("infe", [2, 0, 0, 0], be16(i + 1), [0, 0], "av01\0")
+  );
+  return bytesOf(
+    isoBox("ftyp", "avif", [0, 0, 0, 0], "mif1avifmiaf"),
+    isoBox(
+      "meta",
+      full,
+      isoBox("hdlr", full, [0, 0, 0, 0], "pict", new Uint8Array(13)),
+      isoBox("pitm", full, be16(1)),
+      isoBox("iloc", [1, 0, 0, 0, 0x44, 0], be16(items.length), ...places),
+      isoBox("iinf", full, be16(items.length), ...names),
+      alpha
+        ? isoBox("iref", full, isoBox("auxl", [0, 2, 0, 1, 0, 1]))
+        : isoBox("free"),
+      isoBox(
+        "iprp",
+        isoBox("ipco", ...properties),
+        isoBox("ipma", full, be32(items.length), ...ofItems),
+      ),
+      isoBox("idat", ...items.map(({ data }) => data)),
+    ),
+  );
+}
+
+/** The AV1 data of an AVIF as the codec writes one without alpha. */
+export function av1Of(avif: Uint8Array): Av1 {
+  const file = Buffer.from(avif);
+  const contentOf = (type: string) => {
+    const at = file.indexOf(type, 0, "latin1");
+    return avif.slice(at + 4, at - 4 + file.readUInt32BE(at - 4));
+  };
+  return { data: contentOf("mdat"), configuration: contentOf("av1C") };
+}
+
+/** The same with another range in the header, which is a reduced one. */
+export function withRange({ data, configuration }: Av1, isFull: boolean): Av1 {
+  const copy = data.slice(), start = 8 * (Buffer.from(data).indexOf(10) + 2);
+  let at = start + 10;
+  const read = (count: number) => {
+    let value = 0;
+    for (; count > 0; count--, at++) {
+      value = 2 * value + (data[at >> 3] >> 7 - (at & 7) & 1);
+    }
+    return value;
+  };
+  read(read(4) + read(4) + 2); // the size
+  at += 7; // tools and depth
+  read(1); // monochrome
+  if (read(1)) at += 24; // a description
+  copy[at >> 3] &= ~(128 >> (at & 7));
+  if (isFull) copy[at >> 3] |= 128 >> (at & 7);
+  return { data: copy, configuration };
+}
+
 // ---- EXIF
 
 /** A JPEG with an EXIF segment that tells its orientation. */

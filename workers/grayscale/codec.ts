@@ -148,7 +148,10 @@ function convert(
   try {
     decode(magick, source, format, patched(bytes, header.patches ?? []));
     const { gray, alpha } = grayPixels(magick, source);
-    if (header.isInverted) invert(gray, alpha ? 2 : 1);
+    const step = alpha ? 2 : 1;
+    if (header.isInverted) invert(gray, step);
+    if (header.isLimited) expand(gray, 0, step);
+    if (header.isAlphaLimited && alpha) expand(gray, 1, step);
     if (header.premultiplied && alpha) divideByAlpha(gray);
     const { width, height } = source;
     const raw = alpha ? magick.MagickFormat.Graya : magick.MagickFormat.Gray;
@@ -247,6 +250,14 @@ function grayPixels(
 /** Swaps black and white; alpha, in every second byte, stays. */
 function invert(gray: Uint8Array, step: number): void {
   for (let i = 0; i < gray.length; i += step) gray[i] = 255 - gray[i];
+}
+
+/** Makes limited range full, in every `step`th byte. */
+function expand(levels: Uint8Array, first: number, step: number): void {
+  for (let i = first; i < levels.length; i += step) {
+    const level = Math.round((levels[i] - 16) * 255 / 219);
+    levels[i] = Math.max(0, Math.min(255, level));
+  }
 }
 
 /** Undoes the multiplication by alpha (`prem`), which the codec leaves in. */

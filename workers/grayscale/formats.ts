@@ -5,6 +5,8 @@
  * @module
  */
 
+import { readLevels } from "./avif.ts";
+
 /** The formats that can be converted, by the names of ImageMagick's coders. */
 export type Format = "PNG" | "BMP" | CodecFormat;
 /** The formats that the codec converts; JPEG only where jpeg.ts cannot. */
@@ -29,6 +31,9 @@ export interface Header {
   gaps?: number[];
   /** TIFF: white is zero, in what the codec gives, too. */
   isInverted?: boolean;
+  /** AVIF: what the codec gives has black at 16 and white at 235. */
+  isLimited?: boolean;
+  isAlphaLimited?: boolean;
   /** TIFF: how the picture is turned, by the numbers of EXIF. */
   orientation?: number;
   /** What the codec must read in place of bytes that it misunderstands. */
@@ -302,7 +307,7 @@ function avifHeader(bytes: Uint8Array, view: DataView): Header {
     }
   };
   walk(0, bytes.length);
-  return header;
+  return { ...header, ...readLevels(bytes) };
 }
 
 /** How to read the headers of each format; those of a JPEG are read by jpeg.ts. */
