@@ -150,11 +150,11 @@ Deno.test("writeWhole: writes all parts to their ends", async () => {
   await withFolder((folder) => {
     const path = join(folder, "a"), none = text("");
     const parts = [none, text("all "), none, text("of "), text("it"), none];
-    writeWhole(path, ...parts);
+    writeWhole(path, parts);
     assertEquals(Deno.readTextFileSync(path), "all of it");
-    withShortWrites(() => {}, () => writeWhole(path, ...parts, text("!")));
+    withShortWrites(() => {}, () => writeWhole(path, [...parts, text("!")]));
     assertEquals(Deno.readTextFileSync(path), "all of it!");
-    writeWhole(path);
+    writeWhole(path, []);
     assertEquals(Deno.readTextFileSync(path), "");
   });
 });

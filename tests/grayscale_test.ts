@@ -1144,6 +1144,26 @@ Deno.test("grayscaleFile: makes the folder, and leaves only the image", async ()
   });
 });
 
+Deno.test("grayscaleFile: the image is readable by no more people than its original", async () => {
+  if (Deno.build.os === "windows") {
+    return console.warn("SKIPPED: there are no permission bits on Windows");
+  }
+  await withFolder(async (folder) => {
+    const path = join(folder, "a.png"), out = join(folder, "out", "a.png");
+    await Deno.writeFile(path, probe);
+    const umask = Deno.umask();
+    for (const mode of [0o600, 0o640, 0o644, 0o666, 0o400, 0o755, 0o4700]) {
+      await Deno.chmod(path, mode);
+      for (let again = 0; again < 2; again++) { // an old output is replaced
+        await grayscaleFile({ path, out });
+        const got = (await Deno.stat(out)).mode! & 0o7777;
+        assertEquals(got, mode & 0o666 & ~umask, mode.toString(8));
+        await Deno.chmod(out, 0o644);
+      }
+    }
+  });
+});
+
 Deno.test("grayscaleFile: files that are converted at the same time do not mix", () =>
   withFolder(async (folder) => {
     const files: Record<string, Uint8Array> = {};

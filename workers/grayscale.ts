@@ -142,7 +142,8 @@ function grayPalettes(
  * Reads an image file, turns it gray, and writes the result.
  *
  * The output is written under a temporary name (`.NAME.PID-RANDOM.manyhands`) in
- * its folder, which is made if it is missing, and renamed when it is complete. On
+ * its folder, which is made if it is missing, and renamed when it is complete. Its
+ * permission bits are at most those of the image that was read. On
  * failure nothing is left behind, and an older output stays as it was. It needs
  * `--allow-read` and `--allow-write`.
  *
@@ -171,7 +172,7 @@ export async function grayscaleFile(
   try {
     const image = readInto(buffer, path, input.size);
     const bytes = await convert(image, maxPixels, (parts) => {
-      writeInFolder(out, parts);
+      writeInFolder(out, parts, input.mode);
       const size = parts.reduce((sum, part) => sum + part.length, 0);
       for (const part of parts) if (part.buffer !== image.buffer) free(part);
       return size;
@@ -214,13 +215,19 @@ function readInto(
 }
 
 /** Writes first and makes the folder only if that fails: mostly it exists. */
-function writeInFolder(out: string, parts: Uint8Array[]): void {
+function writeInFolder(
+  out: string,
+  parts: Uint8Array[],
+  mode: number | null,
+): void {
+  // Not readable by more people than the original; an image is no program.
+  const allowed = mode === null ? undefined : mode & 0o666;
   try {
-    writeWhole(out, ...parts);
+    writeWhole(out, parts, allowed);
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
     Deno.mkdirSync(folderOf(out) || ".", { recursive: true });
-    writeWhole(out, ...parts);
+    writeWhole(out, parts, allowed);
   }
 }
 

@@ -28,7 +28,8 @@ const began = performance.timeOrigin;
  * removes it.
  *
  * @param path Where the file goes; its folder must exist
- * @param parts What is in it, one after the other
+ * @param content What is in it, or its parts, one after the other
+ * @param mode Permission bits of the new file, less those of the umask
  * @throws {Deno.errors.NotFound} If there is no such folder
  * @throws {Deno.errors.PermissionDenied} If it may not be written
  *
@@ -41,7 +42,11 @@ const began = performance.timeOrigin;
  * await Deno.remove(folder, { recursive: true });
  * ```
  */
-export function writeWhole(path: string, ...parts: Uint8Array[]): void {
+export function writeWhole(
+  path: string,
+  content: Uint8Array | Uint8Array[],
+  mode = 0o666,
+): void {
   const folder = folderOf(path), at = folder.length;
   // Unique for each attempt: a thread that was given up may still be writing.
   const random = crypto.randomUUID().slice(0, 8);
@@ -49,7 +54,7 @@ export function writeWhole(path: string, ...parts: Uint8Array[]): void {
   const name = `.${path.slice(at, at + 40)}.${Deno.pid}-${random}.manyhands`;
   const temporary = folder + name;
   try {
-    writeNew(temporary, parts);
+    writeNew(temporary, Array.isArray(content) ? content : [content], mode);
     Deno.renameSync(temporary, path);
   } catch (error) {
     try {
@@ -61,8 +66,9 @@ export function writeWhole(path: string, ...parts: Uint8Array[]): void {
   }
 }
 
-function writeNew(path: string, parts: Uint8Array[]): void {
-  using file = Deno.openSync(path, { write: true, createNew: true });
+function writeNew(path: string, parts: Uint8Array[], mode: number): void {
+  // Set from the beginning: nobody may open it before that either.
+  using file = Deno.openSync(path, { write: true, createNew: true, mode });
   for (const part of joinSmall(parts)) {
     for (let at = 0; at < part.length;) {
       at += file.writeSync(part.subarray(at));
