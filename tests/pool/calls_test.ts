@@ -14,8 +14,8 @@ import {
   type Runner,
   sequential,
 } from "../../mod.ts";
-import { Gate, shared, until } from "../gates.ts";
-import { doubles, numbers, poolTest, runAlone } from "../runners.ts";
+import { Gate, shared, until } from "./gates.ts";
+import { doubles, numbers, poolTest, runAlone } from "./runners.ts";
 import { settling, watched } from "./spies.ts";
 import { type jobs, service } from "./setups.ts";
 

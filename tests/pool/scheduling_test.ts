@@ -1,8 +1,8 @@
 /** Who comes when, and in how many messages. */
 import { assert, assertEquals, assertLess } from "@std/assert";
 import { type CallOptions, JobError, Pool } from "../../mod.ts";
-import { Gate, HANGS, type Memory, shared, turn, until } from "../gates.ts";
-import { doubles, numbers, poolTest } from "../runners.ts";
+import { Gate, HANGS, type Memory, shared, turn, until } from "./gates.ts";
+import { doubles, numbers, poolTest } from "./runners.ts";
 import { counted, sentBy, settling } from "./spies.ts";
 import { type jobs, service, type Setup } from "./setups.ts";
 

@@ -1,7 +1,7 @@
 /** Jobs in workers that a test has set up as it likes. */
 import { serve } from "../../mod.ts";
-import { type Memory, turn } from "../gates.ts";
-import { jobs as all } from "../jobs.ts";
+import { type Memory, turn } from "./gates.ts";
+import { jobs as all } from "./jobs.ts";
 
 /** What a worker does when it starts. */
 export interface Setup {

@@ -6,9 +6,9 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import { join } from "@std/path/join";
-import { withFolder } from "../folders.ts";
-import { HANGS } from "../gates.ts";
-import { runAlone } from "../runners.ts";
+import { withFolder } from "../tasks/folders.ts";
+import { HANGS } from "./gates.ts";
+import { runAlone } from "./runners.ts";
 
 /** Runs Deno, and gives its exit status and all that it prints. */
 async function deno(

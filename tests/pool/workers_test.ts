@@ -8,8 +8,8 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import { Pool, type WorkerLoss, WorkerStartError } from "../../mod.ts";
-import { Gate, HANGS, shared, turn, until } from "../gates.ts";
-import { doubles, numbers, poolTest, runAlone } from "../runners.ts";
+import { Gate, HANGS, shared, turn, until } from "./gates.ts";
+import { doubles, numbers, poolTest, runAlone } from "./runners.ts";
 import { service, type Setup } from "./setups.ts";
 
 /** That so many workers work side by side. */

@@ -7,13 +7,13 @@ import {
 } from "@std/assert";
 import { dirname } from "@std/path/dirname";
 import { join } from "@std/path/join";
-import { Pool } from "../mod.ts";
-import type { GrayscaleFileOptions } from "../workers/grayscale.ts";
-import { permissionsFor } from "../tasks/grayscale/plan.ts";
-import { service as images } from "../workers/grayscale.ts";
+import { Pool } from "../../mod.ts";
+import type { GrayscaleFileOptions } from "../../workers/grayscale.ts";
+import { permissionsFor } from "../../tasks/grayscale/plan.ts";
+import { service as images } from "../../workers/grayscale.ts";
 import { copy, namesIn, withFolder } from "./folders.ts";
 import { kinds, service } from "./intruder.ts";
-import { numbers } from "./runners.ts";
+import { numbers } from "../pool/runners.ts";
 
 const GIF = Uint8Array.fromBase64(
   "R0lGODdhAQABAIAAAP8AAAAAACwAAAAAAQABAAACAkQBADs=",
@@ -111,7 +111,7 @@ Deno.test("sandbox: many images are granted by the folders that were named", () 
 
 Deno.test("sandbox: the task's own workers are in it", async () => {
   // Without this line in deno.json Deno starts no worker with less permissions.
-  const project = join(import.meta.dirname!, "..");
+  const project = join(import.meta.dirname!, "../..");
   const config = JSON.parse(await Deno.readTextFile(`${project}/deno.json`));
   assertEquals(config.unstable, ["worker-options"]);
   await withFolder(async (folder) => {

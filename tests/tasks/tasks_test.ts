@@ -15,13 +15,13 @@ import { join } from "@std/path/join";
 import { resolve } from "@std/path/resolve";
 import { Buffer } from "node:buffer";
 import { gzipSync, zstdCompressSync } from "node:zlib";
-import { commandLine } from "../tasks/cli/flags.ts";
-import { printable } from "../tasks/cli/terminal.ts";
-import { makeImage, makeLog, randomFrom } from "../workers/fixtures.ts";
+import { commandLine } from "../../tasks/cli/flags.ts";
+import { printable } from "../../tasks/cli/terminal.ts";
+import { makeImage, makeLog, randomFrom } from "../../workers/fixtures.ts";
 import { copy } from "./folders.ts";
 import { waitUntil } from "./programs.ts";
 
-const repo = resolve(import.meta.dirname!, "..");
+const repo = resolve(import.meta.dirname!, "../..");
 const tasks: Record<string, { command: string }> =
   JSON.parse(Deno.readTextFileSync(join(repo, "deno.json"))).tasks;
 const ALERT = "Alert: unauthorized access detected from IP 192.168.0.7";

@@ -15,7 +15,7 @@ import { randomFrom } from "../../workers/fixtures.ts";
 import { grayscale, service } from "../../workers/grayscale.ts";
 import * as kernels from "../../workers/kernels/kernels.wasm";
 import { grayPng } from "../../workers/grayscale/png.ts";
-import { namesIn, withFolder } from "../folders.ts";
+import { namesIn, withFolder } from "../tasks/folders.ts";
 import {
   decodePng,
   encodePng,
@@ -23,7 +23,7 @@ import {
   pngChunk,
   pngChunks,
   pngRows,
-} from "../images.ts";
+} from "./images.ts";
 
 const random = randomFrom(11);
 const integer = (below: number): number => Math.floor(below * random());

@@ -7,15 +7,15 @@ import {
   assertThrows,
 } from "@std/assert";
 import { join } from "@std/path";
-import { JobError } from "../mod.ts";
+import { JobError } from "../../mod.ts";
 import {
   causeOf,
   clearTemporary,
   folderOf,
   isTemporary,
   writeWhole,
-} from "../workers/shared/files.ts";
-import { namesIn, withFolder } from "./folders.ts";
+} from "../../workers/shared/files.ts";
+import { namesIn, withFolder } from "../tasks/folders.ts";
 
 const text = (s: string) => new TextEncoder().encode(s);
 const windows = Deno.build.os === "windows";

@@ -8,16 +8,10 @@ import {
   assertStringIncludes,
 } from "@std/assert";
 import { JobError, Pool, sequential, WorkerLostError } from "../../mod.ts";
-import { Gate, HANGS, type Memory, shared, until } from "../gates.ts";
-import { service } from "../jobs.ts";
-import {
-  doubles,
-  numbers,
-  poolTest,
-  runAlone,
-  runnerTest,
-} from "../runners.ts";
-import { watched } from "../pool/spies.ts";
+import { Gate, HANGS, type Memory, shared, until } from "./gates.ts";
+import { service } from "./jobs.ts";
+import { doubles, numbers, poolTest, runAlone, runnerTest } from "./runners.ts";
+import { watched } from "./spies.ts";
 
 /**
  * A `timeout`, in ms, that no item reaches on the busiest machine unless it

@@ -1,5 +1,5 @@
 /** Jobs that do all that jobs may do, good and bad. */
-import { cancelled, Pool, serve, transfer } from "../mod.ts";
+import { cancelled, Pool, serve, transfer } from "../../mod.ts";
 import { arrive, leave, type Memory, shared, turn } from "./gates.ts";
 
 let greeting = "not set up";

@@ -14,7 +14,7 @@ import { randomFrom } from "../../workers/fixtures.ts";
 import { grayscale, service } from "../../workers/grayscale.ts";
 import { grayJpeg } from "../../workers/grayscale/jpeg.ts";
 import * as kernels from "../../workers/kernels/kernels.wasm";
-import { namesIn, withFolder } from "../folders.ts";
+import { namesIn, withFolder } from "../tasks/folders.ts";
 import {
   type Band,
   decodeJpeg,
@@ -23,7 +23,7 @@ import {
   newPicture,
   segment,
   type Style,
-} from "../jpegs.ts";
+} from "./jpegs.ts";
 
 const band = (
   components: number[],

@@ -15,7 +15,7 @@ import {
   sequential,
   serve,
   type TaskTiming,
-} from "../mod.ts";
+} from "../../mod.ts";
 import { Gate, shared, turn, until } from "./gates.ts";
 import { type jobs, service } from "./jobs.ts";
 import { doubles, numbers, poolTest, runAlone, runnerTest } from "./runners.ts";

@@ -9,10 +9,10 @@ import {
 } from "@std/assert";
 import { join, relative } from "@std/path";
 import { Buffer } from "node:buffer";
-import { Pool, sequential } from "../mod.ts";
-import { permissionsFor } from "../tasks/grayscale/plan.ts";
-import { clearTemporary, isTemporary } from "../workers/shared/files.ts";
-import { randomFrom } from "../workers/fixtures.ts";
+import { Pool, sequential } from "../../mod.ts";
+import { permissionsFor } from "../../tasks/grayscale/plan.ts";
+import { clearTemporary, isTemporary } from "../../workers/shared/files.ts";
+import { randomFrom } from "../../workers/fixtures.ts";
 import {
   applyGrayscale,
   grayscale,
@@ -20,10 +20,10 @@ import {
   type GrayscaleFileOptions,
   service,
   useCodec,
-} from "../workers/grayscale.ts";
-import { namesIn, withFolder } from "./folders.ts";
+} from "../../workers/grayscale.ts";
+import { namesIn, withFolder } from "../tasks/folders.ts";
 import { encodeLossless } from "./jpegs.ts";
-import { waitUntil } from "./programs.ts";
+import { waitUntil } from "../tasks/programs.ts";
 import {
   animateWebp,
   apngOf,
@@ -1420,7 +1420,7 @@ Deno.test("applyGrayscale: is the exercise's stand-in", async () => {
 
 // ---- Killed
 
-const REPO = new URL("../", import.meta.url);
+const REPO = new URL("../../", import.meta.url);
 
 /** Runs a piece of code in a process of its own. */
 function start(code: string, args: string[]): Deno.ChildProcess {

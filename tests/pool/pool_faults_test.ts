@@ -13,9 +13,9 @@ import {
   WorkerLostError,
   WorkerStartError,
 } from "../../mod.ts";
-import { Gate, HANGS, type Memory, shared, until } from "../gates.ts";
-import { type jobs, oddities, service } from "../jobs.ts";
-import { doubles, numbers, poolTest, runnerTest } from "../runners.ts";
+import { Gate, HANGS, type Memory, shared, until } from "./gates.ts";
+import { type jobs, oddities, service } from "./jobs.ts";
+import { doubles, numbers, poolTest, runnerTest } from "./runners.ts";
 
 runnerTest("whatever is thrown is the cause of a JobError", async (runner) => {
   for (const kind of oddities) {

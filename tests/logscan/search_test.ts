@@ -1,6 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import { Buffer } from "node:buffer";
-import { labelled, type Query, Search } from "../workers/logscan/search.ts";
+import { labelled, type Query, Search } from "../../workers/logscan/search.ts";
 
 const encoder = new TextEncoder();
 

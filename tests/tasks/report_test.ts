@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { Pool, type Runner, type TaskTiming } from "../mod.ts";
+import { Pool, type Runner, type TaskTiming } from "../../mod.ts";
 import {
   barChart,
   commandBlock,
@@ -7,13 +7,13 @@ import {
   render,
   table,
   timeline,
-} from "../tasks/report/markdown.ts";
+} from "../../tasks/report/markdown.ts";
 import {
   AllFailedError,
   compare,
   type Comparison,
-} from "../tasks/report/measure.ts";
-import { service } from "../workers/logscan.ts";
+} from "../../tasks/report/measure.ts";
+import { service } from "../../workers/logscan.ts";
 
 /** A made-up comparison: ten images, two workers, twice as fast. */
 function made(changes: Partial<Comparison> = {}): Comparison {

@@ -8,8 +8,8 @@ import {
 import { join } from "@std/path";
 import { constants, gzipSync, zstdCompressSync } from "node:zlib";
 import { Buffer } from "node:buffer";
-import { Pool, sequential } from "../mod.ts";
-import { withFolder } from "./folders.ts";
+import { Pool, sequential } from "../../mod.ts";
+import { withFolder } from "../tasks/folders.ts";
 import {
   type Hit,
   hitsOf,
@@ -22,8 +22,8 @@ import {
   type ScanRequest,
   scanSpans,
   service,
-} from "../workers/logscan.ts";
-import { searchDecoded } from "../workers/logscan/scan.ts";
+} from "../../workers/logscan.ts";
+import { searchDecoded } from "../../workers/logscan/scan.ts";
 
 const BLOCK = 1 << 20;
 const KEYWORD = "unauthorized access";

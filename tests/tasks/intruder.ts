@@ -1,5 +1,5 @@
 /** Jobs that try what a worker of the grayscale task must not. */
-import { serve } from "../mod.ts";
+import { serve } from "../../mod.ts";
 
 const attempts: Record<string, (path: string) => unknown> = {
   read: (path) => Deno.readFileSync(path),

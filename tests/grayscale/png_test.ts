@@ -2,10 +2,10 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import { Buffer } from "node:buffer";
 import { join } from "@std/path";
 import { deflateSync, inflateSync } from "node:zlib";
-import { randomFrom } from "../workers/fixtures.ts";
-import { grayscale } from "../workers/grayscale.ts";
-import { grayPng } from "../workers/grayscale/png.ts";
-import { withFolder } from "./folders.ts";
+import { randomFrom } from "../../workers/fixtures.ts";
+import { grayscale } from "../../workers/grayscale.ts";
+import { grayPng } from "../../workers/grayscale/png.ts";
+import { withFolder } from "../tasks/folders.ts";
 import {
   decodePng,
   draw,

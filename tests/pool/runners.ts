@@ -1,5 +1,5 @@
 /** What the tests of the pool share. */
-import * as manyhands from "../mod.ts";
+import * as manyhands from "../../mod.ts";
 import { HANGS, until } from "./gates.ts";
 import { type jobs, service } from "./jobs.ts";
 
@@ -20,7 +20,7 @@ export async function runAlone(
   flags: string[] = [],
 ): Promise<string> {
   const names = Object.keys(manyhands).join(", ");
-  const module = import.meta.resolve("../mod.ts");
+  const module = import.meta.resolve("../../mod.ts");
   const gates = import.meta.resolve("./gates.ts");
   const jobs = import.meta.resolve("./jobs.ts");
   const code = `

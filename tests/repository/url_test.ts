@@ -2,7 +2,7 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { fromFileUrl } from "@std/path/from-file-url";
 import { join } from "@std/path/join";
 
-const root = fromFileUrl(new URL("..", import.meta.url));
+const root = fromFileUrl(new URL("../..", import.meta.url));
 
 /** Serves the repo on loopback while the test runs, as a host would. */
 async function served(test: (url: string) => Promise<void>): Promise<void> {
