@@ -27,13 +27,14 @@ async function served(test: (url: string) => Promise<void>): Promise<void> {
 async function run(
   files: Record<string, string>,
   flags: string[],
+  main = "main.ts",
 ): Promise<{ code: number; stdout: string; stderr: string }> {
   const folder = await Deno.makeTempDir();
   for (const [name, text] of Object.entries(files)) {
     await Deno.writeTextFile(join(folder, name), text);
   }
   const output = await new Deno.Command(Deno.execPath(), {
-    args: ["run", "--no-prompt", "--reload", ...flags, "main.ts"],
+    args: ["run", "--no-prompt", "--reload", ...flags, main],
     cwd: folder,
     env: { NO_COLOR: "1" },
   }).output();
@@ -102,24 +103,25 @@ Deno.test("by URL: a worker module that is not there is a clear error", () =>
     assertEquals(code, 0);
   }));
 
-Deno.test("by URL: the README's own job module runs as it stands", () =>
+Deno.test("by URL: the README's own programs run as they stand", () =>
   served(async (url) => {
     const readme = await Deno.readTextFile(join(root, "README.md"));
-    const host = "https://example.com/manyhands";
     const files: Record<string, string> = {};
-    for (
-      const [, name, code] of readme.matchAll(/```ts\n\/\/ (\S+)\n(.*?)```/gs)
-    ) {
-      assert(code.includes(host), name);
-      files[name] = code.replaceAll(host, url);
+    for (const [, block] of readme.matchAll(/^```ts\n(.*?)^```/gms)) {
+      const [, ...parts] = block.split(/^\/\/ (\S+\.ts)\n/m);
+      for (let i = 0; i < parts.length; i += 2) files[parts[i]] = parts[i + 1];
     }
-    assertEquals(Object.keys(files).sort(), ["main.ts", "primes.ts"]);
-    const lines = Object.values(files).join("").trim().split("\n");
-    assert(lines.length <= 20, `${lines.length} lines`);
-    const { code, stdout, stderr } = await run(files, [
-      `--allow-import=${new URL(url).host}`,
-      "--allow-read",
-    ]);
-    assertEquals(stdout, "168\n1229\n9592\n", stderr);
-    assertEquals(code, 0);
+    assertEquals(Object.keys(files), ["fib.ts", "main.ts", "one.ts"]);
+    const lines = (files["fib.ts"] + files["main.ts"]).match(/^.+$/gm)!;
+    assert(lines.length <= 10, `${lines.length} lines`);
+    const imports = { "@manyhands/manyhands": `${url}/mod.ts` };
+    files["deno.json"] = JSON.stringify({ imports });
+    const flags = [`--allow-import=${new URL(url).host}`, "--allow-read"];
+    const printed = "[ 832040, 1346269, 2178309 ]";
+    assertStringIncludes(readme, printed);
+    const expected = { "main.ts": printed, "one.ts": "[ 1, 4, 9 ]" };
+    for (const [main, output] of Object.entries(expected)) {
+      const { code, stdout, stderr } = await run(files, flags, main);
+      assertEquals([code, stdout], [0, `${output}\n`], stderr);
+    }
   }));
