@@ -10,6 +10,7 @@
 export interface Levels {
   /** Whether what the codec gives is still in limited range. */
   isLimited: boolean;
+  /** The same of its alpha. */
   isAlphaLimited: boolean;
   /** Bytes to replace for the codec. */
   patches: { at: number; bytes: number[] }[];

@@ -14,8 +14,9 @@ export type CodecFormat = "JPEG" | "WEBP" | "GIF" | "TIFF" | "AVIF";
 
 /** What the headers of an image say. */
 export interface Header {
-  /** Columns and rows of the largest raster that the file declares. */
+  /** Columns of the largest raster that the file declares. */
   width: number;
+  /** Its rows. */
   height: number;
   /** Frames of an animation, pages of a TIFF; default 1. */
   frames?: number;
@@ -33,6 +34,7 @@ export interface Header {
   isInverted?: boolean;
   /** AVIF: what the codec gives has black at 16 and white at 235. */
   isLimited?: boolean;
+  /** AVIF: so has its alpha. */
   isAlphaLimited?: boolean;
   /** TIFF: how the picture is turned, by the numbers of EXIF. */
   orientation?: number;
@@ -42,7 +44,9 @@ export interface Header {
 
 /** Bytes for a place in a file. */
 export interface Patch {
+  /** Where they belong. */
   at: number;
+  /** What to put there. */
   bytes: number[];
 }
 
@@ -321,6 +325,7 @@ const HEADERS: Record<
   AVIF: avifHeader,
 };
 
+/** What users call a format. */
 export const nameOf = (format: Format): string =>
   format === "WEBP" ? "WebP" : format;
 

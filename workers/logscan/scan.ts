@@ -54,6 +54,7 @@ export interface SpanReport extends SearchResult {
   undone?: true;
 }
 
+/** How many plain bytes take as long to search as a file of so many bytes. */
 export function weightOf(path: string, bytes: number): number {
   return /\.(gz|zst)$/.test(path) ? COMPRESSED_WEIGHT * bytes : bytes;
 }
@@ -247,6 +248,8 @@ async function* skipped(
     if (dropped < block.length) yield block.subarray(dropped);
   }
 }
+
+/** A report of a span in which nothing has been searched yet. */
 export function newSpanReport(): SpanReport {
   return { lines: 0, count: 0, bytes: 0 };
 }

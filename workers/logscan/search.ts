@@ -347,6 +347,8 @@ export class Search {
   #textLength = 0;
 
   /**
+   * Begins a search.
+   *
    * @param query What to look for
    * @param range Where in the file the blocks are
    * @param counts Whether to count lines; otherwise they are 0
