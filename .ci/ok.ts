@@ -22,7 +22,7 @@ const TEST = [
 
 const KERNELS = "workers/kernels/kernels.wasm";
 
-/** After this long, in ms, a step hangs: the slowest took minutes. */
+/** A step that takes this long, in ms, hangs: the slowest takes minutes. */
 const HANGS = 3_600_000;
 
 /** Runs all checks and ends the program. */
@@ -51,7 +51,7 @@ async function main(): Promise<void> {
   Deno.exit(failed > 0 ? 1 : 0);
 }
 
-/** Answers `--help`, and refuses all else. */
+/** Answers `--help`, and refuses everything else. */
 function answer(arg: string): never {
   const isHelp = arg === "--help" || arg === "-h";
   if (isHelp) {
@@ -101,14 +101,14 @@ async function run(args: string[]): Promise<[passed: number, failed: number]> {
   const { success } = await process.status;
   // deno-lint-ignore no-control-regex
   const plain = output.replace(/\x1b\[[0-9;]*m/g, "");
-  // The last ones: what tests print comes before.
+  // The last counts are Deno's own; tests may print others before.
   const counts = [...plain.matchAll(/\| (\d+) passed.*\| (\d+) failed/g)];
   if (counts.length === 0) return success ? [1, 0] : [0, 1];
   const [passed, failed] = counts.at(-1)!.slice(1).map(Number);
   return [passed, success ? failed : Math.max(1, failed)];
 }
 
-/** Builds the kernels anew: what is committed must be of what is committed. */
+/** Builds the kernels anew: the committed file must match the sources. */
 async function rebuild(): Promise<[passed: number, failed: number]> {
   const before = Deno.readFileSync(KERNELS);
   const [, failed] = await run(["task", "build"]);
@@ -121,9 +121,9 @@ async function rebuild(): Promise<[passed: number, failed: number]> {
 }
 
 /**
- * Tries to publish the package, which needs no network. Nothing may be wrong with
- * it but that the codec is imported by a name that JSR cannot follow: whoever
- * imports the package is not to fetch the codec's 30 MB at the start.
+ * Tries to publish the package, which needs no network. The only warning that it
+ * may give is that JSR cannot follow the dynamic import of the codec: those who
+ * import the package shall not fetch the codec's 30 MB at the start.
  */
 async function publish(): Promise<[passed: number, failed: number]> {
   const args = ["publish", "--dry-run", "--allow-dirty"];

@@ -137,7 +137,7 @@ function writeMarker(): void {
   }
 }
 
-/** Answers `--help`, and refuses all else. */
+/** Answers `--help`, and refuses everything else. */
 function answer(arg: string): never {
   const isHelp = arg === "--help" || arg === "-h";
   if (isHelp) {

@@ -81,7 +81,7 @@ async function encode(
   }
 }
 
-/** Has the codec decode an image, and say what it was. */
+/** Decodes an image with the codec, and gives its properties. */
 async function decode(bytes: Uint8Array): Promise<Raster & { format: string }> {
   const { MagickFormat, MagickImage } = await useCodec();
   const image = MagickImage.create(bytes);
@@ -96,7 +96,7 @@ async function decode(bytes: Uint8Array): Promise<Raster & { format: string }> {
   }
 }
 
-/** An image of each format, those of the codec by the codec. */
+/** An image of each format; the codec encodes those that it converts. */
 async function oneOfEach(raster: Raster): Promise<Record<Format, Uint8Array>> {
   return {
     JPEG: await encode("JPEG", raster),
@@ -113,7 +113,7 @@ const small = draw(24, 18);
 const probe = pngOf(small);
 const probeGray = await grayscale(probe);
 
-/** The cause that a bad file is refused with; after it, all is as before. */
+/** Why a bad file is refused; afterwards a good one is still converted. */
 async function refusal(
   bytes: Uint8Array,
   clue: string,
@@ -139,7 +139,7 @@ function checkMessage(error: Error, clue: string): void {
 const concat = (...parts: Uint8Array[]): Uint8Array =>
   new Uint8Array(Buffer.concat(parts));
 
-// ---- What it makes of good images
+// ---- Good images
 
 Deno.test("grayscale: every format stays what it is, at every small size", async () => {
   // How far a lossy codec may stray from the luma of these gradients.
@@ -286,7 +286,7 @@ Deno.test("grayscale: the same image gives the same bytes a second later", async
   const convert = async (list: Uint8Array[], ink = 0) => {
     const out = [];
     for (const bytes of list) {
-      // What the codec's memory held before must not come along.
+      // Nothing that the codec's memory held before may be in the output.
       for (const side of [4, 8, 16, 32, 64, 128]) {
         const data = new Uint8Array(4 * side * side).fill(ink);
         await encode("BMP", { width: side, height: side, data });
@@ -295,7 +295,7 @@ Deno.test("grayscale: the same image gives the same bytes a second later", async
     }
     return out;
   };
-  /** Has the codec's clock show a second later, and what it would write. */
+  /** Sets the codec's clock a second ahead, and gives what it writes then. */
   const later = async <T>(run: () => Promise<T>): Promise<[T, Uint8Array]> => {
     const { now } = Date;
     try {
@@ -833,7 +833,7 @@ for path in sys.argv[1:]:
   });
 });
 
-// ---- What it makes of bad files
+// ---- Bad files
 
 Deno.test("grayscale: what is no image never reaches the codec", async () => {
   const texts = {
@@ -865,7 +865,7 @@ Deno.test("grayscale: what is no image never reaches the codec", async () => {
     );
   }
   assertEquals(await refusal(new Uint8Array(), "empty"), "empty file");
-  // And behind an image's first bytes there is none.
+  // Nor is a file an image that only begins like one.
   const heads = [
     "\xff\xd8\xff",
     "\x89PNG\r\n\x1a\n",
@@ -968,7 +968,7 @@ Deno.test("grayscale: a codec that crashed is started anew", async () => {
   }
   assertEquals(await grayscale(tiff), wanted);
   assert(useCodec() !== before);
-  // What is merely broken does not cost a new start.
+  // A file that is only broken does not make the codec start anew.
   const now = useCodec();
   await refusal(tiff.subarray(0, 300), "cut");
   await refusal((await encode("JPEG", small)).subarray(0, 400), "cut");
@@ -1451,14 +1451,14 @@ Deno.test("a kill in the middle leaves no half file under a real name", async ()
       Deno.mkdirSync(join(folder, name));
       return join(folder, name);
     });
-    // Much to write and little to do: kills often come while one is written.
+    // Much to write and little to compute: kills often interrupt a write.
     const gif = { width: 2, height: 1, frames: [[0, 1]] };
     for (let i = 0; i < 16; i++) {
       const palette = [i, 2, 3, 255, i, 0];
       const bytes = encodeGif({ ...gif, palette, comment: 4 << 20 });
       await Deno.writeFile(join(from, `${i}.gif`), bytes);
     }
-    // These two need the codec, which takes its time to start: they go last.
+    // These two need the codec, which is slow to start, so they come last.
     await Deno.writeFile(join(from, "x.png"), probe);
     await Deno.writeFile(join(from, "y.png"), probe);
     assert((await start(CONVERT, [from, whole, "1"]).status).success);
@@ -1467,12 +1467,12 @@ Deno.test("a kill in the middle leaves no half file under a real name", async ()
     const random = randomFrom(Date.now());
     for (let run = 0; run < 8; run++) {
       for (const name of namesIn(out)) Deno.removeSync(join(out, name));
-      // Over and over: it is always in the middle of one of them.
+      // Repeatedly, so that it is always in the middle of one of them.
       const child = start(CONVERT, [from, out, "Infinity"]);
-      // Of more than these, two at most are temporary: some are done.
+      // At most two are temporary at a time, so with more files some are done.
       const wanted = 3 + Math.floor(random() * (names.length - 6));
       await waitUntil(() => namesIn(out).length > wanted, child);
-      // Some microseconds pass: the kill comes anywhere in a write.
+      // Some microseconds pass, so that the kill comes anywhere in a write.
       for (let spin = 5e5 * random(); spin > 0; spin--);
       child.kill("SIGKILL");
       assertEquals((await child.status).signal, "SIGKILL");
@@ -1484,7 +1484,7 @@ Deno.test("a kill in the middle leaves no half file under a real name", async ()
         assert(got.equals(good), `${name}: ${got.length} of ${good.length}`);
       }
     }
-    // This process is older than what the killed ones left: the next is not.
+    // What is left is newer than this process, but older than the next one.
     const left = namesIn(out).filter(isTemporary);
     const kept = namesIn(out).filter((name) => !isTemporary(name));
     clearTemporary(out);
@@ -1501,7 +1501,7 @@ Deno.test("a kill in the middle leaves no half file under a real name", async ()
     assert((await start(clear, [out]).status).success);
     assertEquals(namesIn(out), kept);
     assertNotEquals(kept, []);
-    // And a run after that makes up for all of them.
+    // The next run completes what all of them left undone.
     assert((await start(CONVERT, [from, out, "1"]).status).success);
     assertEquals(namesIn(out), names);
   });

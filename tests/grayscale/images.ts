@@ -1,6 +1,6 @@
 /**
  * Images built from scratch, so that what they hold is known without asking
- * the codec under test, and a reader of PNGs that is as independent.
+ * the codec under test, and a reader of PNGs that is independent of it, too.
  *
  * @module
  */
@@ -73,7 +73,7 @@ export interface Png {
   /** Row by row, channel by channel. */
   samples: ArrayLike<number>;
   interlace?: boolean;
-  /** The filter of every row; without it, each has another one in turn. */
+  /** The filter of every row; by default they take turns. */
   filter?: number;
   /** Chunks before the first IDAT, between those that this writes. */
   chunks?: Uint8Array[];
@@ -110,7 +110,7 @@ function passesOf(width: number, height: number, interlace = false) {
   })).filter(({ columns, rows }) => columns && rows);
 }
 
-/** PNG, 9.2: what each filter predicts from left, above and above left. */
+/** PNG, 9.2: what each filter predicts from the left, above, and both. */
 const FILTERS: ((a: number, b: number, c: number) => number)[] = [
   () => 0,
   (a) => a,
@@ -122,7 +122,7 @@ const FILTERS: ((a: number, b: number, c: number) => number)[] = [
   },
 ];
 
-/** Filters a row or takes the filter off, both in terms of the plain bytes. */
+/** Filters a row or removes the filter; predictions are of plain bytes. */
 function filterRow(
   kind: number,
   row: Uint8Array,
@@ -199,7 +199,7 @@ export function pngChunks(bytes: Uint8Array): [string, Uint8Array][] {
   return chunks;
 }
 
-/** Reads a PNG of any kind; of one with a palette, the color numbers. */
+/** Reads a PNG of any kind; if it has a palette, its color numbers. */
 export function decodePng(bytes: Uint8Array): Png {
   const chunks = pngChunks(bytes);
   const header = Buffer.from(chunks[0][1]);
@@ -271,7 +271,7 @@ export function apngOf(raster: Raster): Uint8Array {
 export interface Gif {
   width: number;
   height: number;
-  /** Of each frame, a color number for each pixel. */
+  /** For each frame a color number for each pixel. */
   frames: ArrayLike<number>[];
   /** 2, 4, 8 … 256 colors of three bytes. */
   palette: number[];
@@ -281,7 +281,7 @@ export interface Gif {
   comment?: number;
 }
 
-/** Code sizes never grow here: a clear code comes before they would. */
+/** Code sizes never grow here, as a clear code comes early enough. */
 export function encodeGif(gif: Gif): Uint8Array {
   const { width, height, frames, palette, local, comment } = gif;
   const power = Math.log2(palette.length / 3);
@@ -755,7 +755,7 @@ export function withRange({ data, configuration }: Av1, isFull: boolean): Av1 {
 
 // ---- EXIF
 
-/** A JPEG with an EXIF segment that tells its orientation. */
+/** A JPEG with an EXIF segment that has its orientation. */
 export function orient(jpeg: Uint8Array, orientation: number): Uint8Array {
   const exif = bytesOf(
     "Exif\0\0II*\0",
@@ -769,7 +769,7 @@ export function orient(jpeg: Uint8Array, orientation: number): Uint8Array {
   return bytesOf(jpeg.subarray(0, 2), marker, exif, jpeg.subarray(2));
 }
 
-/** The orientation that a JPEG's EXIF tells. */
+/** The orientation in a JPEG's EXIF segment. */
 export function orientationOf(jpeg: Uint8Array): number | undefined {
   const start = Buffer.from(jpeg).indexOf("Exif\0\0", 0, "latin1") + 6;
   if (start < 6) return undefined;

@@ -67,14 +67,14 @@ const wanted = Object.entries(GOOD).map(([name, bytes]) => ({
   gray: grayJpeg(bytes),
 }));
 
-/** After whatever came before, good files are converted as ever. */
+/** Checks that good files are still converted, whatever was tried before. */
 function checkGood(clue: string): void {
   for (const { name, bytes, gray } of wanted) {
     assertEquals(grayJpeg(bytes), gray, `${name}, after ${clue}`);
   }
 }
 
-/** The line that a file is refused with. */
+/** The message with which a file is refused. */
 function refusal(bytes: Uint8Array, clue: string): string {
   const { message } = assertThrows(() => grayJpeg(bytes), Error, "", clue);
   assertMatch(
@@ -87,7 +87,7 @@ function refusal(bytes: Uint8Array, clue: string): string {
   return message;
 }
 
-/** Where a marker is, the nth of its kind. */
+/** The position of the nth marker of a kind. */
 function placeOf(bytes: Uint8Array, marker: number, nth = 0): number {
   let at = -1;
   for (let n = 0; n <= nth; n++) {
@@ -124,7 +124,7 @@ Deno.test("a truncated scan is not mended by an EOI", () => {
     const from = placeOf(bytes, 0xda) + 20;
     for (let cut = from; cut < bytes.length - 3; cut += 7) {
       const mended = new Uint8Array([...bytes.subarray(0, cut), 0xff, 0xd9]);
-      // What is cut may be chroma alone, which nobody reads.
+      // If only chroma is cut off, nothing is wrong: it is not read.
       if (name === "a scan each" || name.startsWith("progressive")) continue;
       refusal(mended, `${name}, cut at ${cut}`);
     }
@@ -307,7 +307,7 @@ Deno.test("data after the end of a scan are refused, behind EOI dropped", () => 
 Deno.test("AC scans that go beyond a block or the last one are refused", () => {
   const scans = [band([0], 0, 0), band([0], 1, 63, 0, 1)];
   const empty = encodeJpeg(newPicture(8, 8, [[1, 1]]), { frame: 0xc2, scans });
-  /** One more scan, of a single code of one bit. */
+  /** Adds a scan that has a single code of one bit. */
   const withScan = (symbol: number, high: number, ...data: number[]) => {
     const codes = segment(0xc4, [0x10, 1, ...new Array(15).fill(0), symbol]);
     const header = segment(0xda, [1, 1, 0, 1, 63, high << 4]);
@@ -348,7 +348,7 @@ Deno.test("a JPEG that declares more pixels than it has data is refused", () => 
     const frame = name === "baseline" ? at : placeOf(bytes, 0xc2);
     bytes.set([0xff, 0xff, 0xff, 0xff], frame + 5);
     assertMatch(refusal(bytes, name), /a scan's data end too early/);
-    // No room was made for what cannot be there.
+    // No memory was allocated for pixels that the file cannot hold.
     assert(kernels.memory.buffer.byteLength < 1 << 24, name);
   }
   checkGood("huge sizes");
@@ -424,7 +424,7 @@ Deno.test("ten thousand damaged JPEGs: an image, or a line; then a good one", ()
     }
     checkOne(n, clue);
   }
-  // The mutations are neither too mild nor too wild.
+  // Some mutations are accepted and some refused: both paths are tested.
   assert(counts.refused > 3000 && counts.image > 300, JSON.stringify(counts));
   checkGood("ten thousand");
 });

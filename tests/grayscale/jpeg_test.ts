@@ -18,7 +18,7 @@ import {
 
 type Sampling = [wide: number, high: number][];
 
-/** By their usual names, and some that have none. */
+/** Sampling factors by their usual names, and some that have none. */
 const SAMPLINGS: Record<string, Sampling> = {
   "4:4:4": [[1, 1], [1, 1], [1, 1]],
   "4:2:2": [[2, 1], [1, 1], [1, 1]],
@@ -87,7 +87,7 @@ function isSame(block: ArrayLike<number>, wanted: ArrayLike<number>): boolean {
   return true;
 }
 
-/** For so many numbers `assertEquals` takes longer than it takes to make them. */
+/** Compares many numbers; `assertEquals` takes longer than making them. */
 function checkBlocks(
   blocks: ArrayLike<number>[],
   wanted: ArrayLike<number>[],
@@ -288,7 +288,7 @@ Deno.test("grayJpeg: leaves what it cannot take to the general codec", async () 
 
 // ---- Against libjpeg's tools
 
-/** Runs a tool on bytes; nothing if it is not there. */
+/** Runs a tool on bytes; undefined if it is not installed. */
 async function filter(
   [command, ...args]: string[],
   input: Uint8Array,
@@ -351,7 +351,7 @@ Deno.test("grayJpeg: libjpeg finds nothing to complain about", async () => {
     const before = some(67, 35, samplings[turn % samplings.length]);
     const gray = grayJpeg(encodeJpeg(before, { ...style, interval: 5 }));
     assert(gray, kind);
-    // -strict makes errors of its warnings.
+    // -strict turns its warnings into errors.
     const out = await filter(["djpeg", "-strict", "-pnm"], gray);
     if (!out) return console.warn("SKIPPED: no djpeg is here");
     assertEquals(String.fromCharCode(...out.subarray(0, 8)), "P5\n67 35", kind);

@@ -1,12 +1,12 @@
 /**
  * JPEGs from coefficients, and coefficients from JPEGs, written as plainly as
- * ITU-T T.81 has it: the reference that the kernel is held against. It shares
- * no line with what it tests, and trusts its input.
+ * ITU-T T.81 describes it: the reference that the kernel is compared with. It
+ * shares no code with what it tests, and trusts its input.
  *
  * @module
  */
 
-/** A component: its blocks, row by row, with those that only fill up an MCU. */
+/** A component: its blocks, row by row, with those that only pad an MCU. */
 export interface Component {
   /** Sampling factors. */
   wide: number;
@@ -159,7 +159,7 @@ type Token =
 
 const sizeOf = (value: number): number => 32 - Math.clz32(Math.abs(value));
 
-/** F.1.2.1: the bits of a value of which the size is told. */
+/** F.1.2.1: the bits of a value, whose size is coded before it. */
 const bitsOf = (value: number): Token => ({
   value: value < 0 ? value + (1 << sizeOf(value)) - 1 : value,
   size: sizeOf(value),
@@ -268,13 +268,13 @@ function tableFor(symbols: number[], skewed: boolean): number[] {
   if (skewed) {
     values.forEach((_, i) => counts[i < 8 ? i : 15]++);
   } else {
-    // As short as a code can be that has one length; no code is all ones.
+    // The shortest code in which all have one length; no code is all ones.
     counts[sizeOf(values.length) - 1] = values.length;
   }
   return [...counts, ...values];
 }
 
-/** C.2: of each symbol, its code and length. */
+/** C.2: the code and the length of each symbol. */
 function codesOf(table: ArrayLike<number>): Map<number, [number, number]> {
   const codes = new Map<number, [number, number]>();
   let code = 0, i = 16;
@@ -362,7 +362,7 @@ export function encodeJpeg(picture: Picture, style: Style = {}): Uint8Array {
 
 // Reading
 
-/** The bits of entropy-coded data, over stuffed zeros. */
+/** The bits of entropy-coded data, without the stuffed zeros. */
 class Bits {
   #held = 0;
   #count = 0;
@@ -385,14 +385,14 @@ class Bits {
     return value;
   }
 
-  /** F.2.2.1: a value of which the size was told. */
+  /** F.2.2.1: a value, whose size was read before it. */
   value(size: number): number {
     const value = this.bits(size);
     return size && value < 1 << size - 1 ? value - (1 << size) + 1 : value;
   }
 
   symbol(table: Map<number, number>): number {
-    let code = 1; // a leading one tells codes of different lengths apart
+    let code = 1; // a leading one distinguishes codes of different lengths
     for (let length = 1; length <= 16; length++) {
       code = code << 1 | this.bit();
       const symbol = table.get(code);
@@ -401,7 +401,7 @@ class Bits {
     throw new Error(`no Huffman code, before byte ${this.at}`);
   }
 
-  /** Goes behind a restart marker, of which it returns the code. */
+  /** Skips a restart marker and returns its code. */
   restart(): number {
     this.#count = 0;
     while (this.bytes[this.at + 1] === 255) this.at++;
@@ -410,13 +410,13 @@ class Bits {
   }
 }
 
-/** What is in a JPEG: coefficients, and all else that matters. */
+/** What a JPEG holds: coefficients, and everything else that matters. */
 export interface Decoded extends Picture {
-  /** The markers, in order; those of a scan's data not. */
+  /** The markers in order, without those inside a scan's data. */
   markers: number[];
   frame: number;
   ids: number[];
-  /** Of each component, its 64 steps. */
+  /** The 64 quantization steps of each component. */
   steps: number[][];
   /** Application data and comments, from their marker on. */
   extras: string[];

@@ -37,7 +37,7 @@ function some(colorType: number, depth: number, more: Partial<Png> = {}): Png {
   return { width, height, colorType, depth, samples, ...more };
 }
 
-/** Of few colors than the depth has numbers. */
+/** A palette with fewer colors than the depth allows. */
 const palette = Array.from({ length: 3 * 13 }, () => integer(256));
 const numbers = Array.from({ length: 23 * 17 }, () => integer(13));
 const text = pngChunk("tEXt", Buffer.from("Title\0a picture"));
@@ -64,14 +64,14 @@ const wanted = Object.entries(PNGS).map(([name, png]) => {
 });
 const GOOD = Object.fromEntries(wanted.map(({ name, bytes }) => [name, bytes]));
 
-/** After whatever came before, good files are converted as ever. */
+/** Checks that good files are still converted, whatever was tried before. */
 function checkGood(clue: string): void {
   for (const { name, bytes, gray } of wanted) {
     assertEquals(grayPng(bytes), gray, `${name}, after ${clue}`);
   }
 }
 
-/** The line that a file is refused with. */
+/** The message with which a file is refused. */
 function refusal(bytes: Uint8Array, clue: string): string {
   const { message } = assertThrows(() => grayPng(bytes), Error, "", clue);
   assertMatch(
@@ -338,7 +338,7 @@ Deno.test("a zlib stream that is damaged is refused", () => {
     data[at] ^= 0x41;
     assertMatch(withData(data), damaged, `byte ${at}`);
   }
-  // A dictionary that nobody has, a window of 64 kB, another method.
+  // A preset dictionary, a window of 64 kB, an unknown method.
   for (const [first, second] of [[0x78, 0xbb], [0x88, 0x1c], [0x79, 0x18]]) {
     assertEquals((first * 256 + second) % 31, 0);
     const data = Uint8Array.from(stream);
@@ -354,12 +354,12 @@ Deno.test("a zlib stream that is damaged is refused", () => {
 });
 
 Deno.test("memory is bounded by the size that is declared, and by the data", () => {
-  // What would be 400 MB; put together of parts, to take no such memory here.
+  // It inflates to 400 MB, but is joined from parts, to need less memory here.
   const part = deflateRawSync(new Uint8Array(4e6), {
     finishFlush: constants.Z_FULL_FLUSH,
   });
   const sum = Buffer.alloc(4);
-  sum.writeUInt32BE(4e8 % 65521 * 65536 + 1); // of so many zeros
+  sum.writeUInt32BE(4e8 % 65521 * 65536 + 1); // the Adler-32 of that many zeros
   const bomb = Buffer.concat([
     ...[Buffer.from([0x78, 0x01]), ...Array<Buffer>(100).fill(part)],
     ...[deflateRawSync(new Uint8Array(0)), sum],
@@ -368,7 +368,7 @@ Deno.test("memory is bounded by the size that is declared, and by the data", () 
   const before = Deno.memoryUsage().rss;
   for (let n = 0; n < 5; n++) assertMatch(refusal(file, "bomb"), /more than/);
   assert(Deno.memoryUsage().rss - before < 5e7, "a bomb");
-  // What is declared to be 48 GB, and is not there.
+  // The header declares 48 GB that the data do not contain.
   const huge = headerOf("RGB", 0, 0, 1, 0xf4, 0, 0, 1, 0xf4, 0);
   const hollow = fileOf([huge, ...bodyOf("RGB"), END]);
   assertMatch(refusal(hollow, "hollow"), /too little image data/);
@@ -417,14 +417,14 @@ function damage(bytes: Uint8Array): Uint8Array {
   return copy;
 }
 
-/** Damages a file, its chunks, or its rows; checksums are right but at first. */
+/** Damages a file, a chunk or a row; only in the first kind are CRCs wrong. */
 function mutate(name: string, bytes: Uint8Array): Uint8Array {
   const kind = integer(5), chunks: Part[] = pngChunks(bytes);
   if (kind === 0) return damage(bytes);
   if (kind === 1) { // in a chunk
     const chunk = chunks[integer(chunks.length)];
     chunk[1] = damage(Uint8Array.from(chunk[1]));
-  } else if (kind === 2) { // one is gone, doubled, or one of another file
+  } else if (kind === 2) { // one is removed, repeated, or taken from another file
     const other = wanted[integer(wanted.length)].bytes;
     const strange: Part[] = pngChunks(other);
     const at = integer(chunks.length), doubled = chunks[at];
@@ -471,13 +471,13 @@ Deno.test("ten thousand damaged PNGs: an image, or a line; then a good one", () 
     }
     checkOne(n, clue);
   }
-  // The mutations are neither too mild nor too wild.
+  // Some mutations are accepted and some refused: both paths are tested.
   assert(counts.refused > 3000 && counts.image > 1000, JSON.stringify(counts));
   assert(kernels.memory.buffer.byteLength < 1 << 24);
   checkGood("ten thousand");
 });
 
-/** Sees that a result can be read, and that its checksums are right. */
+/** Checks that a result can be read and that its checksums are right. */
 function checkImage(gray: Uint8Array, clue: string): void {
   for (const [type, data] of pngChunks(gray)) {
     const at = data.byteOffset - gray.byteOffset + data.length;

@@ -46,7 +46,7 @@ const KINDS: Kind[] = Object.entries(DEPTHS).flatMap(([type, depths]) =>
 const nameOf = ({ colorType, depth, transparent }: Kind): string =>
   `type ${colorType}, ${depth} bits${transparent ? ", tRNS" : ""}`;
 
-/** Noise in which values return, as far as the depth has room for more. */
+/** Noise in which values repeat, though the depth would allow more. */
 function noise(length: number, depth: number): number[] {
   const few = Array.from({ length: 4 }, () => integer(2 ** depth));
   return Array.from(
@@ -74,7 +74,7 @@ function some(kind: Kind, width: number, height: number): Png {
     const color = samples.slice(at, at + channels);
     for (let i = 0; i < samples.length; i += channels * (1 + integer(5))) {
       color.forEach((value, k) => samples[i + k] = value);
-      // And some are off by a little.
+      // Some differ from it by little.
       if (random() < 0.3) samples[i + integer(channels)] ^= 1;
     }
     png.transparency = color.flatMap((value) => [value >> 8, value & 255]);
@@ -199,19 +199,19 @@ Deno.test("grayPng: every pair of a channel's values, in 8 and 16 bits", () => {
   }
 });
 
-Deno.test("grayPng: a transparent color is told by its lower bytes, if 8 bits", () => {
+Deno.test("grayPng: a transparent color is compared by its lower bytes, if 8 bits", () => {
   const kind = { colorType: 2, depth: 8, transparent: true };
   const png = some(kind, 20, 20), lower = png.transparency!;
   const transparency = lower.map((value, i) => i % 2 ? value : 77);
   checkGray(encodePng({ ...png, transparency }), png, "8 bits");
-  // In 16 bits all of it counts.
+  // With 16 bits both bytes count.
   const deep = some({ ...kind, depth: 16 }, 20, 20);
   const other = deep.transparency!.map((value, i) => i % 2 ? value : value ^ 1);
   const changed = { ...deep, transparency: other };
   checkGray(encodePng(changed), changed, "16 bits");
 });
 
-/** A picture of text, a photograph, flat colors: told apart by compression. */
+/** Text, a photograph, flat colors: each compresses best in its own way. */
 const SCENES: Record<string, (x: number, y: number) => number> = {
   "a part for each filter": (x, y) => {
     const some = (n: number) => n * 40503 >> 4 & 127;
@@ -239,7 +239,7 @@ Deno.test("grayPng: is as small as what Pillow writes, whatever it shows", () =>
     const data = Buffer.concat(
       pngChunks(gray).filter(([type]) => type === "IDAT").map(([, d]) => d),
     );
-    // What libpng's heuristic and zlib's level 6 make of it.
+    // The size with libpng's heuristic and zlib's level 6.
     const rows = leastSums(decodePng(gray));
     assert(data.length <= 1.03 * deflateSync(rows).length, name);
     if (name !== "a part for each filter") continue;
@@ -292,7 +292,7 @@ Deno.test("grayPng: data in many IDAT chunks, and what follows the end", () => {
   assertEquals(grayPng(split(data)), wanted);
   assertEquals(grayPng(split(...single)), wanted);
   assertEquals(grayPng(split(none, data, none, none)), wanted);
-  // As libpng and Pillow do: what follows the stream is not looked at.
+  // As in libpng and Pillow, what follows the stream is ignored.
   assertEquals(grayPng(split(data, new Uint8Array([1, 2, 3]))), wanted);
   for (const rest of [[0], [1, 2, 3], [...bytes]]) {
     assertEquals(grayPng(Buffer.concat([bytes, Buffer.from(rest)])), wanted);
@@ -304,7 +304,7 @@ Deno.test("grayPng: data in many IDAT chunks, and what follows the end", () => {
 const latin = (text: string): Uint8Array =>
   new Uint8Array(Buffer.from(text, "latin1"));
 
-/** Chunks by what becomes of them: those that stay, in their order. */
+/** Chunks by what happens to them: those that stay, in their order. */
 const KEPT: [string, Uint8Array][] = [
   ["gAMA", latin("\0\0\xb1\x8f")],
   ["sRGB", latin("\0")],
@@ -368,7 +368,7 @@ Deno.test("grayPng: what stands behind the pixels stays there", () => {
   const png = some({ colorType: 2, depth: 8, transparent: false }, 9, 9);
   const bytes = encodePng(png);
   const behind = [KEPT[3], KEPT[4], KEPT[8], DROPPED[9]];
-  // These may not stand there, and readers do not heed them.
+  // These are not allowed there, and readers ignore them.
   const astray = [KEPT[0], KEPT[1]];
   const whole = Buffer.concat([
     bytes.subarray(0, -12),
@@ -401,15 +401,15 @@ Deno.test("grayPng: one frame is no animation", () => {
   assertEquals(after.map(([type]) => type), ["IHDR", "IDAT", "IEND"]);
 });
 
-Deno.test("grayPng: judge is told size and frames before a pixel is read", () => {
+Deno.test("grayPng: checkHeader gets size and frames before a pixel is read", () => {
   const png = some({ colorType: 2, depth: 16, transparent: false }, 9, 7);
   const frames = pngChunk("acTL", [0, 0, 0, 5, 0, 0, 0, 0]);
   const bytes = encodePng({ ...png, chunks: [frames] });
-  const told: unknown[] = [];
+  const headers: unknown[] = [];
   grayPng(bytes, ({ width, height, frames }) => {
-    told.push([width, height, frames]);
+    headers.push([width, height, frames]);
   });
-  assertEquals(told, [[9, 7, undefined], [9, 7, 5]]);
+  assertEquals(headers, [[9, 7, undefined], [9, 7, 5]]);
   const cut = bytes.subarray(0, 40);
   assertThrows(
     () =>
@@ -432,7 +432,7 @@ Deno.test("grayPng: gives the pixels that Pillow gives", async () => {
       "drawn, alpha": pngOf(draw(61, 47, true)),
     };
     for (const kind of KINDS) {
-      // Pillow has no gray of 16 bits with alpha, and cuts 16 bits of color.
+      // Pillow has no 16-bit gray with alpha, and reduces 16-bit color to 8.
       if (kind.depth > 8 || kind.colorType === 0 && kind.transparent) continue;
       for (const interlace of [false, true]) {
         const png = { ...some(kind, 61, 47), interlace };
@@ -445,7 +445,7 @@ Deno.test("grayPng: gives the pixels that Pillow gives", async () => {
       const gray = await grayscale(images[name]);
       await Deno.writeFile(join(folder, `${i}.gray.png`), gray);
     }
-    // Of a palette, alpha comes by way of RGBA alone.
+    // Pillow gives the alpha of a palette only after a conversion to RGBA.
     const script = `import sys, PIL.Image
 for i in range(${names.length}):
     before = PIL.Image.open(f"{i}.png").convert("RGBA")

@@ -20,7 +20,7 @@ import { namesIn, withFolder } from "../tasks/folders.ts";
 const text = (s: string) => new TextEncoder().encode(s);
 const windows = Deno.build.os === "windows";
 
-/** Names that a file system takes, some as long as it takes them. */
+/** Names that a file system accepts, some of the greatest length. */
 const NAMES = [
   "a",
   "a.txt",
@@ -28,12 +28,12 @@ const NAMES = [
   "two words.tar.gz",
   "n".repeat(255),
   "€".repeat(85), // 255 bytes
-  "a" + "😀".repeat(63), // 253 bytes, and a pair across what is cut off
+  "a" + "😀".repeat(63), // 253 bytes, with a surrogate pair where it is cut
   "e\u0301".repeat(85), // 255 bytes, decomposed
   ...windows ? [] : ["a\\b", "\\", "a\nb", "\x01", "*?", " "],
 ];
 
-/** Calls `use` with a Deno that cannot rename, and tells what it tried. */
+/** Calls `use` with a Deno that cannot rename; gives what was tried. */
 function withoutRename(use: () => void): [from: string, to: string][] {
   const { renameSync } = Deno;
   const tried: [string, string][] = [];
@@ -131,7 +131,7 @@ Deno.test("writeWhole: on failure nothing changes", async () => {
   });
 });
 
-/** Runs something while a write takes one byte; `before` hears of each. */
+/** Runs code while each write takes one byte; calls `before` before each. */
 function withShortWrites(before: (writes: number) => void, run: () => void) {
   const { prototype } = Deno.FsFile, { writeSync } = prototype;
   let writes = 0;
@@ -195,7 +195,7 @@ Deno.test("writeWhole: a link is replaced, what it points to is not", async () =
 
 // ---- What killed runs leave
 
-/** Long before this process, and long after it began. */
+/** Times long before and long after this process began. */
 const OLD = new Date(2001, 1, 1), NEW = new Date(2100, 1, 1);
 const OTHER = Deno.pid + 1;
 
@@ -226,7 +226,7 @@ const ALIKE = [
   ".a.png.-0a1b2c3d.manyhands",
   ".a.png.10a1b2c3d.manyhands",
   ".a.png1-0a1b2c3d.manyhands",
-  ".1-0a1b2c3d.manyhands", // of no name
+  ".1-0a1b2c3d.manyhands", // without a name
   ".manyhands",
   ...windows ? [] : [".a.png.1-0a1b2c3d.manyhands\n"],
 ];
@@ -253,7 +253,7 @@ Deno.test("clearTemporary: removes what earlier processes left, only that", asyn
     fill(folder, LEFT, OLD);
     fill(folder, ALIKE, OLD);
     fill(folder, young, NEW);
-    // A folder and a link with such a name are nobody's left-overs.
+    // A folder or a link with such a name is not a left-over of a killed run.
     Deno.mkdirSync(nested);
     fill(nested, LEFT, OLD);
     Deno.utimeSync(nested, OLD, OLD);
@@ -374,7 +374,7 @@ Deno.test("causeOf: takes whatever was thrown", () => {
   ];
   for (const [thrown, cause] of cases) {
     assertEquals(causeOf(thrown), cause);
-    // Of what a job threw, the job is not the cause.
+    // The cause of a job's error is what was thrown, without the job's name.
     const error = new JobError("job", 3, thrown);
     assertEquals(causeOf(error), cause);
     assertEquals(causeOf(new JobError("outer", 0, error)), cause);

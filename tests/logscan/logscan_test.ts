@@ -28,7 +28,7 @@ import { searchDecoded } from "../../workers/logscan/scan.ts";
 const BLOCK = 1 << 20;
 const KEYWORD = "unauthorized access";
 
-/** Every line with a keyword, found the slow and obvious way. */
+/** Every line with a keyword, found in the slow and obvious way. */
 function reference(bytes: Uint8Array, keywords: string[]): Hit[] {
   const raw = Buffer.from(bytes).toString("latin1");
   const hits: Hit[] = [];
@@ -427,7 +427,7 @@ Deno.test("scanLogs finds in a pipe, too, all that is before the damage in a .gz
 Deno.test("scanLogs finds every line that can be decompressed before the damage", () =>
   withFolder(async (folder) => {
     const path = join(folder, "log.gz");
-    // Of lines that are much alike, as many bytes have as many lines.
+    // As the lines are alike, equal numbers of bytes have equal numbers of lines.
     const lines = Array.from(
       { length: 5000 },
       (_, i) => `${i * 7919 % 9973} ${KEYWORD}`,
@@ -552,7 +552,7 @@ Deno.test("scanLogs gives one file after the other, whatever is ready first", ()
     const long = `${"y".repeat(1023)}\n`.repeat(21_000);
     const contents = [
       `${KEYWORD}\n`,
-      `${long}${KEYWORD}`, // goes on behind its first span
+      `${long}${KEYWORD}`, // continues after its first span
       line.repeat(230_000), // more hits than a span's answer holds, twice over
       gzipSync(line.repeat(150_000)),
       `${long}${line.repeat(2)}`,
@@ -586,7 +586,7 @@ Deno.test("scanLogs gives one file after the other, whatever is ready first", ()
         const parts = scanLogs(runner, paths, { mode, parts: true });
         const reports = joined(await Array.fromAsync(parts));
         for (const [i, report] of reports.entries()) {
-          // Of a file with a hit, how much was searched is a matter of luck.
+          // How much of a file with a hit was searched depends on the timing.
           const bytes = mode === "found" ? wanted[i].bytes : report.bytes;
           const same = JSON.stringify({ ...report, bytes }) ===
             JSON.stringify({ ...wanted[i], bytes });
@@ -600,7 +600,7 @@ Deno.test("scanSpans says to go on only where there is more", () =>
   withFolder(async (folder) => {
     const path = join(folder, "log");
     const line = KEYWORD.padEnd(999, ".") + "\n";
-    // There are hits enough for one answer just before the end.
+    // An answer is full just before the end of the file.
     for (const count of [870, 873, 874, 880]) {
       await Deno.writeTextFile(path, line.repeat(count));
       const query = {
@@ -674,7 +674,7 @@ Deno.test("scanLogs decompresses what is little at once, and all else as well", 
   const end = text(`\n${KEYWORD}\n`);
   await check(Buffer.concat([noise, end]), [KEYWORD], "much.gz");
   const line = "x".repeat(63) + "\n";
-  const long = text(line.repeat(20 << 14)); // of little comes much
+  const long = text(line.repeat(20 << 14)); // it decompresses to far more
   await check(Buffer.concat([long, end]), [KEYWORD], "long.gz");
   await check(Buffer.concat([long.subarray(0, 999), end]), [KEYWORD], "a.gz");
 });
@@ -948,7 +948,7 @@ Deno.test("scanLogs tells of a file that goes or shrinks between its parts", () 
   }));
 
 Deno.test("scanLogs cuts a file of many terabytes into spans that can be held", async () => {
-  // Nobody has one; sparse files are that large, and take half an hour to read.
+  // Only sparse files are that large, and reading one takes half an hour.
   let spans = 0, end = 0;
   const runner: LogRunner = {
     apply: () => {

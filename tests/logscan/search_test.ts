@@ -7,7 +7,7 @@ const encoder = new TextEncoder();
 /** A line with a hit: its number, where it begins, its length, its keywords. */
 type Line = [line: number, offset: number, length: number, keywords: string];
 
-/** Every line with a keyword, found the slow and obvious way. */
+/** Every line with a keyword, found in the slow and obvious way. */
 function naive(bytes: Uint8Array, { keywords, ignoreCase }: Query): Line[] {
   const fold = (bytes: Uint8Array) => {
     const text = Array.from(bytes, (b) => String.fromCharCode(b)).join("");
@@ -29,7 +29,7 @@ function naive(bytes: Uint8Array, { keywords, ignoreCase }: Query): Line[] {
   return lines;
 }
 
-/** The same by a `Search` that gets the bytes in blocks. */
+/** The same, found by a `Search` that gets the bytes in blocks. */
 function searched(bytes: Uint8Array, query: Query, block: number): Line[] {
   const search = new Search(query, { offset: 0 }, true);
   for (let at = 0; at < bytes.length; at += block) {
@@ -60,14 +60,14 @@ function check(
   assertEquals(searched(bytes, full, block), naive(bytes, full), clue);
 }
 
-/** The same numbers in every run. */
+/** A generator of the same numbers in every run. */
 function randoms(seed: number): (n: number) => number {
   return (n) => (seed = seed * 48271 % 2147483647) % n;
 }
 
 Deno.test("Search finds a needle at every alignment, of every length", () => {
   for (const length of [1, 2, 3, 15, 16, 17, 31, 32, 33, 63, 64, 65, 300]) {
-    // Of words, as the two bytes to compare first are of two.
+    // Several words, as the two bytes that are compared first may be in two.
     const needle = "xyz w".repeat(100).slice(0, length);
     for (let at = 0; at < 140; at++) {
       const bytes = new Uint8Array(at + length + 70).fill(46);
@@ -95,7 +95,7 @@ Deno.test("Search can be left in the middle of a line that it does not hold", ()
   const parts = [search.take()];
   const other = new Search(query, { offset: search.next }, true);
   other.add(bytes.subarray(search.next));
-  search.add(bytes.subarray(8e4)); // or go on with the same one
+  search.add(bytes.subarray(8e4)); // or continue with the same one
   for (const each of [search, other]) {
     each.end();
     parts.push(each.take());
@@ -145,7 +145,7 @@ Deno.test("Search says which keywords a line has: nested, overlapping, dozens", 
 
 Deno.test("Search ignores the case of A to Z, and of nothing else", () => {
   const random = randoms(11);
-  // Each of them differs in the bit of case from one that counts.
+  // Each differs only in the case bit from a byte that matches.
   const letters = "aAzZ@`[{kK0\x10iI\xe9\xc9é";
   for (let i = 0; i < 400; i++) {
     const text = (n: number) =>

@@ -111,10 +111,10 @@ Deno.test("the error for which a block is left is the one that is seen", async (
       } catch (error) {
         console.log(error.message);
       }
-      // Once everything that is not handled would have been told.
+      // By now every unhandled rejection would have been reported.
       await new Promise((resolve) => setTimeout(resolve));
       console.log("on");
-      Deno.exit(); // on this thread the others hold on for ever
+      Deno.exit(); // on this thread the others never end
     `);
     assertEquals(
       output,
@@ -311,7 +311,7 @@ poolTest("Pool: Infinity means none, for its own options, too", async () => {
   assertEquals(await pool.apply("worker", []), "manyhands 1");
   const retries = Infinity;
   const counter = shared(0);
-  // More lives than any number of retries that would be the default.
+  // More failures than any plausible default of `retries`.
   const lives = 12;
   const call = pool.apply("exitIfFirst", [counter, lives], { retries });
   assertEquals(await call, lives);
@@ -345,7 +345,7 @@ poolTest(
       const outcomes = Promise.allSettled(calls);
       await until(() => gate.arrived === count / 4 + 2);
       const before = begun();
-      // Every second one, where each has its own.
+      // With a signal each, only every second one is aborted.
       const isAborted = (n: number) => !isOwn || n % 2 === 1;
       for (const [n, { abort }] of signals.entries()) {
         if (isAborted(n)) abort("enough");

@@ -1,4 +1,4 @@
-/** Aborts, timeouts, and threads that do not listen. */
+/** Aborts, timeouts, and jobs that ignore them. */
 import {
   assert,
   assertEquals,
@@ -157,15 +157,15 @@ poolTest("Pool: a job that listens keeps its worker", async () => {
       .catch((reason) => reason);
     await until(() => gate.arrived === 1);
     controller.abort("listen");
-    // However long it takes to listen, and while its answer is on its way: for
-    // a caller that is late itself no time is up.
+    // It may take as long as it likes to answer: while the caller itself is
+    // late, no time limit has passed.
     gate.blockUntilLeft();
     Atomics.wait(shared(0), 0, 0, 200);
     assertEquals(await call, "listen");
     assertEquals(await pool.apply("worker", []), "manyhands 1");
   }
   assertEquals(pool.stats().stuck, 0);
-  // Also when nobody aborted: the call was left.
+  // Also if the call was not aborted but its results were left unread.
   const gate = new Gate();
   gate.open(1);
   const items = [gate.memory, gate.memory];
@@ -222,7 +222,7 @@ runnerTest("a timeout is an item's own", async (runner) => {
 });
 
 runnerTest("a timeout counts only what an item runs", async (runner) => {
-  // Behind one another in the queue they wait longer than they may run.
+  // In the queue they wait longer than they may run.
   const items = Array(20).fill(LIMIT / 16);
   const options = { timeout: LIMIT, chunkSize: 20 };
   assertEquals(await runner.map("block", items, options), items);
@@ -234,13 +234,13 @@ poolTest("Pool: a caller that blocks is not the job's fault", async () => {
   await using slow = new Pool(service, { size: 1, startTimeout: LIMIT });
   await pool.apply("double", [1]);
   const call = pool.map("double", numbers(100), { timeout: LIMIT });
-  // Nor that of a worker that starts.
+  // Nor does a worker that starts meanwhile count as late.
   const first = slow.apply("double", [1]);
   await Promise.resolve();
   blockThread();
   assertEquals(await call, doubles(100));
   assertEquals(await first, 2);
-  // Nor its neighbours', when one of them is given up meanwhile.
+  // Nor do an item's neighbors time out, if its worker is given up meanwhile.
   const items = numbers(9).map((n): [number, number] => [n, 5]);
   const options = { timeout: LIMIT, settle: true } as const;
   const outcomes = pool.starmap("pollAt", items, options);
@@ -253,8 +253,8 @@ poolTest("Pool: a caller that blocks is not the job's fault", async () => {
 });
 
 runnerTest("a timeout is tried again, an error is not", async (runner) => {
-  // A try may be timed out before it says that it is there: so one counts only
-  // those that do.
+  // A try may time out before it comes to the gate, so only those that come
+  // are counted.
   const gate = new Gate();
   const call = runner.apply("hold", [gate.memory, 7], {
     timeout: 50,
@@ -275,7 +275,7 @@ runnerTest("a timeout is tried again, an error is not", async (runner) => {
     const error = await runner.apply("hold", [tries.memory], options)
       .catch((error) => error);
     assertEquals(error.name, "TimeoutError");
-    // On this thread nothing stops a job that is waiting.
+    // Nothing on this thread can stop a job that waits.
     if (!(runner instanceof Pool)) {
       await until(() => tries.left === tries.arrived);
     }
@@ -452,7 +452,7 @@ poolTest("Pool: what has timed out is not lost as well", async () => {
   const options = { timeout: LIMIT, settle: true } as const;
   const outcomes = await pool.starmap("neverAt", items, options);
   assertEquals(outcomes.map(({ status }) => status[0]).join(""), "rfff");
-  // By the end of its worker, too, only one has failed, and none is lost.
+  // When its worker ends as well, only one has failed, and none is lost.
   const hasEnded = () =>
     pool.stats().workers.every(({ worker }) => worker !== 1);
   await until(() => hasEnded() && pool.stats().stuck === 0);

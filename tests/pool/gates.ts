@@ -1,9 +1,9 @@
 /**
- * How tests wait: for a condition, never for a time. A job that is to be in the
- * middle of something waits at a {@linkcode Gate}, which says that it is there.
+ * How tests wait: for a condition, never for a time. A job that is to be running
+ * at some moment waits at a {@linkcode Gate}, which counts those that have come.
  */
 
-/** After this long, in ms, a test does not wait for anything any more: it hangs. */
+/** After this long, in ms, a test that still waits is taken to hang. */
 export const HANGS = 120_000;
 
 /** Numbers that all threads share. */
@@ -31,7 +31,7 @@ export async function until(
   }
 }
 
-/** Where in a gate's memory it is counted who came, may pass, and left. */
+/** Indices into a gate's memory: how many came, may pass, and left. */
 const [ARRIVED, ADMITTED, LEFT] = [0, 1, 2];
 
 /** Holds up jobs on any thread until a test lets them pass. */
@@ -49,7 +49,7 @@ export class Gate {
     return Atomics.load(this.memory, LEFT);
   }
 
-  /** Lets so many pass, from the first that came; without a number, all. */
+  /** Lets the first `count` pass; without a number, all. */
   open(count = 2 ** 30): void {
     Atomics.store(this.memory, ADMITTED, count);
   }
@@ -60,7 +60,7 @@ export class Gate {
   }
 }
 
-/** In a job: comes to a gate, and tells whether it may pass, asked again. */
+/** In a job: comes to a gate; the result tells whether it may pass yet. */
 export function arrive(memory: Memory): () => boolean {
   const place = Atomics.add(memory, ARRIVED, 1);
   return () => Atomics.load(memory, ADMITTED) > place;

@@ -1,22 +1,22 @@
-/** Jobs that do all that jobs may do, good and bad. */
+/** Jobs that do everything a job can do, good and bad. */
 import { cancelled, Pool, serve, transfer } from "../../mod.ts";
 import { arrive, leave, type Memory, shared, turn } from "./gates.ts";
 
 let greeting = "not set up";
 
-/** Blocks the thread for so long at least. */
+/** Blocks the thread for at least that many milliseconds. */
 function wait(ms: number): void {
   Atomics.wait(shared(0), 0, 0, ms);
 }
 
-/** Blocks the thread until others have brought about a condition. */
+/** Blocks the thread until other threads have made a condition true. */
 function waitIn(memory: Memory, condition: (value: number) => boolean): void {
   for (let value; !condition(value = Atomics.load(memory, 0));) {
     Atomics.wait(memory, 0, value);
   }
 }
 
-/** What nobody should throw, and somebody does. */
+/** Odd values that code may throw. */
 const odd: Record<string, () => unknown> = {
   undefined: () => undefined,
   symbol: () => Symbol("s"),
@@ -59,7 +59,7 @@ export const jobs = {
   greeting: (_?: number) => greeting,
   worker: () => self.name,
   isWorker: () => "WorkerGlobalScope" in globalThis,
-  /** Takes so long at least. */
+  /** Takes at least that many milliseconds. */
   block: (ms: number) => (wait(ms), ms),
   later: async <T>(value: T) => (await turn(), value),
   /** Waits at a gate, until it is cancelled. */
@@ -76,11 +76,11 @@ export const jobs = {
     leave(gate);
     return value;
   },
-  /** Holds its thread, or fails when another is there, and takes its time. */
+  /** Holds its thread; or waits until another one does, then fails. */
   holdOrFail: (gate: Memory, fails: boolean) => {
     if (!fails) return jobs.holdThread(gate);
     while (Atomics.load(gate, 0) === 0) wait(1);
-    wait(10); // so that what comes next does not hold up its report
+    wait(10); // so that results before it are reported first
     throw new Error("the other holds");
   },
   countAndFail: (counter: Memory) => {
@@ -151,7 +151,7 @@ export const jobs = {
     while (n === fatal);
     return n;
   },
-  /** Blocks the thread, but listens. */
+  /** Blocks the thread, but asks whether it is cancelled. */
   pollAt: (n: number, at: number) => {
     while (n === at && !cancelled()) wait(1);
     return n;
@@ -174,12 +174,12 @@ export const jobs = {
     Deno.exit(1);
   },
   exitReported: (n: number, fatal: number, gate: Memory) => {
-    // What came before is told by now: the last one takes its time.
+    // Results before this one are reported meanwhile.
     if (n === fatal - 1) wait(10);
     if (n === fatal) Deno.exit((leave(gate), 1));
     return n;
   },
-  /** Notes how many are under way at once; waits until so many have been. */
+  /** Records how many run at once; waits until at least `least` have. */
   crowd: async (counts: Memory, least: number) => {
     const now = Atomics.add(counts, 0, 1) + 1;
     if (now > Atomics.load(counts, 1)) Atomics.store(counts, 1, now);
@@ -188,14 +188,14 @@ export const jobs = {
     Atomics.sub(counts, 0, 1);
     return least;
   },
-  /** Waits until so many have come, each on a thread of its own. */
+  /** Waits until `count` have come, each on a thread of its own. */
   meet: (counter: Memory, count: number) => {
     Atomics.add(counter, 0, 1);
     Atomics.notify(counter, 0);
     waitIn(counter, (arrived) => arrived >= count);
     return count;
   },
-  /** Ends after so many others, which do not wait for it. */
+  /** Ends after `others` others, which do not wait for it. */
   endAfter: ({ ended, others }: { ended: Memory; others: number }) => {
     waitIn(ended, (count) => count >= others);
     Atomics.add(ended, 0, 1);
@@ -222,7 +222,7 @@ export const service = serve(import.meta, jobs, {
     if (init === "bad") throw new Error("cannot set up");
     if (init === "exit") Deno.exit(1);
     if (typeof init !== "object") greeting = init ?? "hello";
-    else if (Atomics.sub(init, 0, 1) > 0) { // killed at some time
+    else if (Atomics.sub(init, 0, 1) > 0) { // the worker is ended later
       setTimeout(() => self.close(), 30 * Math.random());
     }
   },

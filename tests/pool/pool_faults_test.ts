@@ -64,7 +64,7 @@ runnerTest(
         "no more",
       );
       assertEquals(pulled, 51);
-      assertEquals(returned, 0); // as by `for … of`: it has ended by itself
+      assertEquals(returned, 0); // as with `for … of`, since it ended by itself
       // What came before the error is given before it.
       if (method !== "map") assertEquals(read, 50);
     }
@@ -195,8 +195,8 @@ poolTest("Pool: nothing more of a failed call is begun", async () => {
   const options = { chunkSize: 250 };
   await assertRejects(() => pool.starmap("holdOrFail", items, options));
   await until(() => pool.stats().busy === 0);
-  // The first had begun, and what comes after the failed one may have: they
-  // heard that nobody waits for them.
+  // The first had begun, and those after the failed one may have: they saw
+  // that they are cancelled.
   assertLess(gate.arrived, 3);
   assertEquals(gate.left, gate.arrived);
 });

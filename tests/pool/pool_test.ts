@@ -20,7 +20,7 @@ import { Gate, shared, turn, until } from "./gates.ts";
 import { type jobs, service } from "./jobs.ts";
 import { doubles, numbers, poolTest, runAlone, runnerTest } from "./runners.ts";
 
-/** For a pool, items of which the first ends last; on one thread, in order. */
+/** Items whose first ends last in a pool; on one thread they end in order. */
 function firstEndsLast(runner: Runner<typeof jobs>) {
   const ended = shared(0);
   const order = runner instanceof Pool ? [2, 0, 1] : [0, 1, 2];
@@ -159,7 +159,7 @@ runnerTest("close waits for a map, terminate fails it", async (runner) => {
   await until(() => shut.arrived > 0);
   await other.terminate();
   assertEquals(await failed, "AbortError");
-  // On this thread nothing stops a job that is waiting.
+  // Nothing on this thread can stop a job that waits.
   shut.open();
   if (!(runner instanceof Pool)) await until(() => shut.left > 0);
 });
@@ -297,7 +297,7 @@ poolTest("Pool: options of a wrong value or type are refused", async () => {
       { name: 5 },
       { eager: 1 },
       { onWorkerLost: "log" },
-      { concurrency: 2 }, // there is none: what only waits needs no thread
+      { concurrency: 2 }, // no option: what only waits needs no thread
     ]
   ) {
     const options = bad as unknown as PoolOptions;
@@ -317,11 +317,11 @@ Deno.test("serve refuses what is not a function", () => {
 });
 
 poolTest("Pool: runs in workers, named and set up once each", async () => {
-  await using pool = new Pool(service, { size: 2, name: "hand", init: "hi" });
+  await using pool = new Pool(service, { size: 2, name: "w", init: "hi" });
   assertEquals(await pool.apply("isWorker", []), true);
   assertEquals(await pool.map("greeting", numbers(9)), Array(9).fill("hi"));
   const names = new Set(await pool.starmap("worker", Array(50).fill([])));
-  for (const name of names) assert(/^hand [12]$/.test(name), name);
+  for (const name of names) assert(/^w [12]$/.test(name), name);
   const alone = sequential(service, { init: "here" });
   assertEquals(await alone.apply("greeting", []), "here");
   assertEquals(await alone.apply("isWorker", []), false);
@@ -367,7 +367,7 @@ poolTest("Pool: calls take turns", async () => {
   const long = pool.map("hold", Array(40).fill(gate.memory));
   let answered = false;
   const short = pool.apply("double", [1]).then(() => answered = true);
-  // One after another of the long call is let pass, until the short one is done.
+  // Items of the long call pass one by one, until the short call is done.
   for (let passed = 0; !answered; passed++) {
     assertLess(passed, 40);
     gate.open(passed);
@@ -415,7 +415,7 @@ poolTest(
 );
 
 Deno.test("Pool: a million items pass through a small heap", async () => {
-  // 200 bytes and more each: held, they would break the limit many times.
+  // Over 200 bytes each: if they were all held, they would exceed the limit.
   const script = `
     await using pool = new Pool(service, { size: 2 });
     const items = function* () {
@@ -457,7 +457,7 @@ Deno.test("Pool: a program ends after close, however long a start might take", a
     console.log(await pool.map("double", [1, 2]));
     await pool.close();
     const late = setTimeout(() => Deno.exit(console.log("held up")), HANGS / 2);
-    Deno.unrefTimer(late); // comes only where something else holds it up
+    Deno.unrefTimer(late); // fires only if something else keeps the program alive
   `;
   assertEquals(await runAlone(script), "[ 2, 4 ]\n");
 });
@@ -586,7 +586,7 @@ poolTest("Pool: spare workers end after a while, and come back", async () => {
   await until(() => short.arrived + long.arrived === 2);
   assertEquals(count(), 2);
   short.open();
-  await until(() => count() === 1); // the other stays, as long as it works
+  await until(() => count() === 1); // the other one stays while it works
   assertEquals(pool.stats().busy, 1);
   long.open();
   assertEquals(await call, [0, 0]);

@@ -12,8 +12,8 @@ export const doubles = (count: number): number[] =>
   numbers(count).map((n) => 2 * n);
 
 /**
- * Runs a script with a pool in a process of its own: what a test would leave
- * behind ends with it. All of mod.ts and gates.ts is there, and `service`.
+ * Runs a script with a pool in a process of its own, so that what it leaves
+ * behind ends with it. It has all of mod.ts, gates.ts, and `service`.
  */
 export async function runAlone(
   script: string,
@@ -44,7 +44,7 @@ export async function runAlone(
   return new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
 }
 
-/** A test after which no worker may hold its lock, and nobody wait for one. */
+/** A test after which no lock of a worker may be held or waited for. */
 export function poolTest(name: string, test: () => Promise<void>): void {
   const { locks } = navigator as unknown as {
     locks: { query(): Promise<Record<string, { name: string }[]>> };
@@ -56,7 +56,7 @@ export function poolTest(name: string, test: () => Promise<void>): void {
   };
   const fn = async () => {
     await test();
-    // On a busy machine a thread takes its time to end.
+    // On a busy machine a thread is slow to end.
     await until(async () => (await left()).length === 0);
   };
   Deno.test({ name, fn, timeout: 2 * HANGS });

@@ -1,4 +1,4 @@
-/** Who comes when, and in how many messages. */
+/** Which item runs when, and how many messages that takes. */
 import { assert, assertEquals, assertLess } from "@std/assert";
 import { type CallOptions, JobError, Pool } from "../../mod.ts";
 import { Gate, HANGS, type Memory, shared, turn, until } from "./gates.ts";
@@ -6,7 +6,7 @@ import { doubles, numbers, poolTest } from "./runners.ts";
 import { counted, sentBy, settling } from "./spies.ts";
 import { type jobs, service, type Setup } from "./setups.ts";
 
-/** Has both workers of a pool started and idle. */
+/** Makes both workers of a pool start and become idle. */
 async function warmUp(pool: Pool<typeof jobs>): Promise<void> {
   const meeting = shared(0);
   const { size } = pool;
@@ -29,7 +29,7 @@ poolTest(
       assertEquals(await pool.apply("length", [value]), large.length);
       assertEquals(times(), 1);
     }
-    // Of several at once each goes its own way.
+    // Of several at once each is sent once, too.
     const many = numbers(6).map(() =>
       counted(numbers(20_000).map((id) => ({ id })), 2)
     );
@@ -51,7 +51,7 @@ poolTest("Pool: no item is sent more than twice", async () => {
     return { value: value as unknown as [Memory, number], times };
   });
   const call = pool.starmap("holdThread", items.map(({ value }) => value));
-  // They are shared out again and again, as one after another takes its time.
+  // They are redistributed repeatedly, as one after another is slow.
   for (let passed = 0; passed < 60; passed++) {
     gate.open(passed);
     await until(() => gate.arrived === Math.min(60, passed + 3));
@@ -81,13 +81,13 @@ poolTest(
       [1, 2].map((size) => ({ call, size }))
     );
     for (const { call, size } of cases) {
-      // A new one, which does not know yet how long these jobs take.
+      // A new pool, which does not know yet how long these jobs take.
       await using pool = new Pool(service, { size });
       const gate = new Gate();
       const held = pool.map("hold", Array(6).fill(gate.memory));
       await until(() => gate.arrived === size);
       const ended = settling(call(pool));
-      // Others leave until the call's item has had its turn; then none does.
+      // Others pass until the call's item has run; then none does.
       const before = pool.stats().done;
       const isDone = () => pool.stats().done - before > gate.left;
       let passed = 0;
@@ -127,7 +127,7 @@ poolTest(
       assertEquals(fates, "frf");
     });
     assertLess(sent.length, 1000);
-    // Nor those that come later.
+    // Nor do those that come later.
     const later = await sentBy(() => pool.map("same", numbers(20_000)));
     assertLess(later.length, 1000);
   },
@@ -249,7 +249,7 @@ poolTest("Pool: short calls that keep coming starve no other", async () => {
     };
     for (const [name, call] of Object.entries(calls)) {
       const before = others;
-      let passed = Infinity; // how many came before it
+      let passed = Infinity; // how many ran before it
       const ended = call().then(() => passed = others - before);
       await until(() => passed < Infinity || others - before > 1000);
       isOver ||= passed > 10 * callers;
@@ -296,7 +296,7 @@ poolTest("Pool: what waits is counted, whatever it came by", async () => {
   assertEquals(pool.stats().queued, 156);
   const stream = pool.imap("double", new Set(numbers(1000)));
   const first = stream.next();
-  // Of such an input only what was pulled.
+  // Of an iterator only what was pulled is counted.
   assertLess(pool.stats().queued, 200);
   gate.open();
   assertEquals(await map, doubles(50));

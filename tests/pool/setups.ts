@@ -5,12 +5,12 @@ import { jobs as all } from "./jobs.ts";
 
 /** What a worker does when it starts. */
 export interface Setup {
-  /** Counts the workers that have come so far. */
+  /** Counts the workers that have begun to start. */
   started?: Memory;
   /** Which of them fail, counted from 0, and how. */
   failing?: number[];
   by?: "throw" | "close" | "exit";
-  /** None is ready before so many have come. */
+  /** No worker is ready before that many have begun to start. */
   together?: number;
   /** Counts the messages that the worker sends. */
   posts?: Memory;
@@ -18,7 +18,7 @@ export interface Setup {
 
 let given: unknown;
 
-/** Has every message of this thread's counted. */
+/** Makes this thread count the messages that it sends. */
 function countPosts(counter: Memory): void {
   const { postMessage } = MessagePort.prototype;
   MessagePort.prototype.postMessage = function (...args: unknown[]) {
@@ -32,7 +32,7 @@ export const jobs = {
   /** What `setup` was given. */
   given: () => given,
   length: (list: ArrayLike<unknown>) => list.length,
-  /** Marks that it was begun, and waits at a gate. */
+  /** Records that it has begun, and waits at a gate. */
   mark: async (marks: Memory, n: number, gate: Memory) => {
     Atomics.add(marks, n, 1);
     return await all.hold(gate, n);
@@ -54,7 +54,7 @@ export const jobs = {
   },
 };
 
-/** An error of a class that the platform has, or of one that it has not. */
+/** An error of a class that the platform has, or of another one. */
 function namedError(name: string): Error {
   const make: Record<string, () => Error> = {
     NotFound: () => new Deno.errors.NotFound("gone"),

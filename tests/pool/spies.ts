@@ -8,7 +8,7 @@ export interface Sent {
   count: number;
 }
 
-/** Runs code, and tells what was sent to workers meanwhile. */
+/** Runs code, and gives what was sent to workers meanwhile. */
 export async function sentBy(code: () => Promise<unknown>): Promise<Sent[]> {
   const sent: Sent[] = [];
   const { postMessage } = MessagePort.prototype;
@@ -27,7 +27,7 @@ export async function sentBy(code: () => Promise<unknown>): Promise<Sent[]> {
   return sent;
 }
 
-/** An object that counts how often it was sent, and fails where it is too often. */
+/** An object that counts how often it is sent, and throws if too often. */
 export function counted<T extends object>(
   value: T,
   most = 2,
@@ -73,7 +73,7 @@ export function watched(): {
   };
 }
 
-/** Tells whether a promise has settled; where a test fails first, it is handled. */
+/** Whether a promise has settled; its rejection counts as handled. */
 export function settling<T>(
   promise: Promise<T>,
 ): { promise: Promise<T>; isSettled: boolean } {

@@ -26,7 +26,7 @@ async function deno(
   return { code, output: output.join("") };
 }
 
-/** A program and its jobs in one file, with something that keeps them apart. */
+/** A program and its jobs in one file, with a guard around the program. */
 const inOneFile = (guard: string) => `
   import { Pool, serve } from ${
   JSON.stringify(import.meta.resolve("../../mod.ts"))
@@ -56,8 +56,8 @@ async function runOneFile(
   });
 }
 
-Deno.test("Pool: a program and its jobs in one file are told how to be kept apart", async () => {
-  // It is true in a worker, too: nothing is kept apart by it.
+Deno.test("Pool: a program and its jobs in one file get an error that names the guard", async () => {
+  // Both are true in a worker as well, so they guard nothing.
   for (const guard of ["import.meta.main", "true"]) {
     await runOneFile(guard, ({ code, output }) => {
       assertEquals(code, 1);
@@ -67,7 +67,7 @@ Deno.test("Pool: a program and its jobs in one file are told how to be kept apar
       assertStringIncludes(line, "one.");
       assertStringIncludes(line, 'if (!("WorkerGlobalScope" in globalThis))');
       assertStringIncludes(line, "a module of their own");
-      // Some starts of the pool's one worker, none by workers themselves.
+      // The pool started its one worker some times; workers started none.
       const starts = output.split("Uncaught (in worker").length - 1;
       assert(starts > 0);
       assertLessOrEqual(starts, 3);
@@ -154,7 +154,7 @@ for (const [name, script] of Object.entries(ENDS)) {
       const { held, pending } = await navigator.locks.query();
       console.log([...held, ...pending].map(({ name }) => name).join());
       const late = setTimeout(() => Deno.exit(console.log("held up")), HANGS / 2);
-      Deno.unrefTimer(late); // comes only where something else holds it up
+      Deno.unrefTimer(late); // fires only if something else keeps the program alive
     `);
     assertEquals(output, "\n");
   });

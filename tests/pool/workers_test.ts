@@ -12,7 +12,7 @@ import { Gate, HANGS, shared, turn, until } from "./gates.ts";
 import { doubles, numbers, poolTest, runAlone } from "./runners.ts";
 import { service, type Setup } from "./setups.ts";
 
-/** That so many workers work side by side. */
+/** Checks that that many workers work side by side. */
 async function assertAll(
   pool: Pool<typeof service.jobs>,
   count: number,
@@ -44,9 +44,9 @@ poolTest(
     const call = pool.map("double", numbers(10));
     const error = await assertRejects(() => call, WorkerStartError);
     assertInstanceOf(error.cause, RangeError);
-    // As many as were on their way when the last one counted may have come.
+    // Starts that were under way when the last one was counted may come, too.
     assertLessOrEqual(started[0], size + 2 + size);
-    // In the end some start does not fail.
+    // At last a start succeeds.
     await until(() => pool.map("double", [1, 2]).then(() => true, () => false));
   },
 );
@@ -69,9 +69,9 @@ poolTest(
     assertEquals([pool.stats().busy, pool.stats().stuck], [1, 0]);
     controller.abort();
     assertEquals(pool.stats().stuck, 1);
-    await assertAll(pool, 2); // the one that did not listen is replaced
+    await assertAll(pool, 2); // the worker that ignored the abort is replaced
     await until(() => pool.stats().stuck === 0);
-    // One that listens stays, though nobody waits for its call any more.
+    // A worker that asks `cancelled` stays, though its call has ended.
     const before = pool.stats().workers;
     const held = new Gate();
     const other = new AbortController();
@@ -102,7 +102,7 @@ poolTest("Pool: workers start side by side, for any input", async () => {
   ];
   for (const input of inputs) {
     for (const method of ["map", "imap"] as const) {
-      // None of them is ready before all of them have come.
+      // None of them is ready before all have begun to start.
       const init: Setup = { started: shared(0), together: size };
       const options = { size, init, startTimeout: HANGS };
       await using pool = new Pool(service, options);
@@ -127,7 +127,7 @@ poolTest("Pool: for a caller that was late no time is up", async () => {
   await until(() => cancelled.arrived + healthy.arrived === 2);
   controller.abort("enough");
   healthy.open();
-  // Both end while this thread does not look.
+  // Both end while this thread is blocked.
   cancelled.blockUntilLeft();
   healthy.blockUntilLeft();
   Atomics.wait(shared(0), 0, 0, 300);
@@ -181,7 +181,7 @@ poolTest("Pool: init is what it was when the pool was made", async () => {
     assertEquals(given, wanted);
     assertEquals(given.memory[0], 5);
   }
-  Atomics.store(memory, 0, 6); // what is shared stays so
+  Atomics.store(memory, 0, 6); // shared memory in `init` is not copied
   assertEquals((await pool.apply("given", []) as typeof wanted).memory[0], 6);
 });
 
@@ -209,7 +209,7 @@ poolTest(
 );
 
 poolTest(
-  "Pool: an error that met no item is told, with its worker",
+  "Pool: an error that met no item is reported with its worker",
   async () => {
     const losses: WorkerLoss[] = [];
     const onWorkerLost = (loss: WorkerLoss) => void losses.push(loss);
@@ -217,7 +217,7 @@ poolTest(
     assertEquals(await pool.apply("throwAfterReply", [1]), 1);
     await until(() => losses.length === 1);
     assertEquals(pool.stats().lost, 1);
-    // Also one that met an item, and one that ended without an error.
+    // Losses that met an item, and ends without an error, are reported, too.
     await pool.apply("throwLateOn", [1, 1]).catch(() => {});
     await pool.apply("exitOn", [1, 1]).catch(() => {});
     await until(() => losses.length === 3);
@@ -245,10 +245,10 @@ poolTest(
 
 Deno.test("Pool: an error that met no item is one line on stderr", async () => {
   const lost = "await until(() => pool.stats().lost > 0);";
-  const told = 'error: Uncaught (in worker "hand 1") Error: after the reply\n';
+  const line = 'error: Uncaught (in worker "w 1") Error: after the reply\n';
   const scripts: [script: string, output: string][] = [
-    ['await pool.apply("throwAfterReply", [1]);', told],
-    // One that met an item is the call's, and an end without one nobody's.
+    ['await pool.apply("throwAfterReply", [1]);', line],
+    // An error that met an item goes to its call; an end without error is silent.
     ['await pool.apply("throwLateOn", [1, 1]).catch(() => {});', ""],
     ['await pool.apply("exitOn", [1, 1]).catch(() => {});', ""],
     ['await pool.apply("closeOn", [1, 2]);' + "pool.terminate();", ""],
@@ -256,7 +256,7 @@ Deno.test("Pool: an error that met no item is one line on stderr", async () => {
   await Promise.all(scripts.map(async ([script, output]) => {
     const wait = script.includes("terminate") ? "" : lost;
     const alone = await runAlone(`
-      const pool = new Pool(service, { size: 1, name: "hand" });
+      const pool = new Pool(service, { size: 1, name: "w" });
       ${script} ${wait}
       await pool.close();
     `);
@@ -282,12 +282,12 @@ poolTest("Pool: an eager one starts its workers when it is made", async () => {
     await until(() => pool.stats().workers.length === 3);
     assertEquals([made, started[0]], [3, 3]);
     await assertAll(pool, 3);
-    // Calls at once need no more of them.
+    // Calls that come at once start no more.
     await using busy = new Pool(service, { ...options, init: undefined });
     assertEquals(await busy.map("double", numbers(100)), doubles(100));
     await assertAll(busy, 3);
     assertEquals(made, 6);
-    // Ended at once, no more are started.
+    // If it is ended at once, no more are started.
     const ended = new Pool(service, options);
     await ended.terminate();
     await using _later = new Pool(service, { size: 1, eager: true });

@@ -1,4 +1,4 @@
-/** Jobs that try what a worker of the grayscale task must not. */
+/** A job that tries what a worker of the grayscale task is not allowed. */
 import { serve } from "../../mod.ts";
 
 const attempts: Record<string, (path: string) => unknown> = {

@@ -1,8 +1,8 @@
 import { assert } from "@std/assert";
 
 /**
- * Waits until a program is so far, as something shows that it does; it must not
- * have ended before. For that it needs work that does not end.
+ * Waits until a program has got to a certain point. It must not end before that,
+ * so it needs work that does not end.
  */
 export async function waitUntil(
   isSo: () => boolean | Promise<boolean>,

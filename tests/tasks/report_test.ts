@@ -159,8 +159,8 @@ Deno.test("in a report a bar has a file's name only where it is a file", () => {
 
 Deno.test("a report says how many failed", () => {
   const report = render("x", "y", made({ failed: 9 }), []);
-  const told = report.match(/1 image and 9 that failed/g);
-  assertEquals(told?.length, 3); // the head, the chart and the conclusion
+  const mentions = report.match(/1 image and 9 that failed/g);
+  assertEquals(mentions?.length, 3); // the head, the chart and the conclusion
   assert(!/fail/.test(render("x", "y", made(), [])));
 });
 

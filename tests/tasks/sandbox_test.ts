@@ -1,4 +1,4 @@
-/** What the workers may do that open images of strangers. */
+/** What the workers may do that open images of unknown origin. */
 import {
   assert,
   assertEquals,
@@ -19,7 +19,7 @@ const GIF = Uint8Array.fromBase64(
   "R0lGODdhAQABAIAAAP8AAAAAACwAAAAAAQABAAACAkQBADs=",
 );
 
-/** A folder with an image, and with a file that is nobody's business. */
+/** A folder with an image, and with a file that no worker may read. */
 function withImage(
   use: (order: GrayscaleFileOptions, secret: string) => Promise<void>,
 ): Promise<void> {
@@ -110,7 +110,7 @@ Deno.test("sandbox: many images are granted by the folders that were named", () 
 });
 
 Deno.test("sandbox: the task's own workers are in it", async () => {
-  // Without this line in deno.json Deno starts no worker with less permissions.
+  // Without this line in deno.json Deno starts no worker with fewer permissions.
   const project = join(import.meta.dirname!, "../..");
   const config = JSON.parse(await Deno.readTextFile(`${project}/deno.json`));
   assertEquals(config.unstable, ["worker-options"]);

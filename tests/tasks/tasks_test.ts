@@ -138,7 +138,7 @@ async function ended(child: Deno.ChildProcess): Promise<Outcome> {
   };
 }
 
-/** Says that something cannot be tested here: loudly, as it is not. */
+/** Warns that something cannot be tested here. */
 function skipped(what: string): void {
   console.warn(`NOT TESTED: ${what}`);
 }
@@ -156,7 +156,7 @@ async function has(command: string): Promise<boolean> {
   }
 }
 
-/** So many images that two workers are at them for more than a minute. */
+/** So many images that two workers need more than a minute for them. */
 const ENDLESS = 10_000;
 
 /** Makes them: one, and links to it. */
@@ -177,11 +177,11 @@ Deno.test("every task explains all of its flags, and knows them", async (t) => {
     await t.step(task, async () => {
       const help = await home.run(task, "--help");
       assertEquals([help.code, help.stderr], [0, ""]);
-      const told = help.stdout.matchAll(/^ +(?:-\w, )?(--[a-z-]+)/gm);
-      const names = [...told].map(([, name]) => name);
+      const shown = help.stdout.matchAll(/^ +(?:-\w, )?(--[a-z-]+)/gm);
+      const names = [...shown].map(([, name]) => name);
       const wanted = flags.map((flag) => flag.split("=")[0]);
       assertEquals(names.sort(), [...wanted, "--help"].sort());
-      // Of many flags the only one that is refused is the one that is wrong.
+      // Among many flags only the wrong one is refused.
       const { code, stdout, stderr } = await home.run(task, ...flags, "--nope");
       assertEquals([code, stdout], [2, ""]);
       assertEquals(stderr, `${task}: unknown flag --nope (see --help)\n`);
@@ -256,7 +256,7 @@ Deno.test("the tasks have no permission that they do not need", async () => {
       : command;
     if (name in FLAGS) assert(!/--allow-(net|run|ffi|import)/.test(own), name);
   }
-  // What logscan may write to, and whom it may call, as Deno judges its flags.
+  // What logscan may write and connect to, according to Deno itself.
   await home.write({
     "probe.ts": `
       const attempts: Record<string, () => unknown> = {
@@ -303,7 +303,7 @@ Deno.test("ok and setup explain themselves, and do nothing else", async () => {
 
 Deno.test("a terminal sees how far a task is", async (t) => {
   if (!await has("script")) return skipped("progress, without `script`");
-  // So much that none of it ends before the bar is loaded.
+  // So much work that none is done before the progress bar is loaded.
   const cases: [task: string, args: string[], seen: string][] = [
     [
       "fixtures",
@@ -750,7 +750,7 @@ Deno.test("logscan reads standard input, plain or compressed", async () => {
       stderr: "",
     });
   }
-  const { code, stdout } = await home.run("logscan", "-"); // of nothing
+  const { code, stdout } = await home.run("logscan", "-"); // empty standard input
   assertEquals([code, stdout], [1, "-: Not found\n"]);
 });
 
@@ -850,7 +850,7 @@ Deno.test("logscan prints lines of standard input as they come", async () => {
   await using home = new Home();
   const words = home.words("logscan", ["--lines", "-k", "hit", "-"]);
   const child = home.start(words, { stdin: "piped" });
-  const timer = setTimeout(() => child.kill(), 600_000); // if it waits for more
+  const timer = setTimeout(() => child.kill(), 600_000); // ends a hang: it waits for more
   const input = child.stdin.getWriter(), output = child.stdout.getReader();
   // The first one is shorter than what tells of some encodings, and begins alike.
   for (const [line, log] of [[1, "PK "], [3, "x\n"], [5, "begun\n"]]) {
@@ -965,13 +965,13 @@ function checkReport(
 ): void {
   const report = readReport(home, task);
   const printed = stdout.slice(stdout.indexOf("\n|") + 1);
-  const [table, conclusion, told] = printed.split("\n\n");
+  const [table, conclusion, where] = printed.split("\n\n");
   for (const row of ["sequential", "parallel", "workers", "speed-up"]) {
     assertMatch(table, new RegExp(`^\\| ${row} +\\| +[\\d.]+`, "m"));
   }
   assertStringIncludes(report, `## Result\n\n${table}\n`);
   assert(report.endsWith(`## Conclusion\n\n${conclusion}\n`), conclusion);
-  assertEquals(told, `Report: project/reports/${task}.md\n`);
+  assertEquals(where, `Report: project/reports/${task}.md\n`);
   assertStringIncludes(report, `Command:\n\n    ${command}`);
   assertMatch(report, /^- CPU: \S/m);
   assertMatch(report, /^- cores: \d/m);
@@ -979,13 +979,13 @@ function checkReport(
   assertMatch(report, /^- date: \d{4}-\d\d-\d\dT/m);
   assertStringIncludes(report, "```mermaid\nxychart-beta\n");
   assertStringIncludes(report, "```mermaid\ngantt\n");
-  for (const lane of ["sequential", "worker \\d+"]) {
+  for (const section of ["sequential", "worker \\d+"]) {
     assertMatch(
       report,
-      new RegExp(`section ${lane}\n  \\d+ (\\w+.* )?: \\d+, \\d+`),
+      new RegExp(`section ${section}\n  \\d+ (\\w+.* )?: \\d+, \\d+`),
     );
   }
-  // A job of the log scan has several files.
+  // A job of the log scan covers several files.
   const isNamed = /^ {2}\d+ \w+.* : /m.test(report);
   assertEquals(isNamed, task === "grayscale");
   assertEquals(report.includes("\nA bar is a job: "), !isNamed);
@@ -1021,7 +1021,7 @@ Deno.test("grayscale keeps the layout of files, folders and globs", async (t) =>
     [["p"], ["gray/b c.gif", "gray/q/.d.gif", "gray/q/e[1].gif"]],
     [["p/q", "--out", "x/y"], ["x/y/.d.gif", "x/y/e[1].gif"]],
     [["p/q/e[1].gif", "p/b c.gif"], ["gray/b c.gif", "gray/q/e[1].gif"]],
-    [["p/*.gif", "a.gif", "--out", "."], []], // over themselves
+    [["p/*.gif", "a.gif", "--out", "."], []], // onto their inputs
     [["p/*.gif", "a.gif"], ["gray/a.gif", "gray/p/b c.gif"]],
     [["**/e*"], ["gray/p/q/e[1].gif"]],
     [["p", "--out=p/gray"], [
@@ -1048,7 +1048,7 @@ Deno.test("grayscale keeps the layout of files, folders and globs", async (t) =>
           2,
         );
       }
-      // Once more: nothing of what was made is taken for an input.
+      // The second time, outputs of the first are not taken as inputs.
       await home.run("grayscale", ...args);
       assertEquals(home.list(), [...inputs, ...made].sort());
     });
@@ -1126,15 +1126,15 @@ Deno.test("grayscale never writes over an input", async () => {
     [["d/a.gif", "d/sub/a.gif", "--out", "d/sub/.."], "the input", 2],
     // The gray d/a.gif would be d/sub/a.gif, which is to be converted as well.
     [["d", "d/sub", "--out", "d/sub"], "another input", 1],
-    // The same by way of links; each time there is one more, a folder deeper.
+    // The same through links; each time there is one more, a folder deeper.
     [["d", "--out", "inner"], "another input", 2],
     [["alias", "--out", "d/sub"], "another input", 3],
   ];
   for (const [args, cause, lines] of cases) {
     const { code, stderr } = await home.run("grayscale", ...args);
     assertEquals(code, 1, args.join(" "));
-    const told = stderr.split(`: the output would replace ${cause}\n`);
-    assertEquals([told.length - 1, told.at(-1)], [lines, ""], stderr);
+    const parts = stderr.split(`: the output would replace ${cause}\n`);
+    assertEquals([parts.length - 1, parts.at(-1)], [lines, ""], stderr);
     for (const name of ["d/a.gif", "d/sub/a.gif"]) {
       assertEquals(readGif(home, name), GIF, args.join(" "));
     }
@@ -1236,7 +1236,7 @@ Deno.test("grayscale without arguments makes ten images, and compares", async ()
     (_, i) => `image_${i + 1}.${i % 2 ? "png" : "jpg"}`,
   );
   const folder = "project/fixtures/images";
-  // Small ones, but for one: they stand in for those of an earlier run.
+  // All but one are small: they are kept as if an earlier run had made them.
   await Deno.mkdir(join(home.path, folder), { recursive: true });
   for (const [seed, name] of names.slice(1).entries()) {
     const path = join(home.path, folder, name);
@@ -1274,7 +1274,7 @@ Deno.test("Ctrl-C leaves no temporary and no half file", async (t) => {
   await makeEndless(home, "in");
   assertEquals((await home.run("grayscale", first, "--out", "ref")).code, 0);
   const whole = readGif(home, "ref/0.png");
-  /** Waits until so many are done, then interrupts, once and again. */
+  /** Waits until that many are done, then interrupts, twice. */
   const interrupt = async (
     child: Deno.ChildProcess,
     many: number,
@@ -1284,7 +1284,7 @@ Deno.test("Ctrl-C leaves no temporary and no half file", async (t) => {
     const outcome = ended(child);
     const done = () => outputs(home).filter((name) => /^\d/.test(name)).length;
     const hasBegun = () => exists(join(home.path, "gray"));
-    // Before that it is anywhere in its start, and the outcome is the same.
+    // Before that it is still starting, and the outcome is the same.
     if (many < 0) await new Promise((go) => setTimeout(go, 99 * Math.random()));
     else if (many === 0) await waitUntil(hasBegun, child);
     else await waitUntil(() => done() >= many, child);
@@ -1350,7 +1350,7 @@ function outputs(home: Home): string[] {
   }
 }
 
-/** A temporary file of a process, as if it were writing: few are caught so. */
+/** A temporary file of a process, as if it were writing: it rarely has one. */
 function temporaryOf({ pid }: Deno.ChildProcess): string {
   return `.x.png.${pid}-0a1b2c3d.manyhands`;
 }
@@ -1359,7 +1359,7 @@ Deno.test("Ctrl-C ends the other tasks, too", async (t) => {
   await using home = new Home();
   home.copyProject();
   await makeEndless(home, "in");
-  /** What tells that it has begun: a file, or a line; and where it writes. */
+  /** What shows that it has begun: a file or a line; and where it writes. */
   const cases: [
     task: string,
     args: string[],
