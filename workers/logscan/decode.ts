@@ -40,15 +40,15 @@ export function sourceOf(file: Deno.FsFile): Source {
 export type Encoding = "gzip" | "zstd" | "utf-16le" | "utf-16be";
 
 /** A name, and the bytes that it begins with; -1 is any byte. */
-type Magic<Name> = [name: Name, bytes: number[]];
+type Magic<Name = string> = [name: Name, bytes: number[]];
+
+const ZSTD: Magic<Encoding> = ["zstd", [0x28, 0xb5, 0x2f, 0xfd]];
 
 /** What zstd, and lz4 as well, may have in front of a frame to be skipped. */
-const SKIPPABLE: Magic<"zstd">[] = Array.from(
+const SKIPPABLE: Magic<Encoding>[] = Array.from(
   { length: 16 },
   (_, i) => ["zstd", [0x50 + i, 0x2a, 0x4d, 0x18]],
 );
-
-const ZSTD: Magic<"zstd"> = ["zstd", [0x28, 0xb5, 0x2f, 0xfd]];
 
 const SUPPORTED: Magic<Encoding>[] = [
   ["gzip", [0x1f, 0x8b, 8]],
@@ -61,7 +61,7 @@ const SUPPORTED: Magic<Encoding>[] = [
 /** An .lzma file: five bytes of properties, the size if it is known, a zero. */
 const LZMA = [0x5d, 0, 0, -1, -1];
 
-const UNSUPPORTED: Magic<string>[] = [
+const UNSUPPORTED: Magic[] = [
   ["xz", [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]],
   ["bzip2", [0x42, 0x5a, 0x68, -1, 0x31, 0x41, 0x59, 0x26, 0x53, 0x59]],
   ["bzip2", [0x42, 0x5a, 0x68, -1, 0x17, 0x72, 0x45, 0x38, 0x50, 0x90]],
@@ -79,22 +79,22 @@ const UNSUPPORTED: Magic<string>[] = [
   ["compress (.Z)", [0x1f, 0x9d]],
 ];
 
-const MAGICS: Magic<string>[] = [...SUPPORTED, ...UNSUPPORTED];
+const MAGICS: Magic[] = [...SUPPORTED, ...UNSUPPORTED];
 
 /** How many bytes tell them all. */
 export const HEAD: number = Math.max(...MAGICS.map(([, { length }]) => length));
 
-/** The first bytes of them all. For most files this one look-up is enough. */
-const FIRST = new Set(MAGICS.map(([, [byte]]) => byte));
+/** By their first bytes: for most files this one look-up is enough. */
+const BY_FIRST = Map.groupBy(MAGICS, ([, [first]]) => first);
 
 /** Whether a file begins so, as far as it is known. */
-function agrees(head: Uint8Array, [, bytes]: Magic<string>): boolean {
-  const known = bytes.slice(0, head.length);
-  return known.every((byte, i) => byte < 0 || byte === head[i]);
+function agrees(head: Uint8Array, [, bytes]: Magic): boolean {
+  const known = head.length;
+  return bytes.every((byte, i) => i >= known || byte < 0 || byte === head[i]);
 }
 
 /** Whether a file begins so. */
-function isThere(head: Uint8Array, magic: Magic<string>): boolean {
+function isThere(head: Uint8Array, magic: Magic): boolean {
   return head.length >= magic[1].length && agrees(head, magic);
 }
 
@@ -113,13 +113,11 @@ function isThere(head: Uint8Array, magic: Magic<string>): boolean {
  * ```
  */
 export function encodingOf(head: Uint8Array): Encoding | undefined {
-  if (!FIRST.has(head[0])) return;
-  const supported = SUPPORTED.find((magic) => isThere(head, magic));
-  if (supported) return supported[0];
-  const other = UNSUPPORTED.find((magic) => isThere(head, magic));
-  if (other) {
-    throw new Error(`${other[0]} is not supported: decompress it first`);
-  }
+  const found = BY_FIRST.get(head[0])?.find((magic) => isThere(head, magic));
+  if (!found) return;
+  const [name] = found;
+  if (SUPPORTED.some((magic) => magic === found)) return name as Encoding;
+  throw new Error(`${name} is not supported: decompress it first`);
 }
 
 /**
@@ -168,12 +166,12 @@ export async function* decoded(
  */
 async function headOf(input: Input): Promise<Uint8Array> {
   let head = await input.peek(1);
-  const isOpen = (magic: Magic<string>) =>
+  const isOpen = (magic: Magic) =>
     head.length < magic[1].length && agrees(head, magic);
-  for (let length = head.length; length > 0 && MAGICS.some(isOpen);) {
+  while (BY_FIRST.get(head[0])?.some(isOpen)) {
+    const { length } = head;
     head = await input.peek(length + 1);
     if (head.length === length) break;
-    length = head.length;
   }
   return head;
 }
