@@ -304,6 +304,37 @@ Deno.test("data after the end of a scan are refused, behind EOI dropped", () => 
   }
 });
 
+Deno.test("a byte of ones at the end of a scan or restart interval is none of its data", () => {
+  for (const [name, bytes] of Object.entries(GOOD)) {
+    const places: number[] = [];
+    for (let at = placeOf(bytes, 0xda) + 2; at + 1 < bytes.length; at++) {
+      const marker = bytes[at] === 0xff ? bytes[at + 1] : 0;
+      if ((marker & 0xf8) === 0xd0 || marker === 0xd9) places.push(at);
+    }
+    for (const at of places) {
+      const padded = spliced(bytes, at, 0, 0xff, 0);
+      const gray = grayJpeg(padded);
+      assert(gray, name);
+      const wanted = grayJpeg(bytes)!;
+      // It stays in scans that are copied as they are.
+      const i = gray.length === wanted.length
+        ? gray.length
+        : gray.findIndex((byte, i) => byte !== wanted[i]);
+      const rest = gray.subarray(i, i + 2).toHex();
+      assert(rest === "" || rest === "ff00" || rest === "00ff", name);
+      assertEquals(spliced(gray, i, 2), wanted, `${name} at ${at}`);
+      // Scans without luma are not decoded.
+      if (/a scan each|progressive/.test(name)) continue;
+      for (
+        const more of [[0xff, 0, 0xff, 0], [0xfe], [0x7f], [0xff, 0, 0xfe]]
+      ) {
+        const message = refusal(spliced(bytes, at, 0, ...more), name);
+        assertMatch(message, /data after the end of a scan/, name);
+      }
+    }
+  }
+});
+
 Deno.test("AC scans that go beyond a block or the last one are refused", () => {
   const scans = [band([0], 0, 0), band([0], 1, 63, 0, 1)];
   const empty = encodeJpeg(newPicture(8, 8, [[1, 1]]), { frame: 0xc2, scans });

@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { Buffer } from "node:buffer";
 import { randomFrom } from "../../workers/fixtures.ts";
-import { grayscale } from "../../workers/grayscale.ts";
+import { grayscale, useCodec } from "../../workers/grayscale.ts";
 import { grayJpeg } from "../../workers/grayscale/jpeg.ts";
 import { draw } from "./images.ts";
 import {
@@ -255,6 +255,39 @@ Deno.test("grayJpeg: keeps EXIF, XMP, comments and JFIF, drops ICC and Adobe", (
   const text = (segment: number[]) =>
     String.fromCharCode(segment[1], ...segment.slice(4));
   assertEquals(extras, kept.map(text));
+});
+
+Deno.test("grayJpeg: without a Huffman table a JPEG has the standard ones", async () => {
+  const { MagickFormat, MagickImage, MagickReadSettings } = await useCodec();
+  for (const sampling of ["1x1", "2x2"]) {
+    const { width, height, data } = draw(61, 47);
+    const image = MagickImage.create();
+    const format = MagickFormat.Rgba;
+    image.read(
+      data,
+      new MagickReadSettings({ format, width, height, depth: 8 }),
+    );
+    image.quality = 95;
+    image.settings.setDefine("JPEG", "optimize-coding", false);
+    image.settings.setDefine("JPEG", "sampling-factor", sampling);
+    const bytes = image.write("JPEG", (bytes) => bytes.slice());
+    image.dispose();
+    const parts: Uint8Array[] = [bytes.subarray(0, 2)];
+    let cut = 0;
+    for (let at = 2; at < bytes.length;) {
+      const isScan = bytes[at + 1] === 0xda, isTable = bytes[at + 1] === 0xc4;
+      const size = 2 + (bytes[at + 2] << 8 | bytes[at + 3]);
+      const part = bytes.subarray(at, isScan ? bytes.length : at + size);
+      if (!isTable) parts.push(part);
+      else cut++;
+      at += part.length;
+    }
+    assert(cut > 0);
+    const without = new Uint8Array(Buffer.concat(parts));
+    const gray = grayJpeg(bytes);
+    assert(gray);
+    assertEquals(grayJpeg(without), gray);
+  }
 });
 
 Deno.test("grayJpeg: leaves what it cannot take to the general codec", async () => {

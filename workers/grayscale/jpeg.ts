@@ -74,10 +74,44 @@ const APP0 = 0xe0, APP2 = 0xe2, APP14 = 0xee, COM = 0xfe, TEM = 0x01;
 /** Larger files are left to the codec: the kernel counts bits in 32-bit numbers. */
 const MAX_BYTES = 1 << 28;
 
-/** K.3.1: the standard DC code, which has every category. */
-const ANY_CATEGORY: Codes = new Uint8Array(16 + 256);
-ANY_CATEGORY.set([0, 1, 5, 1, 1, 1, 1, 1, 1]);
-ANY_CATEGORY.set([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], 16);
+/**
+ * K.3: the standard codes, by their index among the Huffman tables. Frames of
+ * Motion JPEG have them without saying so.
+ */
+const STANDARD_CODES: Codes[] = [];
+for (
+  const [index, hex] of [
+    [0, "00010501010101010100000000000000000102030405060708090a0b"],
+    [1, "00030101010101010101010000000000000102030405060708090a0b"],
+    [
+      4,
+      "0002010303020403050504040000017d" +
+      "01020300041105122131410613516107227114328191a1082342b1c11552d1f0" +
+      "2433627282090a161718191a25262728292a3435363738393a43444546474849" +
+      "4a535455565758595a636465666768696a737475767778797a83848586878889" +
+      "8a92939495969798999aa2a3a4a5a6a7a8a9aab2b3b4b5b6b7b8b9bac2c3c4c5" +
+      "c6c7c8c9cad2d3d4d5d6d7d8d9dae1e2e3e4e5e6e7e8e9eaf1f2f3f4f5f6f7f8" +
+      "f9fa",
+    ],
+    [
+      5,
+      "00020102040403040705040400010277" +
+      "0001020311040521310612415107617113223281081442" +
+      "91a1b1c109233352f0156272d10a162434e125f11718191a262728292a353637" +
+      "38393a434445464748494a535455565758595a636465666768696a7374757677" +
+      "78797a82838485868788898a92939495969798999aa2a3a4a5a6a7a8a9aab2b3" +
+      "b4b5b6b7b8b9bac2c3c4c5c6c7c8c9cad2d3d4d5d6d7d8d9dae2e3e4e5e6e7e8" +
+      "e9eaf2f3f4f5f6f7f8f9fa",
+    ],
+  ] as const
+) {
+  const codes = new Uint8Array(16 + 256);
+  codes.set(Uint8Array.fromHex(hex));
+  STANDARD_CODES[index] = codes;
+}
+
+/** The standard DC code, which has every category. */
+const ANY_CATEGORY = STANDARD_CODES[0];
 
 /**
  * Takes the luma out of a JPEG. The result is a JPEG of one component and of the
@@ -339,6 +373,9 @@ class LumaExtractor {
     }
     const scan = this.#readScan(frame, at, segment);
     this.#history.add(frame, scan);
+    if (!this.#codes.length && !frame.isProgressive) {
+      this.#codes.push(...STANDARD_CODES);
+    }
     if (scan.luma < 0) this.#at = endOf(this.#bytes, scan.from);
     else {
       this.#quantizer ??= this.#quantizers[frame.components[0].quantization] ??

@@ -631,9 +631,19 @@ function appendRows(scan: Scan, mcuRow: u32): bool {
 
 // Scans
 
+/**
+ * Whether data are left over. Ones fill up the last byte (F.1.2.3), and some
+ * encoders write another byte of ones if there is nothing to fill up.
+ */
+function hasLeftOver(scan: Scan, at: u32): bool {
+  const left = scan.bits - at;
+  if (left < 8) return false;
+  return left > 15 || ~window(scan.data, at) >> (64 - left) != 0;
+}
+
 /** Continues behind the next restart marker, if it is the right one (E.2.4). */
 function restart(scan: Scan, at: u32): bool {
-  if (scan.bits - at > 7) {
+  if (hasLeftOver(scan, at)) {
     fail(scan, LEFT_OVER, at);
     return false;
   }
@@ -663,7 +673,7 @@ export function recode(scan: Scan): u32 {
     at = recodeRow(scan, at, row);
     if (at == BAD) return 0;
   }
-  if (scan.bits - at > 7) {
+  if (hasLeftOver(scan, at)) {
     fail(scan, LEFT_OVER, at);
     return 0;
   }
@@ -752,7 +762,7 @@ export function checkBand(scan: Scan): bool {
     mask += <usize> count << 3;
     if (!restart(scan, at)) return true;
   }
-  return scan.bits - at > 7 && fail(scan, LEFT_OVER, at) == BAD;
+  return hasLeftOver(scan, at) && fail(scan, LEFT_OVER, at) == BAD;
 }
 
 /** Checks the blocks of a restart interval. */
