@@ -94,8 +94,8 @@ async function convert(batch: Batch): Promise<number> {
     if (outcome.status === "rejected") {
       batch.addFailed(name, causeOf(outcome.reason));
     } else {
-      const { out, bytes } = outcome.value;
-      batch.addConverted(name, out, bytes);
+      const { out, bytes, warning } = outcome.value;
+      batch.addConverted(name, out, bytes, warning);
     }
     progress.step();
   }

@@ -47,6 +47,8 @@ export interface GrayscaleFileResult {
   out: string;
   /** Size of the gray image, in bytes. */
   bytes: number;
+  /** What was wrong with the image that was read, beside its pixels. */
+  warning?: string;
 }
 
 /** Larger files are refused: input and pixels share 4 GiB of wasm memory. */
@@ -99,6 +101,7 @@ async function convert<T>(
   bytes: Uint8Array,
   maxPixels: number | undefined,
   take: (parts: Uint8Array[]) => T,
+  warn: (cause: string) => void = () => {},
 ): Promise<T> {
   if (!bytes.length) throw new Error("empty file");
   const format = sniff(bytes);
@@ -114,7 +117,7 @@ async function convert<T>(
   }
   if (format === "BMP") return take(grayBmpParts(bytes, check));
   if (format === "JPEG") {
-    const parts = grayJpegParts(bytes, check);
+    const parts = grayJpegParts(bytes, check, warn);
     if (parts) return take(parts);
   } else check(readHeader(format, bytes));
   const { palettes } = header;
@@ -171,13 +174,14 @@ export async function grayscaleFile(
   const buffer = takeBuffer(input.size);
   try {
     const image = readInto(buffer, path, input.size);
+    let warning: string | undefined;
     const bytes = await convert(image, maxPixels, (parts) => {
       writeInFolder(out, parts, input.mode);
       const size = parts.reduce((sum, part) => sum + part.length, 0);
       for (const part of parts) if (part.buffer !== image.buffer) free(part);
       return size;
-    });
-    return { path, out, bytes };
+    }, (cause) => warning ??= cause);
+    return { path, out, bytes, ...warning && { warning } };
   } finally {
     if (buffer.length <= KEEP_BYTES) spareBuffer = buffer;
   }

@@ -57,10 +57,18 @@ export class Batch {
     return this.images.length - this.#skipped - this.#refused;
   }
 
-  /** Records that an image was converted. */
-  addConverted(name: string, out: string, bytes?: number): void {
+  /** Records that an image was converted, and says what was wrong with it. */
+  addConverted(
+    name: string,
+    out: string,
+    bytes?: number,
+    warning?: string,
+  ): void {
     this.#converted++;
-    this.#record({ path: name, out: shownPath(out), bytes });
+    this.#record({ path: name, out: shownPath(out), bytes, warning });
+    if (warning) {
+      warn(`${printable(name, Deno.stderr)}: converted, but for ${warning}`);
+    }
   }
 
   /** Records that an image has an up-to-date gray image. */

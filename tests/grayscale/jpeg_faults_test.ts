@@ -11,7 +11,7 @@ import { Buffer } from "node:buffer";
 import { join } from "@std/path";
 import { sequential } from "../../mod.ts";
 import { randomFrom } from "../../workers/fixtures.ts";
-import { grayscale, service } from "../../workers/grayscale.ts";
+import { grayscale, grayscaleFile, service } from "../../workers/grayscale.ts";
 import { grayJpeg } from "../../workers/grayscale/jpeg.ts";
 import * as kernels from "../../workers/kernels/kernels.wasm";
 import { namesIn, withFolder } from "../tasks/folders.ts";
@@ -241,10 +241,6 @@ Deno.test("markers in a wrong order are refused", () => {
       spliced(baseline, 2, 0, ...segment(0xf7, [1, 2])),
       "unknown marker (FFF7) at byte 2",
     ],
-    "bytes between segments": [
-      spliced(baseline, frame, 0, 1, 2, 3),
-      `data where a marker should be at byte ${frame}`,
-    ],
     "a segment that is too short": [
       spliced(baseline, frame + 2, 2, 0, 1),
       `marker segment without a length at byte ${frame + 2}`,
@@ -302,6 +298,35 @@ Deno.test("data after the end of a scan are refused, behind EOI dropped", () => 
     );
     assertEquals(grayJpeg(spliced(bytes, eoi + 2, 0, 1, 2)), grayJpeg(bytes));
   }
+});
+
+Deno.test("stray bytes between header segments are skipped, with a warning", async () => {
+  await withFolder(async (folder) => {
+    const [path, out] = [join(folder, "a.jpg"), join(folder, "gray.jpg")];
+    for (const name of ["baseline", "restarts", "progressive", "gray"]) {
+      const bytes = GOOD[name], wanted = grayJpeg(bytes)!;
+      for (const marker of [0xdb, 0xc0, 0xc2, 0xc4, 0xda]) {
+        const at = bytes.findIndex((byte, i) =>
+          byte === 0xff && bytes[i + 1] === marker
+        );
+        if (at <= 2) continue; // SOI and a marker tell that it is a JPEG
+        for (const stray of [[0], [1, 2, 3], [0xff, 0], [0xff, 0, 7, 0]]) {
+          const bad = spliced(bytes, at, 0, ...stray);
+          assertEquals(grayJpeg(bad), wanted, name);
+          await Deno.writeFile(path, bad);
+          assertEquals(await grayscaleFile({ path, out }), {
+            ...{ path, out, bytes: wanted.length },
+            warning:
+              `${stray.length} stray bytes before a marker, at byte ${at}`,
+          });
+          assertEquals(await Deno.readFile(out), wanted);
+        }
+      }
+      await Deno.writeFile(path, bytes);
+      const clean = await grayscaleFile({ path, out });
+      assertEquals(clean, { path, out, bytes: wanted.length });
+    }
+  });
 });
 
 Deno.test("a byte of ones at the end of a scan or restart interval is none of its data", () => {

@@ -1184,6 +1184,23 @@ Deno.test("grayscale names what it cannot convert, on a line each, and goes on",
   assertEquals([quiet.code, quiet.stdout], [1, ""]);
 });
 
+Deno.test("grayscale says what was wrong with an image that it converted", async () => {
+  await using home = new Home();
+  const path = join(home.path, "a.jpg");
+  await makeImage({ seed: 1, width: 40, height: 30, path });
+  const bytes = Buffer.from(await Deno.readFile(path));
+  const frame = bytes.indexOf(Buffer.from([0xff, 0xc0]));
+  const [head, rest] = [bytes.subarray(0, frame), bytes.subarray(frame)];
+  await Deno.writeFile(path, Buffer.concat([head, Buffer.alloc(3), rest]));
+  const { code, stdout, stderr } = await home.run("grayscale", "a.jpg");
+  const warning = `3 stray bytes before a marker, at byte ${frame}`;
+  assertEquals(stderr, `a.jpg: converted, but for ${warning}\n`);
+  assertMatch(stdout, /^1 image converted into gray in .* s\n$/);
+  assertEquals(code, 0);
+  const json = await home.run("grayscale", "a.jpg", "--json", "--force");
+  assertEquals(JSON.parse(json.stdout)[0].warning, warning);
+});
+
 Deno.test("grayscale --compare says what the pool brought for one's own images", async () => {
   await using home = new Home();
   home.copyProject();

@@ -151,6 +151,7 @@ export function grayJpeg(
  *
  * @param bytes A whole file; it is not changed
  * @param checkHeader As for {@linkcode grayJpeg}
+ * @param warn Called with what is wrong beside the pixels, in one line
  * @returns The parts of a whole file, in order; or undefined
  * @throws {Error} If it is broken or truncated; the line says where
  *
@@ -168,8 +169,9 @@ export function grayJpeg(
 export function grayJpegParts(
   bytes: Uint8Array,
   checkHeader: (header: JpegHeader) => void = () => {},
+  warn: (cause: string) => void = () => {},
 ): Uint8Array[] | undefined {
-  return new LumaExtractor(bytes, checkHeader).run();
+  return new LumaExtractor(bytes, checkHeader, warn).run();
 }
 
 function broken(cause: string, at: number): never {
@@ -184,6 +186,7 @@ function truncated(cause: string, at: number): never {
 class LumaExtractor {
   readonly #bytes: Uint8Array;
   readonly #checkHeader: (header: JpegHeader) => void;
+  readonly #warn: (cause: string) => void;
   #at = 2; // the position in the file, behind SOI
   #frame?: Frame;
   /** Whether the file has a frame that is left to the codec. */
@@ -196,6 +199,8 @@ class LumaExtractor {
   #hasJfif = false;
   /** The color transform of an Adobe marker. */
   #adobe?: number;
+  /** Where bytes were skipped, and where that ended. */
+  readonly #strays: [start: number, end: number][] = [];
   /** Segments of application data and comments that are kept. */
   readonly #keptSegments: Uint8Array[] = [];
   #quantizer?: Uint8Array;
@@ -203,9 +208,14 @@ class LumaExtractor {
   readonly #history = new ScanHistory();
   readonly #out = new OutputScans();
 
-  constructor(bytes: Uint8Array, checkHeader: (header: JpegHeader) => void) {
+  constructor(
+    bytes: Uint8Array,
+    checkHeader: (header: JpegHeader) => void,
+    warn: (cause: string) => void,
+  ) {
     this.#bytes = bytes;
     this.#checkHeader = checkHeader;
+    this.#warn = warn;
   }
 
   run(): Uint8Array[] | undefined {
@@ -222,14 +232,35 @@ class LumaExtractor {
   /** B.1.1.2: a marker, perhaps behind fill bytes. */
   #nextMarker(): number {
     const bytes = this.#bytes, start = this.#at;
-    if (start < bytes.length && bytes[start] !== 0xff) {
-      broken("data where a marker should be", start);
+    for (;;) {
+      while (this.#at < bytes.length && bytes[this.#at] !== 0xff) this.#at++;
+      const first = this.#at;
+      while (bytes[this.#at] === 0xff) this.#at++;
+      if (this.#at >= bytes.length) truncated("no end of image (EOI)", start);
+      const marker = bytes[this.#at++];
+      if (marker === 0) continue;
+      if (first > start) this.#skipStray(start, first);
+      return marker;
     }
-    while (bytes[this.#at] === 0xff) this.#at++;
-    if (this.#at >= bytes.length) truncated("no end of image (EOI)", start);
-    const marker = bytes[this.#at++];
-    if (marker === 0) broken("data where a marker should be", start);
-    return marker;
+  }
+
+  /** libjpeg, too, looks for the next marker, and warns. */
+  #skipStray(start: number, end: number): void {
+    if (this.#history.hasScan) broken("data where a marker should be", start);
+    const count = end - start;
+    this.#warn(`${count} stray bytes before a marker, at byte ${start}`);
+    this.#strays.push([start, end]);
+  }
+
+  /** The file up to its end, but for what was skipped. */
+  #withoutStrays(): Uint8Array[] {
+    const parts: Uint8Array[] = [];
+    let from = 0;
+    for (const [start, end] of [...this.#strays, [this.#at, this.#at]]) {
+      parts.push(this.#bytes.subarray(from, start));
+      from = end;
+    }
+    return parts;
   }
 
   /** B.1.1.4: the content of a marker segment. */
@@ -481,7 +512,7 @@ class LumaExtractor {
     const frame = this.#frame ?? broken("EOI before a frame", at);
     if (!this.#quantizer) broken("EOI before a scan of the luma", at);
     if (frame.components.length === 1) {
-      return [this.#bytes.subarray(0, this.#at)];
+      return this.#withoutStrays();
     }
     const { marker, bits, width, height } = frame;
     const [{ id, quantization }] = frame.components;
