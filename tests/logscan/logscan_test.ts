@@ -747,7 +747,7 @@ Deno.test("scanLogs reports what is compressed otherwise, and does not search it
 function skippedFrame(size: number, magic = 0x50): Uint8Array {
   const head = Buffer.from([magic, 0x2a, 0x4d, 0x18, 0, 0, 0, 0]);
   head.writeUInt32LE(size, 4);
-  return Buffer.concat([head, text(KEYWORD), new Uint8Array(size)])
+  return Buffer.concat([head, text(KEYWORD), Buffer.alloc(size, "x")])
     .subarray(0, 8 + size);
 }
 
