@@ -95,9 +95,10 @@ async function scan(printer: Printer): Promise<void> {
     flags.paths,
     (name, error) => printer.printFailure(name, error),
   );
-  await using runner = size === 1 || await listing.isLittle()
-    ? sequential(service)
-    : new Pool(service, { size, eager: true });
+  await using runner =
+    size === 1 || await listing.isLittle(options.keywords.length)
+      ? sequential(service)
+      : new Pool(service, { size, eager: true });
   const progress = new Progress("files", flags.is.quiet);
   const reports = scanLogs(runner, listing.paths(), {
     ...options,
