@@ -941,7 +941,7 @@ function answer(service: Service<Jobs>): void {
     const { data } = event as MessageEvent<Start | undefined>;
     if (data?.type === "manyhands:start") begin(scope, service, data);
   });
-  // The lock comes first: the pool asks for it once it was greeted, and then
+  // The lock comes first: the pool asks for it after the worker's hello, and then
   // can only get it from a worker that has ended. The worker speaks first, as
   // what is sent to one whose module still waits at the top level is lost.
   locks().request(lock, {}, () => {
@@ -2203,7 +2203,7 @@ class WorkerHandle {
   /** How many items it was given, less those that were taken back. */
   #given = 0;
   /** When it was sent `start`, in milliseconds since the epoch. */
-  #greetedAt = 0;
+  #helloAt = 0;
   /** When it was ready, when it last became busy, how long it was before. */
   #readyAt = 0;
   #busySince = 0;
@@ -2215,7 +2215,7 @@ class WorkerHandle {
   /** It has ended by itself; until what it sent before has arrived. */
   #death?: ReturnType<typeof setTimeout>;
   /** Fulfils when the worker holds its lock, or nobody waits for that. */
-  readonly #greeted = Promise.withResolvers<void>();
+  readonly #hello = Promise.withResolvers<void>();
   /** Withdraws the request for its lock; pending, it holds up the process. */
   readonly #watch = new AbortController();
   /** Fulfils when its lock is free, or the request was withdrawn. */
@@ -2282,7 +2282,7 @@ class WorkerHandle {
   start(): void {
     const { startTimeout = 10_000, permissions } = this.#scheduler.options;
     this.#deadline.arm(startTimeout, () => {
-      this.isStuck = true; // until it greets after all
+      this.isStuck = true; // until it says hello after all
       const why = `it did not serve within ${startTimeout} ms`;
       this.#failStart(new Error(why));
     });
@@ -2297,7 +2297,7 @@ class WorkerHandle {
       return this.#crash(error);
     }
     this.#worker.onmessage = ({ data }) => {
-      if (data?.type === "manyhands:hello") this.#greet(data);
+      if (data?.type === "manyhands:hello") this.#onHello(data);
     };
     this.#worker.onerror = (event) => {
       event.preventDefault(); // or it ends the program
@@ -2305,18 +2305,18 @@ class WorkerHandle {
     };
   }
 
-  #greet({ lock }: Hello): void {
+  #onHello({ lock }: Hello): void {
     const { signal } = this.#watch;
     const free = locks().request(lock, { signal }, () => true)
       .catch(() => false);
     this.#lockFree = free;
-    this.#greeted.resolve();
+    this.#hello.resolve();
     if (this.state !== "starting") return;
     // A worker that ends by itself fires no event, but its lock is released.
     free.then((isFree) => isFree && this.#die());
     const { port1, port2: port } = new MessageChannel();
     this.#port = port1;
-    this.#greetedAt = now();
+    this.#helloAt = now();
     port1.onmessage = ({ data }) => this.#receive(data);
     const { init } = this.#scheduler;
     const shared = this.#shared;
@@ -2352,7 +2352,7 @@ class WorkerHandle {
     if (this.state !== "starting") return;
     // Both clocks count from the same epoch, unless the machine slept or its
     // time was set since the program began: `at` was between these two times.
-    this.clockOffset = Math.max(this.#greetedAt - at, Math.min(now() - at, 0));
+    this.clockOffset = Math.max(this.#helloAt - at, Math.min(now() - at, 0));
     this.#readyAt = performance.now();
     this.#settle();
     this.#scheduler.onReady();
@@ -2363,7 +2363,7 @@ class WorkerHandle {
     this.cause = cause;
     // One that serves is ending by itself, and its lock will tell.
     if (this.state !== "starting") return;
-    this.#greeted.resolve(); // it is not waited for
+    this.#hello.resolve(); // it is not waited for
     this.#failStart(cause);
   }
 
@@ -2545,7 +2545,7 @@ class WorkerHandle {
 
   async #leave(): Promise<void> {
     // One that is just starting would take its lock after it was ended.
-    await this.#greeted.promise;
+    await this.#hello.promise;
     this.#worker?.terminate();
     await this.#lockFree;
     this.#port?.close();
@@ -2558,7 +2558,7 @@ class WorkerHandle {
 
   /** Waits no more for the thread. */
   forget(): void {
-    this.#greeted.resolve();
+    this.#hello.resolve();
     this.#watch.abort();
   }
 }

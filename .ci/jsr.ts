@@ -2,7 +2,7 @@
  * Writes the index files of the miniature registry in `.ci/jsr`: for each
  * package `meta.json` and `VERSION_meta.json`, with the exports and checksums
  * that Deno asks of jsr.io, and `CHECKSUM`, which is another one for every state of
- * the registry. Run it after every change to a stand-in:
+ * the registry; to be run after every change to a stand-in:
  *
  *     deno run --allow-read=.ci --allow-write=.ci .ci/jsr.ts [--check]
  *
