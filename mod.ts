@@ -2738,25 +2738,36 @@ class Scheduler implements Host {
   /**
    * Takes back from workers what they have not begun, where what they run takes
    * longer than had been thought: for a worker that is idle or could be started,
-   * or for other calls, which come next then. No call's items are sent twice on average, nor before they
-   * have waited for longer than that takes; and they go in chunks that begin small.
+   * or for other calls, which come next then. No call's items are sent twice on
+   * average, nor before they have waited for longer than that takes; and they go
+   * in chunks that begin small.
    */
   #share(isHungry: boolean): void {
     if (this.#sharing.isArmed) return; // it is looked at then
     for (const worker of this.workers) {
-      if (!worker.isServing) continue;
-      for (const [place, chunk] of worker.chunks.entries()) {
-        if (place === 0 && chunk.size === 1 || !chunk.canBeShared) continue;
-        if (!isHungry && (place > 0 || this.#isAlone(chunk.call))) continue;
-        const ms = worker.overdueIn + RESEND_WORTH * chunk.sending;
-        const { holder } = chunk;
-        // What has not been begun may still be on its way.
-        const isOnItsWay = place === 0 && chunk.claimed === 0;
-        if (ms > 0 || isOnItsWay) this.#shareIn(ms);
-        else if (isHungry || holder) {
-          this.#revoke(worker, chunk);
-          if (holder) this.#toTheBack(holder); // it has had its turn
-        }
+      if (worker.isServing) this.#shareOut(worker, isHungry);
+    }
+  }
+
+  #shareOut(worker: WorkerHandle, isHungry: boolean): void {
+    const [running] = worker.chunks;
+    if (!running || (!isHungry && this.#isAlone(running.call))) return;
+    const holder = running.canBeShared ? running.holder : undefined;
+    // The last one first, as what is taken back comes before all that waits; and
+    // none without those behind it. So nothing that was sent ahead gets before
+    // the rest of what runs.
+    let sending = 0;
+    for (const chunk of worker.chunks.toReversed()) {
+      sending = Math.max(sending, chunk.sending);
+      const ms = worker.overdueIn + RESEND_WORTH * sending;
+      if (chunk === running && chunk.size === 1 || !chunk.canBeShared) continue;
+      // What has not been begun may still be on its way.
+      const isOnItsWay = chunk === running && chunk.claimed === 0;
+      if (ms > 0 || isOnItsWay) this.#shareIn(ms);
+      else if (isHungry || holder) {
+        this.#revoke(worker, chunk);
+        // It has had its turn.
+        if (chunk === running && holder) this.#toTheBack(holder);
       }
     }
   }

@@ -81,12 +81,12 @@ export class Invariants {
   afterTask(): void {
     this.#noteHopeless();
     for (const check of this.#checks.splice(0)) check();
-    for (const call of this.#observer.open) this.#checkProgress(call);
-    for (const seat of this.#observer.present) this.#checkRunning(seat);
-    if (this.#observer.terminated === undefined) {
-      this.#checkIdle();
-      this.#checkStarts();
-    }
+    const { open, present, terminated } = this.#observer;
+    for (const call of open) this.#checkProgress(call);
+    for (const seat of present) this.#checkRunning(seat);
+    if (open.size === 0 || terminated !== undefined) {
+      this.#free = this.#missing = undefined;
+    } else this.#checkWorkers();
     if (this.#observer.world.random.chance(0.05)) this.#checkStats();
   }
 
@@ -109,7 +109,8 @@ export class Invariants {
       this.broken(1, "begun after its call had ended", nameOf(item));
     }
     if (thread.terminated === undefined) this.#checkBehind(run);
-    if (call.begun === undefined && this.#calm) this.#checkTurn(call);
+    const isFirst = call.begun === undefined && call.over === 0;
+    if (isFirst && this.#calm) this.#checkTurn(call);
   }
 
   onSkipped({ call, index }: Item): void {
@@ -374,7 +375,7 @@ export class Invariants {
     const { maxTasksPerWorker, idleTimeout } = options;
     if (input === "async" || maxTasksPerWorker || idleTimeout) return;
     const wait = this.#waitOf(call);
-    const most = call.before
+    const most = [...call.before, call]
       .reduce((sum, { turn }) => sum + turn, 30 + 2 * this.#longestTurn);
     if (wait > most) {
       const why = `${wait.toFixed(1)} instead of ${most.toFixed(1)} ms`;
@@ -422,15 +423,25 @@ export class Invariants {
   // 8. No worker is idle while an item waits that it could run; workers start
   // side by side, also for asynchronous input.
 
-  #checkIdle(): void {
-    const { isIdle, isRoom, world } = this.#observer;
+  #checkWorkers(): void {
+    const { isIdle, starting, isRoom, world, failedStarts } = this.#observer;
+    const { time, ownTime } = world;
     const isWaiting = this.#observer.waiting(1) > 0;
     // A worker that is started is for what waits first.
-    const canStart = isRoom && !this.#isPausing && !isWaiting;
-    if (isIdle || canStart) this.#free ??= world.time;
-    else this.#free = undefined;
+    const canStart = isRoom && starting === 0 && !isWaiting;
+    const isFree = isIdle || (canStart && !this.#isPausing);
+    this.#free = isFree ? this.#free ?? time : undefined;
     if (isIdle && isWaiting) {
       this.broken(8, "a worker is idle while an item waits");
+    }
+    const isMissing = isRoom && this.#observer.waiting(starting + 1) > starting;
+    this.#missing = isMissing ? this.#missing ?? ownTime : undefined;
+    const wait = ownTime - (this.#missing ?? ownTime);
+    if (failedStarts === 0 && wait > 5 && !this.#isPausing) {
+      this.broken(8, "workers do not start side by side");
+    }
+    if (failedStarts > 0 && wait > 2 * RESTART_MS) {
+      this.broken(9, "a failed start is not tried again");
     }
   }
 
@@ -462,20 +473,6 @@ export class Invariants {
     }
   }
 
-  #checkStarts(): void {
-    const { isRoom, world: { ownTime }, failedStarts } = this.#observer;
-    const starting = this.#observer.starting.length;
-    const isMissing = isRoom && this.#observer.waiting(starting + 1) > starting;
-    this.#missing = isMissing ? this.#missing ?? ownTime : undefined;
-    const wait = ownTime - (this.#missing ?? ownTime);
-    if (failedStarts === 0 && wait > 5 && !this.#isPausing) {
-      this.broken(8, "workers do not start side by side");
-    }
-    if (failedStarts > 0 && wait > 2 * RESTART_MS) {
-      this.broken(9, "a failed start is not tried again");
-    }
-  }
-
   // 9. A start that failed is tried again (at once, then after a growing pause);
   // only `size` + 2 failures in a row without a success give up. So do threads
   // that do not come back, and workers that end before they do anything.
@@ -483,6 +480,14 @@ export class Invariants {
   /** Another start was tried, or one has succeeded. */
   onTried(): void {
     this.#missing = undefined;
+  }
+
+  /** Without a fault, and with a caller that is there, every start succeeds. */
+  onNotStarted({ thread, blocked }: Seat): void {
+    const { world, closed } = this.#observer;
+    const isFaulty = thread.start.fault !== undefined;
+    if (isFaulty || closed !== undefined || world.blocked > blocked + 1) return;
+    this.broken(9, "a start fails without reason", `worker ${thread.id}`);
   }
 
   get #isPausing(): boolean {

@@ -287,13 +287,14 @@ export class Observer implements Witness, ThreadWitness {
   /** An item was told to stop: since its time was up? */
   #judge(run: Run): void {
     const { item, told, start, chunk: { seat: { thread } } } = run;
-    const { options, aborted, ended, error } = item.call;
+    const { options, aborted, abortedIn, ended, error } = item.call;
     const { timeout = Infinity } = options;
+    const isAborted = aborted !== undefined && abortedIn !== this.world.tasks;
     const reason = (error as Error)?.name;
     // What its clock shows is known only roughly where it was set.
     const isUp = reason !== "WorkerLostError" &&
       (thread.start.clockOffset !== 0 || told! - start > timeout - 0.01);
-    run.timedOut = timeout < Infinity && isUp && aborted === undefined;
+    run.timedOut = timeout < Infinity && isUp && !isAborted;
     run.mustEnd = run.timedOut && ended === undefined;
     this.invariants.onStopped(run, isUp);
     if (run.timedOut) this.#missed(item, "timed out");
@@ -312,8 +313,10 @@ export class Observer implements Witness, ThreadWitness {
     seat.ended = isEnded;
     if (seat.left || (!isEnded && (ready !== undefined || !isLate))) return;
     seat.left = true;
-    if (ready === undefined) this.#startFailed();
-    else if (seat.claims === 0) this.unused++;
+    if (ready === undefined) {
+      this.#startFailed();
+      this.invariants.onNotStarted(seat);
+    } else if (seat.claims === 0) this.unused++;
     this.invariants.onLeft(seat);
     for (const chunk of seat.chunks) this.#lost(chunk);
   }
@@ -359,46 +362,49 @@ export class Observer implements Witness, ThreadWitness {
 
   // What is of interest now
 
-  /** Threads that were told to stop, or ended, and have not come back. */
-  get stuck(): Seat[] {
-    return this.present.filter(({ thread, left }) =>
-      thread.alive && (left || thread.running?.told !== undefined)
-    );
-  }
-
   /** Whether threads that may never come back bound the new ones. */
   get isFull(): boolean {
-    return this.stuck.length >= Math.max(2, this.size);
+    let stuck = 0;
+    for (const { thread, left } of this.present) {
+      const isTold = thread.running?.told !== undefined;
+      if (thread.alive && (left || isTold)) stuck++;
+    }
+    return stuck >= Math.max(2, this.size);
   }
 
-  /** Workers that are starting, as far as anybody can know. */
-  get starting(): Seat[] {
+  /** How many workers are starting, as far as anybody can know. */
+  get starting(): number {
+    let starting = 0;
+    for (const seat of this.present) if (this.#isStarting(seat)) starting++;
+    return starting;
+  }
+
+  #isStarting(seat: Seat): boolean {
+    const { left, ready, crashed, ended, made } = seat;
+    if (ready !== undefined || crashed || ended) return false;
+    // Where the caller's thread was late, a start is waited for once more.
     const { startTimeout = 10_000 } = this.options;
-    const { time, blocked } = this.world;
-    return this.present.filter((seat) => {
-      const { left, ready, crashed, ended, made } = seat;
-      if (ready !== undefined || crashed || ended) return false;
-      // Where the caller's thread was late, a start is waited for once more.
-      const late = blocked - seat.blocked;
-      return !left || (late > 1 && time - made < 2 * startTimeout + late);
-    });
+    const late = this.world.blocked - seat.blocked;
+    const isLate = late > 1 && this.world.time - made < 2 * startTimeout + late;
+    return !left || isLate;
   }
 
   /** Whether a worker has nothing to do. */
   get isIdle(): boolean {
     const { maxTasksPerWorker = Infinity } = this.options;
     return this.present.some((seat) =>
-      seat.ready !== undefined && !seat.left && !seat.crashed &&
-      seat.thread.alive && seat.chunks.length === 0 &&
-      seat.claims < maxTasksPerWorker
+      seat.chunks.length === 0 && seat.ready !== undefined && !seat.left &&
+      !seat.crashed && seat.thread.alive && seat.claims < maxTasksPerWorker
     );
   }
 
   /** Whether one more worker could be started. */
   get isRoom(): boolean {
-    const serving = this.present
-      .filter(({ ready, left }) => ready !== undefined && !left);
-    return serving.length + this.starting.length < this.size && !this.isFull;
+    let live = this.starting;
+    for (const { ready, left } of this.present) {
+      if (ready !== undefined && !left) live++;
+    }
+    return live < this.size && !this.isFull;
   }
 
   /** How many items wait that could be sent, no further than `enough`. */

@@ -164,8 +164,9 @@ export interface Call {
   bad: number;
   /** The task in which the last one was. */
   overIn?: number;
-  /** When the signal was aborted. */
+  /** When the signal was aborted, and in which task. */
   aborted?: number;
+  abortedIn?: number;
   /** Somebody waits for the next result. */
   reading: boolean;
   /** How many results were read. */

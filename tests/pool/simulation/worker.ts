@@ -43,14 +43,12 @@ interface Shared {
   starts: Float64Array;
   cancelled: Uint8Array;
   /** Of each item that has ended: 0, or what its result is. */
-  kinds?: Uint8Array;
+  kinds: Uint8Array;
   numbers: Float64Array;
 }
 
 interface StartMessage {
   shared: Shared;
-  /** Of pools before this one: position of the cancelled item, from 1. */
-  board?: Pick<Shared, "claims" | "starts"> & { cancels: Int32Array };
 }
 
 /** A chunk as the pool sends it. */
@@ -118,7 +116,6 @@ export class Thread implements Peer {
   readonly #witness: ThreadWitness;
   readonly #lock: string;
   #port?: Port;
-  #board?: StartMessage["board"];
   /** It does not come to its event loop, where `terminate` would end it. */
   #blocked = false;
   readonly #inbox: RunMessage[] = [];
@@ -151,7 +148,6 @@ export class Thread implements Peer {
 
   /** Whether an item that runs is to be told that it is cancelled. */
   isCancelled(slot: number, position: number): boolean {
-    if (this.#board) return this.#board.cancels[slot] === position + 1;
     return this.shared!.cancelled[slot * CHUNK_MAX + position] !== 0;
   }
 
@@ -195,21 +191,13 @@ export class Thread implements Peer {
   receive(message: unknown, [port]: Port[]): void {
     if (!this.alive || this.terminated !== undefined) return;
     if (!port) {
-      this.#inbox.push(message as RunMessage);
+      const run = message as RunMessage;
+      if (run.type === "run") this.#inbox.push(run);
       if (!this.#chunk) this.#next();
       return;
     }
-    const { board, shared } = message as StartMessage;
     this.#port = port;
-    this.#board = board;
-    this.shared = board
-      ? {
-        ...board,
-        started: new Int32Array(2),
-        cancelled: new Uint8Array(),
-        numbers: new Float64Array(),
-      }
-      : shared;
+    this.shared = (message as StartMessage).shared;
     const { fault, setup } = this.start;
     this.#later(setup, () => {
       if (fault === "setup throws") this.#crash();
@@ -266,13 +254,12 @@ export class Thread implements Peer {
   #claim(): void {
     const { message: { slot }, items } = this.#chunk!;
     for (;;) {
-      if (this.#board) this.#starts(0);
       const position = Atomics.add(this.shared!.claims, slot, 1);
       if (position >= items.length) {
         this.#report(true);
         return this.#next();
       }
-      if (this.#board || !this.isCancelled(slot, position)) {
+      if (!this.isCancelled(slot, position)) {
         this.running = this.#witness.began(this, slot, position);
         return this.#work(this.running);
       }
@@ -335,7 +322,7 @@ export class Thread implements Peer {
       this.shared!.numbers[place] = value;
       kind = NUMBER;
     }
-    if (this.shared!.kinds) this.shared!.kinds[place] = kind;
+    this.shared!.kinds[place] = kind;
     this.#done.values.push(value);
     if (message.timed) this.#done.times.push(start, this.#clock());
     this.#isUnshared ||= kind === 0;
@@ -351,7 +338,7 @@ export class Thread implements Peer {
 
   /** Whether the result of what ran at a place can be found in shared memory. */
   isKept(slot: number, position: number): boolean {
-    return this.shared?.kinds?.[slot * CHUNK_MAX + position] === NUMBER;
+    return this.shared?.kinds[slot * CHUNK_MAX + position] === NUMBER;
   }
 
   /** Where a value cannot be cloned, each travels alone. */

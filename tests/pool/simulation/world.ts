@@ -364,12 +364,13 @@ export class World implements Disposable {
     }
   }
 
-  #requestLock(
+  async #requestLock(
     name: string,
     options: { signal?: AbortSignal },
     granted: () => unknown,
   ): Promise<unknown> {
-    return new Promise((resolve, reject) => {
+    options.signal?.throwIfAborted();
+    return await new Promise((resolve, reject) => {
       const grant = () => {
         if (this.lockRequests.delete(request)) resolve(granted());
       };
