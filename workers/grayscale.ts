@@ -58,7 +58,7 @@ const MAX_BYTES = 2 ** 31;
  * format (JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF, recognized by the content).
  *
  * On failure the promise rejects with an Error whose message is one line
- * without a path ("truncated PNG: …", "animated GIF (12 frames)"), and the next
+ * without a path ("truncated PNG: …", "multi-page TIFF (12 pages)"), and the next
  * call works as usual: a codec that crashed is started anew.
  *
  * Luma is ITU-R BT.601. Size, alpha, resolution, EXIF (with its orientation)
@@ -66,8 +66,9 @@ const MAX_BYTES = 2 ** 31;
  * out without loss; any other JPEG keeps its quality, and a
  * lossless one gets the highest. A PNG of 16 bits stays so,
  * and a gray one is returned as it is. A lossless WebP stays lossless. Of a GIF
- * and of a BMP with a color table only the tables change. A lossy WebP may differ by one in green, as WebP
- * decoders round differently.
+ * and of a BMP with a color table only the tables change. Animated GIFs and PNGs
+ * stay animated. A lossy WebP may differ by one in green, as WebP decoders round
+ * differently.
  *
  * @param bytes A whole image file; it is not changed.
  * @param options The limit, in pixels.

@@ -238,29 +238,59 @@ export function pngOf({ width, height, data }: Raster, alpha = true) {
   return encodePng({ width, height, colorType, depth: 8, samples });
 }
 
-/** An animation of two equal frames. */
-export function apngOf(raster: Raster): Uint8Array {
-  const still = pngOf(raster);
-  const chunks = pngChunks(still);
-  const frame = bytesOf(
-    ...chunks.filter(([type]) => type === "IDAT").map(([, data]) => data),
-  );
-  const control = (sequence: number) =>
-    pngChunk("fcTL", [
-      ...be32(sequence),
-      ...be32(raster.width),
-      ...be32(raster.height),
-      ...new Uint8Array(8),
-      ...[0, 1, 0, 10, 0, 0],
+/** A frame of an animation: where its pixels are, and the rest of its fcTL. */
+export interface Frame {
+  png: Png;
+  left: number;
+  top: number;
+  /** Numerator and denominator of the delay, disposal and blending. */
+  times: [number, number, number, number];
+}
+
+/** An animation; with `still` the first frame is not the picture of IDAT. */
+export function encodeApng(
+  frames: Frame[],
+  { still, loops = 0 }: { still?: Png; loops?: number } = {},
+): Uint8Array {
+  const dataOf = (png: Png) => {
+    const all = pngChunks(encodePng(png));
+    return bytesOf(
+      ...all.filter(([type]) => type === "IDAT").map(([, data]) => data),
+    );
+  };
+  const { png: first } = frames[0];
+  const picture = still ?? frames[0].png;
+  const before = pngChunks(encodePng({ ...first, ...picture }));
+  let sequence = 0;
+  const parts = frames.flatMap(({ png, left, top, times }, i) => {
+    const [numerator, denominator, ...rest] = times;
+    const place = [png.width, png.height, left, top].flatMap(be32);
+    const control = pngChunk("fcTL", [
+      ...be32(sequence++),
+      ...place,
+      ...be32(numerator).slice(2),
+      ...be32(denominator).slice(2),
+      ...rest,
     ]);
+    const data = dataOf(png), half = data.length >> 1;
+    const pieces = i || still
+      ? [data.subarray(0, half), data.subarray(half)].map((piece) =>
+        pngChunk("fdAT", [...be32(sequence++), ...piece])
+      )
+      : [pngChunk("IDAT", data)];
+    return [control, ...pieces];
+  });
+  const isHead = ([type]: [string, Uint8Array]) => !/IDAT|IEND/.test(type);
+  const [header, ...others] = before.filter(isHead)
+    .map(([type, data]) => pngChunk(type, data));
   return bytesOf(
     SIGNATURE,
-    pngChunk("IHDR", chunks[0][1]),
-    pngChunk("acTL", [...be32(2), ...be32(0)]),
-    control(0),
-    pngChunk("IDAT", frame),
-    control(1),
-    pngChunk("fdAT", [...be32(2), ...frame]),
+    header,
+    pngChunk("acTL", [...be32(frames.length), ...be32(loops)]),
+    ...others,
+    ...still ? [pngChunk("IDAT", dataOf(still))] : [],
+    ...parts,
+    pngChunk("tEXt", Array.from("Comment\0last", (c) => c.charCodeAt(0))),
     pngChunk("IEND", []),
   );
 }

@@ -359,7 +359,7 @@ export function checkLimits(
   }
   const { width, height, frames = 1, bits = 8 } = header;
   if (!frames) throw new Error(`broken ${nameOf(format)}: no picture in it`);
-  if (frames > 1) {
+  if (frames > 1 && format !== "GIF") {
     if (format === "TIFF") throw new Error(`multi-page TIFF (${frames} pages)`);
     const count = frames === Infinity
       ? "an image sequence"

@@ -23,8 +23,6 @@ export interface PngHeader {
   width: number;
   /** Rows of the picture. */
   height: number;
-  /** How many frames an animation has. */
-  frames?: number;
 }
 
 /** 11.2.1: IHDR. */
@@ -44,16 +42,27 @@ interface PngChunk {
   data: Uint8Array;
 }
 
+/** Pixels: those of the IDAT chunks, or a frame of an animation. */
+interface Picture {
+  format: ImageHeader;
+  /** The content of all IDAT or fdAT chunks: a zlib stream. */
+  stream: Uint8Array;
+  /** Where the first of them begins. */
+  at: number;
+  /** The content of its fcTL, if it is a frame. */
+  control?: Uint8Array;
+}
+
 /** The parts of a file that are kept or needed. */
 interface PngParts {
   format: ImageHeader;
   /** PLTE and tRNS. */
   palette?: Uint8Array;
   transparency?: Uint8Array;
-  /** The content of all IDAT chunks: a zlib stream. */
-  stream: Uint8Array;
-  /** Where the first IDAT chunk begins. */
-  at: number;
+  /** The picture of the IDAT chunks, and the other frames. */
+  pictures: [Picture, ...Picture[]];
+  /** The whole acTL chunk of an animation. */
+  animation?: Uint8Array;
   /** Whole chunks that are kept, before and behind the IDAT chunks. */
   before: Uint8Array[];
   behind: Uint8Array[];
@@ -83,6 +92,7 @@ const SINGLE = new Set([
 /** The sizes of chunks that have a fixed size. */
 const SIZES: Record<string, number> = {
   ...{ IHDR: 13, IEND: 0, acTL: 8, gAMA: 4, pHYs: 9, sRGB: 1, tIME: 7 },
+  fcTL: 26,
 };
 
 /** 8.1, Adam7: the first column and row of each pass, and its steps. */
@@ -99,6 +109,8 @@ const ADAM7 = [
 /** The most that deflate can expand: its longest match, 258 bytes, takes 2 bits. */
 const RATIO_MAX = 1032;
 const CHUNK_MAX = 2 ** 31 - 1;
+/** What fits into an fdAT chunk beside its number. */
+const PIECE_MAX = CHUNK_MAX - 4;
 
 /**
  * Makes a PNG gray. Samples of 8 or 16 bits keep their depth, smaller ones become
@@ -106,12 +118,12 @@ const CHUNK_MAX = 2 ** 31 - 1;
  * after it was checked to its last pixel. The result is never interlaced, which
  * would cost bytes and time.
  *
- * Chunks that are safe to copy (14.2: texts, EXIF, pHYs) are kept, and gAMA, sRGB
- * and tIME. The other ones describe colors that the result does not have.
+ * Each frame of an animation is made gray by itself; where and how long it is shown
+ * stays. Chunks that are safe to copy (14.2: texts, EXIF, pHYs) are kept, and gAMA,
+ * sRGB and tIME. The other ones describe colors that the result does not have.
  *
  * @param bytes A whole file; it is not changed
- * @param checkHeader Called with the first chunks' values; it may throw to refuse
- * the file
+ * @param checkHeader Called with what IHDR says; it may throw to refuse the file
  * @returns A whole file
  * @throws {Error} If it is broken or truncated; the line says where
  *
@@ -157,18 +169,31 @@ export function grayPngParts(
   checkHeader: (header: PngHeader) => void = () => {},
 ): Uint8Array[] {
   const parts = new PngReader(bytes, checkHeader).run();
-  const rows = inflateRows(parts);
-  if (parts.stream.buffer !== bytes.buffer) free(parts.stream);
-  const { type, width } = parts.format;
-  if (type === GRAY || type === GRAY_ALPHA) {
-    checkFilters(parts.format, rows);
+  const { type } = parts.format, gray = grayFormatOf(parts);
+  const isGray = type === GRAY || type === GRAY_ALPHA;
+  const streams = parts.pictures.map((picture) => {
+    const rows = inflateRows(picture);
+    if (picture.stream.buffer !== bytes.buffer) free(picture.stream);
+    if (!isGray) return compressGray(parts, picture.format, gray, rows);
+    checkFilters(picture.format, rows);
     free(rows);
-    return [bytes.subarray(0, parts.end)];
-  }
-  const gray = grayFormatOf(parts), image = grayRows(parts, gray, rows);
-  const stream = compress(image, 1 + width * gray.pixel, gray.pixel);
+    return new Uint8Array(); // the file's own is taken
+  });
+  if (isGray) return [bytes.subarray(0, parts.end)];
+  return assemble(parts, gray, streams);
+}
+
+/** Makes a zlib stream of gray rows; the rows that they are made of are freed. */
+function compressGray(
+  parts: PngParts,
+  format: ImageHeader,
+  gray: GrayFormat,
+  rows: Uint8Array,
+): Uint8Array {
+  const image = grayRows({ ...parts, format }, gray, rows);
+  const stream = compress(image, 1 + format.width * gray.pixel, gray.pixel);
   free(image);
-  return assemble(parts, gray, stream);
+  return stream;
 }
 
 function broken(cause: string, at: number): never {
@@ -206,7 +231,6 @@ function readChunk(bytes: Uint8Array, view: DataView, at: number): PngChunk {
 class PngReader {
   readonly #bytes: Uint8Array;
   readonly #view: DataView;
-  readonly #checkHeader: (header: PngHeader) => void;
   readonly #format: ImageHeader;
   readonly #seen = new Set(["IHDR"]);
   #palette?: Uint8Array;
@@ -215,16 +239,17 @@ class PngReader {
   #first = 0;
   #last = 0;
   #size = 0;
+  readonly #frames: FrameReader;
   readonly #before: KeptChunks;
   readonly #behind: KeptChunks;
 
   constructor(bytes: Uint8Array, checkHeader: (header: PngHeader) => void) {
     this.#bytes = bytes;
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-    this.#checkHeader = checkHeader;
     this.#before = new KeptChunks(bytes);
     this.#behind = new KeptChunks(bytes);
     this.#format = readImageHeader(readChunk(bytes, this.#view, 8));
+    this.#frames = new FrameReader(bytes, this.#format);
     checkHeader(this.#format);
   }
 
@@ -252,12 +277,8 @@ class PngReader {
     if (type === "IDAT") this.#takeData(chunk);
     else if (type === "PLTE") this.#takePalette(chunk);
     else if (type === "tRNS") this.#takeTransparency(chunk);
-    else if (type === "acTL" && !isBehind) {
-      this.#checkHeader({
-        ...this.#format,
-        frames: this.#view.getUint32(at + 8),
-      });
-    } else if (/^[A-Z]/.test(type)) {
+    else if (this.#frames.take(chunk, isBehind)) return;
+    else if (/^[A-Z]/.test(type)) {
       throw new Error(
         `unsupported PNG: unknown critical chunk (${type}) at byte ${at}`,
       );
@@ -291,12 +312,14 @@ class PngReader {
 
   #finish({ at, end }: PngChunk): PngParts {
     if (!this.#first) broken("no IDAT chunk", at);
+    const { animation, control, frames } = this.#frames.finish(at);
+    const format = this.#format, stream = this.#gather();
     return {
-      format: this.#format,
+      format,
       palette: this.#palette,
       transparency: this.#transparency,
-      stream: this.#gather(),
-      at: this.#first,
+      pictures: [{ format, stream, at: this.#first, control }, ...frames],
+      animation,
       before: this.#before.parts,
       behind: this.#behind.parts,
       end,
@@ -318,6 +341,76 @@ class PngReader {
     return stream;
   }
 }
+
+/**
+ * 4.9: reads the frames of an animation. Its chunks are counted through: a gap means
+ * that something is missing.
+ */
+class FrameReader {
+  readonly #bytes: Uint8Array;
+  readonly #format: ImageHeader;
+  #animation?: Uint8Array;
+  #declared = 0;
+  #sequence = 0;
+  /** The fcTL before IDAT: then that picture is the first frame. */
+  #control?: Uint8Array;
+  readonly #frames: { at: number; control: Uint8Array; data: Uint8Array[] }[] =
+    [];
+
+  constructor(bytes: Uint8Array, format: ImageHeader) {
+    this.#bytes = bytes;
+    this.#format = format;
+  }
+
+  /** Takes a chunk if it belongs to an animation; without acTL there is none. */
+  take(chunk: PngChunk, isBehind: boolean): boolean {
+    const { at, end, type, data } = chunk;
+    if (type === "acTL" && !isBehind && wordAt(data, 0)) {
+      this.#animation = this.#bytes.subarray(at, end);
+      this.#declared = wordAt(data, 0);
+      return true;
+    }
+    if (!this.#animation || type !== "fcTL" && type !== "fdAT") return false;
+    if (data.length < 4 || wordAt(data, 0) !== this.#sequence++) {
+      broken(`chunk out of sequence (${type})`, at);
+    }
+    if (type === "fcTL") this.#takeControl(chunk, isBehind);
+    else if (!this.#frames.length) broken("fdAT chunk before its fcTL", at);
+    else this.#frames.at(-1)!.data.push(data.subarray(4));
+    return true;
+  }
+
+  #takeControl({ at, data }: PngChunk, isBehind: boolean): void {
+    const [wide, high, left, top] = [4, 8, 12, 16].map((i) => wordAt(data, i));
+    const { width, height } = this.#format, hasPixels = wide && high;
+    if (!hasPixels || left + wide > width || top + high > height) {
+      broken("frame outside of the image (fcTL)", at);
+    }
+    if (isBehind) this.#frames.push({ at, control: data, data: [] });
+    else if (this.#control) broken("second fcTL chunk before IDAT", at);
+    else if (wide < width || high < height) {
+      broken("first frame that is smaller than the image (fcTL)", at);
+    } else this.#control = data;
+  }
+
+  finish(end: number) {
+    const frames = this.#frames.map(({ at, control, data }): Picture => {
+      if (!data.length) broken("frame without data (fcTL)", at);
+      const [width, height] = [wordAt(control, 4), wordAt(control, 8)];
+      const format = { ...this.#format, width, height };
+      return { format, stream: joined(data), at, control };
+    });
+    const count = frames.length + (this.#control ? 1 : 0);
+    if (!count) return { frames }; // acTL alone makes no animation
+    if (count !== this.#declared) {
+      broken(`animation of ${count} instead of ${this.#declared} frames`, end);
+    }
+    return { animation: this.#animation, control: this.#control, frames };
+  }
+}
+
+const wordAt = (data: Uint8Array, at: number): number =>
+  new DataView(data.buffer, data.byteOffset, data.length).getUint32(at);
 
 /** 11.2.1: IHDR. */
 function readImageHeader({ at, type: name, data }: PngChunk): ImageHeader {
@@ -424,8 +517,8 @@ function passesOf({ width, height, isInterlaced }: ImageHeader): Pass[] {
 const rowSizeOf = ({ depth, type }: ImageHeader, columns: number): number =>
   Math.ceil(columns * depth * CHANNELS[type] / 8);
 
-/** Inflates exactly as many rows as IHDR says. */
-function inflateRows({ format, stream, at }: PngParts): Uint8Array {
+/** Inflates exactly as many rows as there must be. */
+function inflateRows({ format, stream, at }: Picture): Uint8Array {
   const { width, height } = format;
   const size = passesOf(format)
     .reduce((sum, p) => sum + p.rows * (1 + rowSizeOf(format, p.columns)), 0);
@@ -767,22 +860,38 @@ function deflate(bytes: Uint8Array, options: ZlibOptions): Uint8Array {
 // The result
 
 function assemble(
-  { format, before, behind }: PngParts,
+  { format, animation, pictures, before, behind }: PngParts,
   { depth, channels }: GrayFormat,
-  stream: Uint8Array,
+  streams: Uint8Array[],
 ): Uint8Array[] {
   const type = channels === 2 ? GRAY_ALPHA : GRAY;
   const size = [...be32(format.width), ...be32(format.height)];
   const parts = [
     new Uint8Array(SIGNATURE),
     ...chunkOf("IHDR", new Uint8Array([...size, depth, type, 0, 0, 0])),
+    ...animation ? [animation] : [],
     ...before,
   ];
-  for (let at = 0; at < stream.length; at += CHUNK_MAX) {
-    parts.push(...chunkOf("IDAT", stream.subarray(at, at + CHUNK_MAX)));
+  let sequence = 0;
+  for (const [i, stream] of streams.entries()) {
+    const { control } = pictures[i];
+    if (control) parts.push(...chunkOf("fcTL", numbered(sequence++, control)));
+    for (let at = 0; at < stream.length; at += PIECE_MAX) {
+      const data = stream.subarray(at, at + PIECE_MAX);
+      parts.push(
+        ...i ? frameData(sequence++, data) : chunkOf("IDAT", data),
+      );
+    }
   }
   return [...parts, ...behind, ...chunkOf("IEND", new Uint8Array())];
 }
+
+/** The content of an fcTL with another number. */
+const numbered = (sequence: number, control: Uint8Array): Uint8Array =>
+  joined([be32(sequence), control.subarray(4)]);
+
+const frameData = (sequence: number, data: Uint8Array): Uint8Array[] =>
+  chunkOf("fdAT", joined([be32(sequence), data]));
 
 /** 5.3: length and type, data, checksum. */
 function chunkOf(type: string, data: Uint8Array): Uint8Array[] {

@@ -1,0 +1,277 @@
+/** Animations: GIF, APNG and WebP. What moves when, stays. */
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { join } from "@std/path";
+import { Buffer } from "node:buffer";
+import { randomFrom } from "../../workers/fixtures.ts";
+import { grayscale } from "../../workers/grayscale.ts";
+import { withFolder } from "../tasks/folders.ts";
+import {
+  decodePng,
+  encodeApng,
+  encodeGif,
+  encodePng,
+  findPillow,
+  type Frame,
+  luma,
+  type Png,
+  pngChunk,
+  pngChunks,
+} from "./images.ts";
+
+const random = randomFrom(16);
+const integer = (below: number): number => Math.floor(below * random());
+
+const concat = (...parts: (Uint8Array | number[])[]): Uint8Array =>
+  new Uint8Array(Buffer.concat(parts.map((part) => Buffer.from(part))));
+
+// ---- GIF
+
+/** An animated GIF with all that there may be, and where its color tables are. */
+function animatedGif(): { bytes: Uint8Array; tables: [number, number][] } {
+  const tables: [number, number][] = [], parts: Uint8Array[] = [];
+  let length = 0;
+  const add = (part: Uint8Array | number[]) => {
+    parts.push(Uint8Array.from(part));
+    length += part.length;
+  };
+  const colors = () => Array.from({ length: 24 }, () => integer(256));
+  const text = (value: string) => Array.from(Buffer.from(value, "latin1"));
+  const still = (local: boolean, width: number, height: number) =>
+    encodeGif({
+      ...{ width, height, palette: colors(), local },
+      frames: [Array.from({ length: width * height }, () => integer(8))],
+    });
+  const header = still(false, 20, 16).subarray(0, 13 + 24);
+  tables.push([13, 13 + 24]);
+  add(header);
+  add([0x21, 0xff, 11, ...text("NETSCAPE2.0"), 3, 1, 5, 0, 0]);
+  for (let i = 0; i < 5; i++) {
+    add([0x21, 0xfe, 7, ...text(`frame ${i}`), 0]);
+    add([0x21, 0xf9, 4, (i % 4) << 2 | i & 1, 7 * i, i, 3, 0]);
+    const local = i % 2 === 1, [wide, high] = i ? [12, 9] : [20, 16];
+    const bytes = still(local, wide, high);
+    const frame = bytes.slice(local ? 13 : 13 + 24, -1);
+    frame.set([i, 0, i, 0], 1); // left and top
+    if (i === 4) frame[9] |= 0x40; // interlaced
+    if (local) tables.push([length + 10, length + 10 + 24]);
+    add(frame);
+  }
+  add([0x3b]);
+  return { bytes: concat(...parts), tables };
+}
+
+Deno.test("an animated GIF: only the color tables change, of every frame", async () => {
+  const { bytes, tables } = animatedGif();
+  const wanted = bytes.slice();
+  for (const [from, end] of tables) {
+    for (let i = from; i < end; i += 3) {
+      const [r, g, b] = bytes.subarray(i);
+      wanted.fill(luma(r, g, b), i, i + 3);
+    }
+  }
+  assertEquals(tables.length, 3);
+  assertEquals(await grayscale(bytes), wanted);
+});
+
+// ---- APNG
+
+const KINDS: Pick<Png, "colorType" | "depth" | "transparency">[] = [
+  { colorType: 2, depth: 8 },
+  { colorType: 2, depth: 16 },
+  { colorType: 2, depth: 8, transparency: [0, 1, 0, 2, 0, 3] },
+  { colorType: 3, depth: 4 },
+  { colorType: 3, depth: 8, transparency: [0, 128, 255] },
+  { colorType: 6, depth: 8 },
+  { colorType: 6, depth: 16 },
+];
+const CHANNELS: Record<number, number> = { 0: 1, 2: 3, 3: 1, 4: 2, 6: 4 };
+const PALETTE = Array.from({ length: 48 }, () => integer(256));
+
+function noise(
+  kind: Pick<Png, "colorType" | "depth" | "transparency">,
+  width: number,
+  height: number,
+): Png {
+  const samples = Array.from(
+    { length: width * height * CHANNELS[kind.colorType] },
+    () => kind.colorType === 3 ? integer(16) : integer(2 ** kind.depth),
+  );
+  const palette = kind.colorType === 3 ? PALETTE : undefined;
+  return { ...kind, width, height, samples, palette };
+}
+
+/** Four frames of different sizes, and all ways to show them. */
+function someFrames(
+  kind: typeof KINDS[number],
+  interlace = false,
+): Frame[] {
+  const places = [[20, 16, 0, 0], [7, 5, 3, 2], [1, 1, 19, 15], [20, 3, 0, 13]];
+  return places.map(([width, height, left, top], i) => ({
+    png: { ...noise(kind, width, height), interlace },
+    ...{ left, top, times: [i + 1, 10 * i, i % 3, i % 2] },
+  }));
+}
+
+/** The animation chunks of a file, and each frame as a PNG of its own. */
+function framesOf(bytes: Uint8Array) {
+  const chunks = pngChunks(bytes), frames: Uint8Array[][] = [];
+  const header = chunks[0][1], controls: number[][] = [];
+  const sequence: number[] = [];
+  for (const [type, data] of chunks) {
+    if (/^f[cd](TL|AT)$/.test(type)) {
+      sequence.push(Buffer.from(data).readUInt32BE());
+    }
+    if (type === "fcTL") {
+      controls.push([...data.subarray(4)]);
+      frames.push([]);
+    }
+    if (type === "IDAT" && frames.length) frames[0].push(data);
+    if (type === "fdAT") frames.at(-1)!.push(data.subarray(4));
+  }
+  const pictures = frames.map((data, i) => {
+    const own = header.slice();
+    own.set(controls[i].slice(0, 8));
+    return decodePng(concat(
+      bytes.subarray(0, 8),
+      pngChunk("IHDR", own),
+      pngChunk("IDAT", concat(...data)),
+      pngChunk("IEND", []),
+    ));
+  });
+  return { chunks, sequence, controls, pictures };
+}
+
+for (const kind of KINDS) {
+  const { colorType, depth, transparency } = kind;
+  const name = `color type ${colorType} of ${depth} bits, ${transparency}`;
+  Deno.test(`an APNG, ${name}: every frame is gray, and shown as before`, async () => {
+    for (const hasStill of [false, true]) {
+      const frames = someFrames(kind, hasStill);
+      const still = hasStill
+        ? { ...noise(kind, 20, 16), interlace: true }
+        : undefined;
+      const bytes = encodeApng(frames, { still, loops: 7 });
+      const before = framesOf(bytes), after = framesOf(await grayscale(bytes));
+      assertEquals(after.controls, before.controls);
+      assertEquals(after.sequence, after.sequence.map((_, i) => i));
+      const kept = (chunks: [string, Uint8Array][]) =>
+        chunks.filter(([type]) => /acTL|tEXt/.test(type));
+      assertEquals(kept(after.chunks), kept(before.chunks));
+      for (const [i, { png }] of frames.entries()) {
+        const alone = decodePng(await grayscale(encodePng(png)));
+        assertEquals(after.pictures[i], alone, `frame ${i}`);
+      }
+      if (!still) continue;
+      const data = after.chunks.find(([type]) => type === "IDAT")![1];
+      const alone = pngChunks(await grayscale(encodePng(still)))
+        .find(([type]) => type === "IDAT")![1];
+      assertEquals(data, alone);
+    }
+  });
+}
+
+Deno.test("an APNG that is gray already comes as it is, and is checked to its end", async () => {
+  const frames = someFrames({ colorType: 4, depth: 8 });
+  const bytes = encodeApng(frames);
+  assertEquals(await grayscale(bytes), bytes);
+  // The last frame has a row fewer than its fcTL says.
+  const chunks = pngChunks(bytes);
+  frames[3].png = { ...frames[3].png, height: 2 };
+  const short = pngChunks(encodeApng(frames)).map(([type, data], i) =>
+    pngChunk(type, type === "fcTL" ? chunks[i][1] : data)
+  );
+  const control = concat(bytes.subarray(0, 8), ...short);
+  await assertRejects(
+    () => grayscale(control),
+    Error,
+    "too little image data (IDAT)",
+  );
+});
+
+Deno.test("an APNG whose frames are not all there or astray is refused", async () => {
+  const frames = someFrames({ colorType: 2, depth: 8 });
+  const bytes = encodeApng(frames), chunks = pngChunks(bytes);
+  const build = (list: [string, Uint8Array][]) =>
+    concat(
+      bytes.subarray(0, 8),
+      ...list.map(([type, data]) => pngChunk(type, data)),
+    );
+  const without = (...gone: number[]) =>
+    build(chunks.filter((_, i) => !gone.includes(i)));
+  const patched = (index: number, at: number, value: number) =>
+    build(chunks.map(([type, data], i) => {
+      const copy = data.slice();
+      if (i === index) copy[at] = value;
+      return [type, copy];
+    }));
+  const index = (type: string, n = 0) =>
+    chunks.flatMap(([name], i) => name === type ? [i] : [])[n];
+  const cases: [string, Uint8Array, RegExp][] = [
+    ["no fcTL", without(index("fcTL")), /out of sequence/],
+    ["no second fcTL", without(index("fcTL", 1)), /out of sequence/],
+    ["no fdAT", without(index("fdAT", 3)), /out of sequence/],
+    [
+      "the last frame is gone",
+      without(index("fcTL", 3), index("fdAT", 4), index("fdAT", 5)),
+      /animation of 3 instead of 4 frames/,
+    ],
+    [
+      "the last data",
+      without(index("fdAT", 4), index("fdAT", 5)),
+      /without data/,
+    ],
+    ["too wide", patched(index("fcTL", 1), 7, 18), /outside of the image/],
+    ["no width", patched(index("fcTL", 1), 7, 0), /outside of the image/],
+    ["small first", patched(index("fcTL"), 7, 19), /smaller than the image/],
+    ["too many", patched(index("acTL"), 3, 5), /4 instead of 5 frames/],
+    ["damaged", patched(index("fdAT", 1), 9, 0xff), /damaged|image data/],
+  ];
+  for (const [name, file, cause] of cases) {
+    const error = await assertRejects(() => grayscale(file), Error, "PNG: ");
+    assert(cause.test(error.message), `${name}: ${error.message}`);
+  }
+});
+
+Deno.test("animations look as Pillow has them, frame by frame", async () => {
+  const python = await findPillow();
+  if (!python) return console.warn("SKIPPED: no Python with Pillow is here");
+  await withFolder(async (folder) => {
+    const files: Record<string, Uint8Array> = { "a.gif": animatedGif().bytes };
+    for (const [i, kind] of KINDS.entries()) {
+      // Pillow reduces 16 bits in its own way, forgets the transparent color, and
+      // clears to the first color of a palette.
+      const { depth, colorType, transparency } = kind;
+      if (depth === 16 || colorType === 3 || transparency) continue;
+      files[`${i}.png`] = encodeApng(someFrames(kind), { loops: 3 });
+    }
+    for (const [name, bytes] of Object.entries(files)) {
+      await Deno.writeFile(join(folder, name), bytes);
+      await Deno.writeFile(
+        join(folder, `gray-${name}`),
+        await grayscale(bytes),
+      );
+    }
+    const script = `import sys, PIL.Image, PIL.ImageChops
+for name in sys.argv[1:]:
+    a, b = PIL.Image.open(name), PIL.Image.open("gray-" + name)
+    assert a.n_frames == b.n_frames, name
+    for i in range(a.n_frames):
+        a.seek(i); b.seek(i)
+        before, after = a.convert("RGBA"), b.convert("RGBA")
+        for key in ("duration", "loop", "comment", "disposal", "blend"):
+            assert a.info.get(key) == b.info.get(key), (name, i, key)
+        alphas = before.getchannel("A"), after.getchannel("A")
+        assert alphas[0].tobytes() == alphas[1].tobytes(), (name, i)
+        far = PIL.ImageChops.difference(before.convert("L"), after.convert("L"))
+        assert far.getextrema()[1] <= 1, (name, i, far.getextrema())
+    print(name, a.n_frames)`;
+    const { stdout, success } = await new Deno.Command(python, {
+      args: ["-c", script, ...Object.keys(files)],
+      cwd: folder,
+      stderr: "inherit",
+    }).output();
+    assert(success);
+    const lines = new TextDecoder().decode(stdout).trim().split("\n");
+    assertEquals(lines.length, Object.keys(files).length);
+  });
+});
