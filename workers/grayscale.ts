@@ -29,10 +29,22 @@ export { type Magick, useCodec } from "./grayscale/codec.ts";
 export interface GrayscaleOptions {
   /** Largest image to decode, in pixels. Default 268,000,000. */
   maxPixels?: number;
+  /**
+   * Whether to convert an image that lacks pixels, too: what is missing becomes
+   * gray, and a warning says how much is real. Default false.
+   */
+  salvage?: boolean;
+  /**
+   * Called with what is wrong with an image that is converted all the same, on one
+   * line, such as "12 stray bytes before a marker, at byte 20". Default: nothing is
+   * said.
+   */
+  onWarning?: (cause: string) => void;
 }
 
 /** Options of {@linkcode grayscaleFile}. */
-export interface GrayscaleFileOptions extends GrayscaleOptions {
+export interface GrayscaleFileOptions
+  extends Omit<GrayscaleOptions, "onWarning"> {
   /** The image to read. */
   path: string;
   /** Where to write the gray image. An existing file is replaced. */
@@ -47,7 +59,7 @@ export interface GrayscaleFileResult {
   out: string;
   /** Size of the gray image, in bytes. */
   bytes: number;
-  /** What was wrong with the image that was read, beside its pixels. */
+  /** What was wrong with the image that was read, but let it be converted. */
   warning?: string;
 }
 
@@ -71,10 +83,10 @@ const MAX_BYTES = 2 ** 31;
  * differently.
  *
  * @param bytes A whole image file; it is not changed.
- * @param options The limit, in pixels.
+ * @param options The limit, in pixels, and what to do with what is wrong.
  * @returns A whole image file.
- * @throws {Error} If the bytes are no image, or an image that is broken,
- * truncated, animated, of several pages, of more than 8 bits per channel (PNG may
+ * @throws {Error} If the bytes are no image, or an image that is broken or
+ * truncated (but see `salvage`), animated, of several pages, of more than 8 bits per channel (PNG may
  * have 16), or too large.
  * @throws {RangeError} If `maxPixels` is not positive.
  *
@@ -89,9 +101,9 @@ const MAX_BYTES = 2 ** 31;
  */
 export async function grayscale(
   bytes: Uint8Array,
-  { maxPixels }: GrayscaleOptions = {},
+  options: GrayscaleOptions = {},
 ): Promise<Uint8Array> {
-  return await convert(bytes, maxPixels, joined);
+  return await convert(bytes, options, joined);
 }
 
 /**
@@ -100,9 +112,8 @@ export async function grayscale(
  */
 async function convert<T>(
   bytes: Uint8Array,
-  maxPixels: number | undefined,
+  { maxPixels, onWarning: warn = () => {} }: GrayscaleOptions,
   take: (parts: Uint8Array[]) => T,
-  warn: (cause: string) => void = () => {},
 ): Promise<T> {
   if (!bytes.length) throw new Error("empty file");
   const format = sniff(bytes);
@@ -151,7 +162,7 @@ function grayPalettes(
  * failure nothing is left behind, and an older output stays as it was. It needs
  * `--allow-read` and `--allow-write`.
  *
- * @param options The image, where to write, and the limit in pixels.
+ * @param options The image, where to write, and how to convert it.
  * @returns What was written, as plain data.
  * @throws {Error} If `path` is no regular file, if `out` is the same file, if
  * the image is refused (see {@linkcode grayscale}), or if it cannot be written.
@@ -166,7 +177,7 @@ function grayPalettes(
  * ```
  */
 export async function grayscaleFile(
-  { path, out, maxPixels }: GrayscaleFileOptions,
+  { path, out, ...options }: GrayscaleFileOptions,
 ): Promise<GrayscaleFileResult> {
   const input = Deno.statSync(path); // opening a FIFO would block
   if (!input.isFile) throw new Error("not a regular file");
@@ -176,12 +187,13 @@ export async function grayscaleFile(
   try {
     const image = readInto(buffer, path, input.size);
     let warning: string | undefined;
-    const bytes = await convert(image, maxPixels, (parts) => {
+    const onWarning = (cause: string) => void (warning ??= cause);
+    const bytes = await convert(image, { ...options, onWarning }, (parts) => {
       writeInFolder(out, parts, input.mode);
       const size = parts.reduce((sum, part) => sum + part.length, 0);
       for (const part of parts) if (part.buffer !== image.buffer) free(part);
       return size;
-    }, (cause) => warning ??= cause);
+    });
     return { path, out, bytes, ...warning && { warning } };
   } finally {
     if (buffer.length <= KEEP_BYTES) spareBuffer = buffer;

@@ -28,7 +28,7 @@ export function* conversionsOf(
 ): Generator<Conversion, void, void> {
   const { flags, images, folders } = batch;
   const base = commonFolder([...folders]);
-  const maxPixels = flags.number["max-pixels"];
+  const maxPixels = flags.number["max-pixels"], { salvage } = flags.is;
   const redo = flags.is.force || flags.is.compare || flags.paths.length === 0;
   let inputs: Set<string> | undefined; // needed once an output exists already
   for (const { path, name } of images) {
@@ -42,7 +42,7 @@ export function* conversionsOf(
     }
     temporaryFiles.clearBeside(out);
     if (!redo && old && isNewer(old, infoOf(path))) batch.addSkipped(name, out);
-    else yield { path, out, maxPixels, name };
+    else yield { path, out, maxPixels, salvage, name };
   }
 }
 
