@@ -36,37 +36,279 @@ export interface FoundFile {
   error?: string;
 }
 
+/** Which files are meant. */
+export interface FindOptions {
+  /** Whether to skip a file or folder, by its absolute path. */
+  skip?: (path: string) => boolean;
+  /** Whether `-` means standard input rather than a file of that name. */
+  stdin?: boolean;
+  /** Globs: only files that one of them matches. Default: all files. */
+  include?: string[];
+  /** Globs: no file or folder that one of them matches. */
+  exclude?: string[];
+  /** More names, that are no globs. They are not remembered. */
+  list?: AsyncIterable<string>;
+}
+
 /**
  * Finds the files that the user means, each of them once.
  *
  * Folders are searched recursively, in the order of names; links in them are not
  * followed, and what is no regular file (opening a FIFO might wait for ever) is
  * passed over. What is named and no file, or cannot be read, is given with its
- * `error`.
+ * `error`, and the rest is found all the same.
+ *
+ * A glob of `include` or `exclude` without a slash is compared with names, one
+ * with a slash with paths below what was named. If it matches a folder, it means
+ * all that is in it. What both match is excluded.
  *
  * @param args Paths and globs, relative to the user's folder
- * @param skip Whether to skip a file or folder, by its absolute path
- * @param stdin Whether `-` means standard input rather than a file of that name
+ * @param options See {@linkcode FindOptions}
  */
 export async function* findFiles(
   args: string[],
-  skip: (path: string) => boolean = () => false,
-  stdin = false,
+  options: FindOptions = {},
 ): AsyncGenerator<FoundFile, void, void> {
+  const { stdin = false, include = [], exclude = [], list } = options;
+  const globs = [...include, ...exclude, ...args.filter((arg) => isGlob(arg))];
+  // Loaded on first need: it takes a millisecond.
+  const { globToRegExp } = globs.length > 0
+    ? await import("@std/path/glob-to-regexp")
+    : { globToRegExp: () => new RegExp("") };
+  const finder = new Finder(options, globToRegExp);
   const seen = new Set<string>();
   for (const arg of args) {
     const files = stdin && arg === "-"
       ? [{ path: arg, name: arg, base: "" }]
-      : findNamed(arg, skip) ?? await findGlob(arg, skip);
+      : isGlob(arg) && !isFound(resolve(userFolder, arg))
+      ? finder.matching(arg)
+      : finder.named(arg);
     // One folder has each file once, so that a million need not be remembered.
-    if (args.length === 1 && !isGlob(arg)) return yield* files;
-    for (const found of files) {
-      if (found.error !== NOT_UTF8) { // of these, several may be spelt alike
-        if (seen.has(found.path)) continue;
-        seen.add(found.path);
+    if (args.length === 1 && !isGlob(arg)) yield* files;
+    else {for (const found of files) {
+        if (found.error !== NOT_UTF8) { // of these, several may be spelt alike
+          if (seen.has(found.path)) continue;
+          seen.add(found.path);
+        }
+        yield found;
+      }}
+  }
+  for await (const name of list ?? []) yield* finder.named(name);
+}
+
+/** Whether a path is that of a file, or of one that Deno cannot open. */
+function isFound(path: string): boolean {
+  return isThere(path) || isUnopenable(path);
+}
+
+/** A glob of `include` or `exclude`. */
+interface Filter {
+  pattern: RegExp;
+  /** Whether it is compared with names rather than with paths. */
+  isName: boolean;
+  /** Whether it matches folders only, as it ends in a slash. */
+  isFolder: boolean;
+}
+
+type ToRegExp = (glob: string) => RegExp;
+
+function newFilter(glob: string, toRegExp: ToRegExp): Filter {
+  const text = glob.replace(/^(\.?\/)+|\/+$/g, "");
+  return {
+    // Anchored to the folder that was named: `/a.log`, `./a.log`.
+    isName: !/^\.?\//.test(glob) && !text.includes("/"),
+    pattern: toRegExp(text),
+    isFolder: glob.endsWith("/"),
+  };
+}
+
+/** Whether a filter matches a file or folder, or a folder above it. */
+function isMatch(
+  filters: Filter[],
+  below: string,
+  isFolder: boolean,
+): boolean {
+  const parts = below.split("/");
+  return filters.some((filter) => {
+    const { pattern, isName } = filter;
+    // The last part may be a file.
+    const count = filter.isFolder && !isFolder
+      ? parts.length - 1
+      : parts.length;
+    return parts.slice(0, count).some((part, i) =>
+      pattern.test(isName ? part : parts.slice(0, i + 1).join("/"))
+    );
+  });
+}
+
+/** What is in a folder: a file, a folder, or neither. */
+interface Entry extends FoundFile {
+  isFile?: boolean;
+  isDirectory?: boolean;
+}
+
+/** Finds files by what the user named. */
+class Finder {
+  readonly #skip: (path: string) => boolean;
+  readonly #include: Filter[];
+  readonly #exclude: Filter[];
+
+  readonly #toRegExp: ToRegExp;
+  /** Whether the glob that is expanded has matched anything. */
+  #hasMatch = false;
+
+  constructor(
+    { skip = () => false, include = [], exclude = [] }: FindOptions,
+    toRegExp: ToRegExp,
+  ) {
+    this.#skip = skip;
+    this.#include = include.map((glob) => newFilter(glob, toRegExp));
+    this.#exclude = exclude.map((glob) => newFilter(glob, toRegExp));
+    this.#toRegExp = toRegExp;
+  }
+
+  /** The files that a name means. */
+  named(name: string): Iterable<FoundFile> {
+    const path = resolve(userFolder, name);
+    const base = dirname(path);
+    const [own] = /[^/]*\/*$/.exec(name)!;
+    try {
+      // An empty name would mean the user's current folder.
+      if (name === "") throw new Error("No such file or directory");
+      const { isDirectory, isFile } = Deno.statSync(path); // follows a link
+      // `.` and `..` say nothing about the folder's name.
+      if (!/^\.*\/*$/.test(own) && this.#isOut(own, isDirectory, isFile)) {
+        return [];
       }
-      yield found;
+      if (isDirectory) return this.#walk(path, name, path);
+      const error = isFile ? undefined : "Not a regular file";
+      return [{ path, name, base, error }];
+    } catch (error) {
+      const cause = isUnopenable(path) ? NOT_UTF8 : causeOf(error);
+      return [{ path, name, base, error: cause }];
     }
+  }
+
+  /** The files that a glob means. */
+  *matching(glob: string): Generator<FoundFile, void, void> {
+    const parts = glob.split("/");
+    const fixed = parts.splice(0, parts.findIndex((part) => isGlob(part)));
+    const prefix = fixed.map((part) => `${part}/`).join("");
+    const base = resolve(userFolder, prefix);
+    const isDouble = (part: string, i: number) =>
+      part === "**" && parts[i - 1] === "**";
+    const single = parts.filter((part, i) => !isDouble(part, i));
+    // What matches may be an empty folder, or nothing that is included.
+    this.#hasMatch = this.#include.length + this.#exclude.length > 0;
+    if (isFolder(base)) yield* this.#expand(base, prefix, base, single);
+    if (this.#hasMatch) return;
+    const path = resolve(userFolder, glob);
+    yield { path, name: glob, base, error: "No file matches" };
+  }
+
+  /**
+   * What the parts of a glob match below a folder.
+   *
+   * @param prefix The folder's name with a slash at its end; "" for the user's own
+   */
+  *#expand(
+    folder: string,
+    prefix: string,
+    base: string,
+    [part, ...rest]: string[],
+  ): Generator<FoundFile, void, void> {
+    if (part === "" || part === "." || part === "..") {
+      const path = resolve(folder, part);
+      if (rest.length === 0) yield* this.#walk(path, prefix + part, base);
+      else yield* this.#expand(path, `${prefix}${part}/`, base, rest);
+      return;
+    }
+    const isAny = part === "**";
+    if (isAny && rest.length === 0) {
+      return yield* this.#walk(folder, prefix, base);
+    }
+    if (isAny) yield* this.#expand(folder, prefix, base, rest);
+    const pattern = this.#toRegExp(part);
+    for (const entry of this.#entriesOf(folder, prefix, base)) {
+      const { path, name, error, isDirectory } = entry;
+      const isMatch = isAny || pattern.test(basename(path));
+      if (error !== undefined) {
+        // What cannot be listed may have had a match in it.
+        if (path !== folder && !isMatch) continue;
+        this.#hasMatch = true;
+        yield entry;
+      } else if (isMatch && isDirectory && rest.length > 0) {
+        const parts = isAny ? [part, ...rest] : rest;
+        yield* this.#expand(path, `${name}/`, base, parts);
+      } else if (isMatch && rest.length === 0) yield* this.#follow(entry);
+    }
+  }
+
+  /** The files that a match of a glob means: it is followed if it is a link. */
+  *#follow(entry: Entry): Generator<FoundFile, void, void> {
+    const { path, name, base } = entry;
+    this.#hasMatch = true;
+    if (entry.isFile) return yield entry;
+    try {
+      const { isDirectory, isFile } = Deno.statSync(path);
+      if (isDirectory) return yield* this.#walk(path, name, base);
+      yield isFile ? entry : { ...entry, error: "Not a regular file" };
+    } catch (error) {
+      yield { ...entry, error: causeOf(error) };
+    }
+  }
+
+  /** Synchronous: an async generator would take five times as long. */
+  *#walk(
+    folder: string,
+    name: string,
+    base: string,
+  ): Generator<FoundFile, void, void> {
+    this.#hasMatch = true;
+    // Not normalized, so that it stays as the user typed it: `./logs/a.txt`.
+    const prefix = name === "" || name.endsWith("/") ? name : `${name}/`;
+    for (const entry of this.#entriesOf(folder, prefix, base)) {
+      if (entry.isFile || entry.error !== undefined) yield entry;
+      else if (entry.isDirectory) {
+        yield* this.#walk(entry.path, entry.name, base);
+      }
+    }
+  }
+
+  /** What is in a folder and meant; the folder with its error if that fails. */
+  #entriesOf(folder: string, prefix: string, base: string): Entry[] {
+    const found: Entry[] = [];
+    let entries: Deno.DirEntry[];
+    try {
+      entries = [...Deno.readDirSync(folder)];
+    } catch (error) {
+      const name = prefix.replace(/(?<=.)\/$/, "") || ".";
+      return [{ path: folder, name, base, error: causeOf(error) }];
+    }
+    entries.sort((a, b) => a.name < b.name ? -1 : 1);
+    const inFolder = join(folder, "x").slice(0, -1);
+    let last = "";
+    for (const { name, isFile, isDirectory } of entries) {
+      const path = inFolder + name;
+      if (this.#skip(path)) continue;
+      const isOther = name === last; // two names, of which one at most is so
+      last = name;
+      if (this.#isOut(relative(base, path), isDirectory, isFile)) continue;
+      const entry: Entry = { path, name: prefix + name, base };
+      if (name.includes("\ufffd") && (isOther || !isThere(path))) {
+        if (isFile || isDirectory) found.push({ ...entry, error: NOT_UTF8 });
+      } else found.push({ ...entry, isFile, isDirectory });
+    }
+    return found;
+  }
+
+  /** Whether `include` or `exclude` leave a file or folder out. */
+  #isOut(below: string, isDirectory: boolean, isFile: boolean): boolean {
+    if (this.#exclude.length > 0) {
+      if (isMatch(this.#exclude, below, isDirectory)) return true;
+    }
+    return isFile && this.#include.length > 0 &&
+      !isMatch(this.#include, below, false);
   }
 }
 
@@ -108,6 +350,14 @@ function isThere(path: string): boolean {
   }
 }
 
+function isFolder(path: string): boolean {
+  try {
+    return Deno.statSync(path).isDirectory;
+  } catch (error) {
+    return !(error instanceof Deno.errors.NotFound); // it may be one
+  }
+}
+
 function isListed(folder: string, name: string): boolean {
   try {
     return Iterator.from(Deno.readDirSync(folder)).some((entry) =>
@@ -115,111 +365,5 @@ function isListed(folder: string, name: string): boolean {
     );
   } catch {
     return false; // it is not there, or may not be listed
-  }
-}
-
-/** The files that a name means; undefined if it may be a glob. */
-function findNamed(
-  name: string,
-  skip: (path: string) => boolean,
-): Iterable<FoundFile> | undefined {
-  const path = resolve(userFolder, name);
-  const base = dirname(path);
-  try {
-    // An empty name would mean the user's current folder.
-    if (name === "") throw new Error("No such file or directory");
-    const info = Deno.statSync(path); // follows a link that the user names
-    if (info.isDirectory) return walk(path, name, path, skip);
-    const error = info.isFile ? undefined : "Not a regular file";
-    return [{ path, name, base, error }];
-  } catch (error) {
-    const isMissing = error instanceof Deno.errors.NotFound;
-    if (isMissing && isUnopenable(path)) {
-      return [{ path, name, base, error: NOT_UTF8 }];
-    }
-    if (isMissing && isGlob(name)) return;
-    return [{ path, name, base, error: causeOf(error) }];
-  }
-}
-
-async function findGlob(
-  name: string,
-  skip: (path: string) => boolean,
-): Promise<Iterable<FoundFile>> {
-  const parts = name.split("/");
-  const fixed = parts.slice(0, parts.findIndex((part) => isGlob(part)));
-  const prefix = fixed.map((part) => `${part}/`).join("");
-  const base = resolve(userFolder, prefix);
-  let error = "No file matches";
-  try {
-    const { expandGlob } = await import("@std/fs/expand-glob");
-    const entries = expandGlob(name, { root: userFolder });
-    const paths = await Array.fromAsync(entries, (entry) => entry.path);
-    if (paths.length > 0) return findAll(paths.sort(), base, prefix, skip);
-  } catch (cause) {
-    error = causeOf(cause);
-  }
-  return [{ path: resolve(userFolder, name), name, base, error }];
-}
-
-/** The files that the matches of a glob mean. */
-function* findAll(
-  paths: string[],
-  base: string,
-  prefix: string,
-  skip: (path: string) => boolean,
-): Generator<FoundFile, void, void> {
-  for (const path of paths) {
-    if (isSkipped(path, base, skip)) continue;
-    const name = prefix + relative(base, path);
-    // The file was removed meanwhile, and its name looks like a glob itself.
-    const gone = { path, name, base, error: "No such file or directory" };
-    for (const found of findNamed(name, skip) ?? [gone]) {
-      yield { ...found, base };
-    }
-  }
-}
-
-/** Whether a path, or a folder between `base` and it, is skipped. */
-function isSkipped(
-  path: string,
-  base: string,
-  skip: (path: string) => boolean,
-): boolean {
-  for (let at = path; at.length > base.length; at = dirname(at)) {
-    if (skip(at)) return true;
-  }
-  return false;
-}
-
-/** Synchronous: an async generator would take five times as long. */
-function* walk(
-  folder: string,
-  name: string,
-  base: string,
-  skip: (path: string) => boolean,
-): Generator<FoundFile, void, void> {
-  let entries: Deno.DirEntry[];
-  try {
-    entries = [...Deno.readDirSync(folder)];
-  } catch (error) {
-    return yield { path: folder, name, base, error: causeOf(error) };
-  }
-  entries.sort((a, b) => a.name < b.name ? -1 : 1);
-  const inFolder = join(folder, "x").slice(0, -1);
-  // Not normalized, so that it stays as the user typed it: `./logs/a.txt`.
-  const inName = name.endsWith("/") ? name : `${name}/`;
-  let last = "";
-  for (const entry of entries) {
-    const path = inFolder + entry.name;
-    const own = inName + entry.name;
-    if (skip(path) || entry.isSymlink) continue;
-    if (!entry.isDirectory && !entry.isFile) continue;
-    const isOther = entry.name === last; // two names, of which one at most is so
-    last = entry.name;
-    if (last.includes("\ufffd") && (isOther || !isThere(path))) {
-      yield { path, name: own, base, error: NOT_UTF8 };
-    } else if (entry.isDirectory) yield* walk(path, own, base, skip);
-    else yield { path, name: own, base };
   }
 }

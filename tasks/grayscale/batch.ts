@@ -133,7 +133,7 @@ export async function findBatch(flags: Flags): Promise<Batch> {
   const batch = new Batch(flags, out);
   // The results of earlier runs, and what a killed run left, are no inputs.
   const skip = (path: string) => path === out || isTemporary(basename(path));
-  const found = findFiles(flags.paths, skip);
+  const found = findFiles(flags.paths, { skip });
   for await (const { path, name, base, error } of found) {
     if (error !== undefined) batch.addFailed(name, error);
     else batch.add({ path, name }, base);

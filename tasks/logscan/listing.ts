@@ -40,7 +40,7 @@ export class Listing {
     names: string[],
     onError: (name: string, error: string) => void,
   ) {
-    this.#found = findFiles(names, undefined, true);
+    this.#found = findFiles(names, { stdin: true });
     this.#onError = onError;
   }
 
