@@ -2962,7 +2962,9 @@ class Scheduler implements Host {
 
 /** Whether a call's next items may be sent to a worker that is busy still. */
 function canGoAhead(call: Call, size: number): boolean {
-  // What was moved cannot be taken back, should it wait for long.
+  // What was moved cannot be taken back, should it wait for long. (Sent ahead
+  // where the call needs all of it anyway, it was 8 % faster: waking the thread
+  // takes most of its time.)
   if (call.options.transfer || call.isAlone) return false;
   if (size * call.estimate.perItem > OVERDUE_MS) return false;
   return call.prepare(size) >= size || call.isExhausted;
