@@ -10,6 +10,11 @@
  * The blocks of a scan are skipped, several symbols at a time. The bits of the
  * luma are copied: only the order of its blocks changes, from MCU by MCU to row by
  * row, and with it some of the DC differences.
+ *
+ * Tried and not taken: two streams side by side in one loop, so that the look-ups
+ * of one hide the latency of the other's. That skips blocks in 0.75 of the time
+ * (17 photographs, 0.70 to 0.82), which is about a tenth of what an image takes in
+ * all, for twice the code of a block and for jobs of two images each.
  */
 
 /** How many bits of the stream, a prefix, are looked up at a time. */
