@@ -19,6 +19,7 @@ import {
   sniff,
 } from "./grayscale/formats.ts";
 import { grayJpegParts } from "./grayscale/jpeg.ts";
+import { grayWebp } from "./grayscale/webp.ts";
 import { luma } from "./kernels/luma.ts";
 import { folderOf, writeWhole } from "./shared/files.ts";
 import { free, joined } from "./shared/memory.ts";
@@ -78,8 +79,8 @@ const MAX_BYTES = 2 ** 31;
  * out without loss; any other JPEG keeps its quality, and a
  * lossless one gets the highest. A PNG of 16 bits stays so,
  * and a gray one is returned as it is. A lossless WebP stays lossless. Of a GIF
- * and of a BMP with a color table only the tables change. Animated GIFs and PNGs
- * stay animated. A lossy WebP may differ by one in green, as WebP decoders round
+ * and of a BMP with a color table only the tables change. Animated GIFs, PNGs
+ * and WebPs stay animated. A lossy WebP may differ by one in green, as WebP decoders round
  * differently.
  *
  * @param bytes A whole image file; it is not changed.
@@ -132,6 +133,13 @@ async function convert<T>(
     const parts = grayJpegParts(bytes, check, warn);
     if (parts) return take(parts);
   } else check(readHeader(format, bytes));
+  if (format === "WEBP") {
+    const gray = await grayWebp(
+      bytes,
+      (picture, still) => recode(format, picture, still),
+    );
+    return take([gray]);
+  }
   const { palettes } = header;
   return take([
     palettes

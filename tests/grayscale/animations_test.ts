@@ -3,19 +3,25 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { join } from "@std/path";
 import { Buffer } from "node:buffer";
 import { randomFrom } from "../../workers/fixtures.ts";
-import { grayscale } from "../../workers/grayscale.ts";
+import { grayscale, useCodec } from "../../workers/grayscale.ts";
 import { withFolder } from "../tasks/folders.ts";
 import {
   decodePng,
+  draw,
   encodeApng,
   encodeGif,
   encodePng,
+  encodeWebp,
+  encodeWebpFrames,
   findPillow,
   type Frame,
   luma,
   type Png,
   pngChunk,
   pngChunks,
+  type Raster,
+  webpChunks,
+  type WebpFrame,
 } from "./images.ts";
 
 const random = randomFrom(16);
@@ -232,6 +238,108 @@ Deno.test("an APNG whose frames are not all there or astray is refused", async (
   }
 });
 
+// ---- WebP
+
+/** A still WebP by the codec. */
+async function stillWebp(
+  { width, height, data }: Raster,
+  lossless: boolean,
+): Promise<Uint8Array> {
+  const { MagickFormat, MagickImage, MagickReadSettings } = await useCodec();
+  const image = MagickImage.create();
+  try {
+    const raw = { format: MagickFormat.Rgba, width, height, depth: 8 };
+    image.read(data, new MagickReadSettings(raw));
+    image.quality = lossless ? 100 : 90;
+    image.settings.setDefine("WEBP", "lossless", lossless);
+    image.settings.setDefine("WEBP", "exact", lossless);
+    return image.write(MagickFormat.WebP, (bytes) => bytes.slice());
+  } finally {
+    image.dispose();
+  }
+}
+
+/** Four frames with and without alpha and loss. */
+async function someWebpFrames(lossless?: boolean): Promise<WebpFrame[]> {
+  const places = [[40, 30, 0, 0], [7, 5, 4, 2], [1, 1, 38, 28], [40, 3, 0, 26]];
+  const frames: WebpFrame[] = [];
+  for (const [i, [width, height, left, top]] of places.entries()) {
+    const raster = draw(width, height, i % 2 === 1);
+    const still = await stillWebp(raster, lossless ?? i > 1);
+    const place = { width, height, left, top };
+    frames.push({ ...place, still, time: 30 * i, flags: i });
+  }
+  return frames;
+}
+
+Deno.test("an animated WebP: every frame is gray, and all around them stays", async () => {
+  const frames = await someWebpFrames();
+  const bytes = encodeWebpFrames(frames, { width: 40, height: 30 });
+  const before = webpChunks(bytes), after = webpChunks(await grayscale(bytes));
+  const isAround = ([type]: [string, Uint8Array]) => !/ICCP|ANMF/.test(type);
+  const [[, canvas]] = before;
+  canvas[0] &= ~0x20; // there is no color profile any more
+  assertEquals(after.filter(isAround), before.filter(isAround));
+  assertEquals(after.some(([type]) => type === "ICCP"), false);
+  const isFrame = ([type]: [string, Uint8Array]) => type === "ANMF";
+  const [old, gray] = [before, after].map((chunks) => chunks.filter(isFrame));
+  assertEquals(gray.length, frames.length);
+  for (const [i, { still }] of frames.entries()) {
+    const [, data] = gray[i];
+    assertEquals(data.subarray(0, 16), old[i][1].subarray(0, 16));
+    const alone = webpChunks(await grayscale(still))
+      .filter(([type]) => type !== "VP8X");
+    assertEquals(webpChunks(data, 16), alone, `frame ${i}`);
+    assertEquals(alone.at(-1)![0], i > 1 ? "VP8L" : "VP8 ");
+  }
+});
+
+Deno.test("a still WebP keeps its chunks, but for the color profile", async () => {
+  const still = await stillWebp(draw(20, 10), true);
+  const picture = webpChunks(still).filter(([type]) => type === "VP8L");
+  const [exif, xmp] = [Buffer.from("II*"), Buffer.from("<x/>")];
+  const canvas = Uint8Array.of(0x2c, 0, 0, 0, 19, 0, 0, 9, 0, 0);
+  const bytes = encodeWebp([
+    ["VP8X", canvas],
+    ["ICCP", xmp],
+    ...picture,
+    ["EXIF", exif],
+    ["XMP ", xmp],
+    ["what", exif],
+  ]);
+  const after = webpChunks(await grayscale(bytes));
+  canvas[0] = 0x0c;
+  assertEquals(after[0], ["VP8X", canvas]);
+  assertEquals(after.map(([type]) => type), [
+    ...["VP8X", "VP8L", "EXIF", "XMP ", "what"],
+  ]);
+  assertEquals(after[2][1], Uint8Array.from(exif));
+  assertEquals(after[1], webpChunks(await grayscale(still)).at(-1));
+});
+
+Deno.test("a WebP whose frames are not what they say is refused", async () => {
+  const size = { width: 40, height: 30 };
+  const cases: [Partial<WebpFrame>, string][] = [
+    [{ width: 8 }, "frame of another size than its picture"],
+    [{ height: 4 }, "frame of another size than its picture"],
+    [{ left: 34 }, "frame outside of the canvas"],
+    [{ top: 26 }, "frame outside of the canvas"],
+    [{ still: encodeWebp([]) }, "frame without a picture"],
+  ];
+  for (const [change, cause] of cases) {
+    const frames = await someWebpFrames();
+    Object.assign(frames[1], change);
+    const bytes = encodeWebpFrames(frames, size);
+    await assertRejects(() => grayscale(bytes), Error, `broken WebP: ${cause}`);
+  }
+  const bytes = encodeWebpFrames(await someWebpFrames(), size);
+  for (let cut = 12; cut < bytes.length; cut += 7) {
+    const cause = "truncated WebP: the file ends too early";
+    const part = bytes.subarray(0, cut);
+    await assertRejects(() => grayscale(part), Error, cause, `cut at ${cut}`);
+  }
+});
+
 Deno.test("animations look as Pillow has them, frame by frame", async () => {
   const python = await findPillow();
   if (!python) return console.warn("SKIPPED: no Python with Pillow is here");
@@ -244,6 +352,8 @@ Deno.test("animations look as Pillow has them, frame by frame", async () => {
       if (depth === 16 || colorType === 3 || transparency) continue;
       files[`${i}.png`] = encodeApng(someFrames(kind), { loops: 3 });
     }
+    const frames = await someWebpFrames(true), size = { width: 40, height: 30 };
+    files["a.webp"] = encodeWebpFrames(frames, size);
     for (const [name, bytes] of Object.entries(files)) {
       await Deno.writeFile(join(folder, name), bytes);
       await Deno.writeFile(

@@ -25,7 +25,6 @@ import { namesIn, withFolder } from "../tasks/folders.ts";
 import { encodeLossless } from "./jpegs.ts";
 import { waitUntil } from "../tasks/programs.ts";
 import {
-  animateWebp,
   type Av1,
   av1Of,
   type Avif,
@@ -986,11 +985,9 @@ Deno.test("grayscale: animations, pages and depths are refused by name", async (
   const deep = jpeg.slice();
   const frame = Buffer.from(jpeg).indexOf(Buffer.from([0xff, 0xc0]));
   deep[frame + 4] = 12;
-  const webp = await encode("WEBP", small);
   const bits = "16 bits per channel: this codec would cut it to 8";
   const sequence = (await encode("AVIF", small)).slice();
   const cases: Record<string, [Uint8Array, string]> = {
-    "WebP": [animateWebp(webp, small), "animated WebP (2 frames)"],
     "AVIF sequence": [
       concat(sequence, Buffer.from("\0\0\0\x08moov", "latin1")),
       "animated AVIF (an image sequence)",
@@ -1312,13 +1309,16 @@ Deno.test("grayscaleFile: on failure an old output stays, and nothing else", asy
   await withFolder(async (folder) => {
     const out = join(folder, "old.png");
     await Deno.writeTextFile(out, "as it was");
-    const animation = encodeGif({
+    const gif = encodeGif({
       width: 1,
       height: 1,
       frames: [[0], [1]],
       palette: [0, 0, 0, 1, 1, 1],
     });
-    const bad = { "cut.png": probe.subarray(0, 200), "x.gif": animation };
+    const bad = {
+      "cut.png": probe.subarray(0, 200),
+      "cut.gif": gif.subarray(0, -4),
+    };
     for (const [name, bytes] of Object.entries(bad)) {
       const path = join(folder, name);
       await Deno.writeFile(path, bytes);
@@ -1338,7 +1338,7 @@ Deno.test("grayscaleFile: on failure an old output stays, and nothing else", asy
       Deno.renameSync = renameSync;
     }
     assertEquals(await Deno.readTextFile(out), "as it was");
-    const wanted = ["cut.png", "good.png", "old.png", "x.gif"];
+    const wanted = ["cut.gif", "cut.png", "good.png", "old.png"];
     assertEquals(namesIn(folder), wanted);
   });
 });

@@ -649,27 +649,77 @@ export function encodeBmp({ width, height, data }: Raster): Uint8Array {
 
 // ---- WebP
 
-/** Puts a still WebP twice into an animation. */
-export function animateWebp(
-  still: Uint8Array,
-  { width, height }: Raster,
-): Uint8Array {
-  const le24 = (value: number) => le32(value).slice(0, 3);
-  const chunk = (type: string, data: Uint8Array) =>
-    bytesOf(type, le32(data.length), data, new Uint8Array(data.length & 1));
-  const size = [...le24(width - 1), ...le24(height - 1)];
-  const frame = chunk(
-    "ANMF",
-    bytesOf([0, 0, 0, 0, 0, 0], size, le24(100), [0], still.subarray(12)),
-  );
+/** A frame of an animation; its picture is that of a still WebP. */
+export interface WebpFrame {
+  still: Uint8Array;
+  width: number;
+  height: number;
+  /** Even numbers. */
+  left: number;
+  top: number;
+  /** Milliseconds. */
+  time: number;
+  /** 1: cleared afterwards; 2: not blended. */
+  flags: number;
+}
+
+const webpChunk = (type: string, data: Uint8Array): Uint8Array =>
+  bytesOf(type, le32(data.length), data, new Uint8Array(data.length & 1));
+
+/** The chunks of a WebP, or of the picture in an ANMF. */
+export function webpChunks(bytes: Uint8Array, at = 12): [string, Uint8Array][] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const chunks: [string, Uint8Array][] = [];
+  while (at < bytes.length) {
+    const size = view.getUint32(at + 4, true);
+    const type = Buffer.from(bytes.subarray(at, at + 4)).toString("latin1");
+    chunks.push([type, bytes.subarray(at + 8, at + 8 + size)]);
+    at += 8 + size + (size & 1);
+  }
+  return chunks;
+}
+
+/** A WebP of any chunks. */
+export function encodeWebp(chunks: [string, Uint8Array][]): Uint8Array {
   const body = bytesOf(
     "WEBP",
-    chunk("VP8X", bytesOf([2, 0, 0, 0], size)),
-    chunk("ANIM", new Uint8Array(6)),
-    frame,
-    frame,
+    ...chunks.map(([type, data]) => webpChunk(type, data)),
   );
   return bytesOf("RIFF", le32(body.length), body);
+}
+
+/** An animation, with a color profile, EXIF and XMP. */
+export function encodeWebpFrames(
+  frames: WebpFrame[],
+  { width, height }: { width: number; height: number },
+): Uint8Array {
+  const le24 = (value: number) => le32(value).slice(0, 3);
+  const pictureOf = (still: Uint8Array) =>
+    webpChunks(still).filter(([type]) => /^(ALPH|VP8[ L])$/.test(type))
+      .map(([type, data]) => webpChunk(type, data));
+  return encodeWebp([
+    [
+      "VP8X",
+      bytesOf([0x3e, 0, 0, 0], le24(width - 1), le24(height - 1)),
+    ],
+    ["ICCP", bytesOf("a profile")],
+    ["ANIM", bytesOf([1, 2, 3, 4, 5, 0])],
+    ...frames.map((frame): [string, Uint8Array] => [
+      "ANMF",
+      bytesOf(
+        le24(frame.left / 2),
+        le24(frame.top / 2),
+        le24(frame.width - 1),
+        le24(frame.height - 1),
+        le24(frame.time),
+        [frame.flags],
+        ...pictureOf(frame.still),
+      ),
+    ]),
+    ["EXIF", bytesOf("II*\0\x08\0\0\0\0\0\0\0\0\0")],
+    ["XMP ", bytesOf("<x/>")],
+    ["what", bytesOf("?")],
+  ]);
 }
 
 // ---- AVIF

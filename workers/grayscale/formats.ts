@@ -6,6 +6,7 @@
  */
 
 import { readLevels } from "./avif.ts";
+import { readWebpHeader } from "./webp.ts";
 
 /** The formats that can be converted, by the names of ImageMagick's coders. */
 export type Format = "PNG" | "BMP" | CodecFormat;
@@ -73,30 +74,6 @@ export function sniff(bytes: Uint8Array): Format | undefined {
   if (head.slice(4, 8) === "ftyp") {
     if (/^.{8}(.{4})*avi[fs]/s.test(text(bytes, 0, bytes[3]))) return "AVIF";
   }
-}
-
-/** RFC 9649: VP8X has the size of the canvas, VP8 and VP8L that of a frame. */
-function webpHeader(bytes: Uint8Array, view: DataView): Header {
-  const header = { width: 0, height: 0, frames: 0, lossless: false };
-  const grow = (width: number, height: number) => {
-    header.width = Math.max(header.width, width);
-    header.height = Math.max(header.height, height);
-  };
-  const u32 = (at: number) => view.getUint32(at, true);
-  for (let at = 12, size; at < 8 + u32(4); at += size + (size & 1)) {
-    const type = text(bytes, at);
-    size = u32(at + 4);
-    at += 8;
-    if (at + size > bytes.length) throw new RangeError();
-    if (type === "VP8X") grow((u32(at + 3) >>> 8) + 1, (u32(at + 6) >>> 8) + 1);
-    if (type === "VP8 ") grow(u32(at + 6) & 0x3fff, u32(at + 6) >> 16 & 0x3fff);
-    if (type === "VP8L") {
-      header.lossless = true;
-      grow((u32(at + 1) & 0x3fff) + 1, (u32(at + 1) >> 14 & 0x3fff) + 1);
-    }
-    if (/VP8[ L]|ANMF/.test(type)) header.frames++;
-  }
-  return header;
 }
 
 /** GIF89a, 17 to 27: all blocks up to the trailer, which may be missing. */
@@ -319,7 +296,7 @@ const HEADERS: Record<
   Exclude<CodecFormat, "JPEG">,
   (bytes: Uint8Array, view: DataView) => Header
 > = {
-  WEBP: webpHeader,
+  WEBP: readWebpHeader,
   GIF: gifHeader,
   TIFF: tiffHeader,
   AVIF: avifHeader,
@@ -359,7 +336,7 @@ export function checkLimits(
   }
   const { width, height, frames = 1, bits = 8 } = header;
   if (!frames) throw new Error(`broken ${nameOf(format)}: no picture in it`);
-  if (frames > 1 && format !== "GIF") {
+  if (frames > 1 && format !== "GIF" && format !== "WEBP") {
     if (format === "TIFF") throw new Error(`multi-page TIFF (${frames} pages)`);
     const count = frames === Infinity
       ? "an image sequence"
