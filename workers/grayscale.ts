@@ -15,10 +15,11 @@ import { KEEP_BYTES, recode } from "./grayscale/codec.ts";
 import {
   checkLimits,
   type Header,
+  nameOfOther,
   readHeader,
   sniff,
 } from "./grayscale/formats.ts";
-import { grayJpegParts } from "./grayscale/jpeg.ts";
+import { grayJpegParts, withSegmentsOf } from "./grayscale/jpeg.ts";
 import { grayWebp } from "./grayscale/webp.ts";
 import { luma } from "./kernels/luma.ts";
 import { folderOf, writeWhole } from "./shared/files.ts";
@@ -119,7 +120,12 @@ async function convert<T>(
   if (!bytes.length) throw new Error("empty file");
   const format = sniff(bytes);
   if (!format) {
-    throw new Error("not an image (JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF)");
+    const other = nameOfOther(bytes);
+    throw new Error(
+      other
+        ? `unsupported format: ${other}`
+        : "not an image (JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF)",
+    );
   }
   let header!: Header;
   const check = (read: Header) => checkLimits(format, header = read, maxPixels);
@@ -130,9 +136,11 @@ async function convert<T>(
   }
   if (format === "BMP") return take(grayBmpParts(bytes, check));
   if (format === "JPEG") {
-    const parts = grayJpegParts(bytes, check, warn);
-    if (parts) return take(parts);
-  } else check(readHeader(format, bytes));
+    const parts = grayJpegParts(bytes, check, warn) ??
+      withSegmentsOf(bytes, await recode(format, header, bytes));
+    return take(parts);
+  }
+  check(readHeader(format, bytes));
   if (format === "WEBP") {
     const gray = await grayWebp(
       bytes,

@@ -849,8 +849,6 @@ Deno.test("grayscale: what is no image never reaches the codec", async () => {
     "ICO": "\0\0\x01\0\x01\0\x10\x10\0\0\x01\0",
     "PSD": "8BPS\0\x01\0\0\0\0\0\0",
     "ZIP": "PK\x03\x04" + "\0".repeat(60),
-    "HEIC": "\0\0\0\x18ftypheic\0\0\0\0mif1heic",
-    "JPEG XL": "\xff\x0a\xfa\x1f",
     "a codec's prefix": "SVG:/etc/passwd",
     "zeros": "\0".repeat(500),
     "one byte": "\xff",
@@ -860,6 +858,30 @@ Deno.test("grayscale: what is no image never reaches the codec", async () => {
       await refusal(Buffer.from(text, "latin1"), name),
       "not an image (JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF)",
       name,
+    );
+  }
+  const others: [name: string, head: string][] = [
+    ["HEIC", "\0\0\0\x18ftypheic\0\0\0\0mif1heic"],
+    ["HEIC", "\0\0\0\x18ftypmif1\0\0\0\0mif1heic"],
+    ["HEIF", "\0\0\0\x18ftypmif1\0\0\0\0mif1miaf"],
+    ["JPEG XL", "\xff\x0a\xfa\x1f"],
+    ["JPEG XL", "\0\0\0\x0cJXL \r\n\x87\n\0\0\0\x14ftypjxl "],
+    ["JPEG 2000", "\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14ftypjp2 "],
+    ["JPEG 2000", "\xff\x4f\xff\x51\0\x2f"],
+    ["JPEG XR", "II\xbc\x01\x20\0\0\0"],
+    ["camera raw (CR3)", "\0\0\0\x18ftypcrx \0\0\0\x01crx isom"],
+    ["camera raw (RAF)", "FUJIFILMCCD-RAW 0201"],
+    ["camera raw (ORF)", "IIRO\x08\0\0\0"],
+    ["camera raw (RW2)", "IIU\0\x18\0\0\0"],
+    [
+      "PNG as Apple changes it for iOS (CgBI)",
+      "\x89PNG\r\n\x1a\n\0\0\0\x04CgBI\x50\0\x20\x02",
+    ],
+  ];
+  for (const [name, head] of others) {
+    assertEquals(
+      await refusal(Buffer.from(head + "\0".repeat(99), "latin1"), name),
+      `unsupported format: ${name}`,
     );
   }
   assertEquals(await refusal(new Uint8Array(), "empty"), "empty file");

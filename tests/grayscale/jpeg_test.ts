@@ -239,7 +239,7 @@ Deno.test("grayJpeg: what is YCbCr is decided as libjpeg does", () => {
   }
 });
 
-Deno.test("grayJpeg: keeps EXIF, XMP, comments and JFIF, drops ICC and Adobe", () => {
+Deno.test("grayJpeg: keeps EXIF, XMP, comments and JFIF, drops ICC and Adobe", async () => {
   const exif = segment(0xe1, letters("Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0"));
   const xmp = segment(0xe1, letters("http://ns.adobe.com/xap/1.0/\0<x/>"));
   const comment = segment(0xfe, letters("a comment"));
@@ -255,6 +255,18 @@ Deno.test("grayJpeg: keeps EXIF, XMP, comments and JFIF, drops ICC and Adobe", (
   const text = (segment: number[]) =>
     String.fromCharCode(segment[1], ...segment.slice(4));
   assertEquals(extras, kept.map(text));
+  // The same where the codec codes it anew.
+  const others: [Sampling, number[]][] = [
+    [[[1, 1], [1, 1], [1, 1], [1, 1]], [1, 2, 3, 4]],
+    [[[1, 1], [2, 2], [2, 2]], [1, 2, 3]],
+    [SAMPLINGS["4:4:4"], [1, 1, 1]],
+  ];
+  for (const [sampling, ids] of others) {
+    const bytes = encodeJpeg(some(20, 20, sampling), { ids, markers });
+    assertEquals(grayJpeg(bytes), undefined);
+    const { extras } = decodeJpeg(await grayscale(bytes));
+    assertEquals(extras, kept.map(text), `ids ${ids}`);
+  }
 });
 
 Deno.test("grayJpeg: without a Huffman table a JPEG has the standard ones", async () => {

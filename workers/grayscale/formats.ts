@@ -61,7 +61,9 @@ const text = (bytes: Uint8Array, at: number, length = 4): string =>
 export function sniff(bytes: Uint8Array): Format | undefined {
   const head = text(bytes, 0, 12);
   if (head.startsWith("\xff\xd8\xff")) return "JPEG";
-  if (head.startsWith("\x89PNG\r\n\x1a\n")) return "PNG";
+  if (head.startsWith("\x89PNG\r\n\x1a\n")) {
+    return text(bytes, 12) === "CgBI" ? undefined : "PNG";
+  }
   if (/^RIFF.{4}WEBP/s.test(head)) return "WEBP";
   if (/^GIF8[79]a/.test(head)) return "GIF";
   if (/^(II[*+]\0|MM\0[*+])/.test(head)) return "TIFF";
@@ -74,6 +76,32 @@ export function sniff(bytes: Uint8Array): Format | undefined {
   if (head.slice(4, 8) === "ftyp") {
     if (/^.{8}(.{4})*avi[fs]/s.test(text(bytes, 0, bytes[3]))) return "AVIF";
   }
+}
+
+/** Formats that are known and not converted, by what their files begin with. */
+const OTHERS: [name: string, magic: RegExp][] = [
+  ["PNG as Apple changes it for iOS (CgBI)", /^\x89PNG.{8}CgBI/s],
+  ["HEIC", /^.{4}ftyp.*(hei[cxms]|hev[cxms])/s],
+  ["HEIF", /^.{4}ftyp.*(mif[12]|msf1)/s],
+  ["camera raw (CR3)", /^.{4}ftypcrx /s],
+  ["JPEG XL", /^(\xff\n|.{4}JXL \r\n\x87\n)/s],
+  ["JPEG 2000", /^(\xff\x4f\xff\x51|.{4}jP {2}\r\n\x87\n)/s],
+  ["JPEG XR", /^II\xbc/],
+  ["camera raw (ORF)", /^(IIR[OS]|MMOR)/],
+  ["camera raw (RW2)", /^IIU\0/],
+  ["camera raw (RAF)", /^FUJIFILMCCD-RAW/],
+];
+
+/**
+ * Recognizes a format that is not converted.
+ *
+ * @param bytes A whole file
+ * @returns What users call it; undefined if it is none that is known
+ */
+export function nameOfOther(bytes: Uint8Array): string | undefined {
+  const isBox = text(bytes, 4) === "ftyp";
+  const head = text(bytes, 0, isBox ? Math.min(bytes[3] || 64, 256) : 256);
+  return OTHERS.find(([, magic]) => magic.test(head))?.[0];
 }
 
 /** GIF89a, 17 to 27: all blocks up to the trailer, which may be missing. */

@@ -174,6 +174,43 @@ export function grayJpegParts(
   return new LumaExtractor(bytes, checkHeader, warn).run();
 }
 
+/**
+ * Gives a JPEG that was coded anew the application data and comments of the one it
+ * was made of: those that {@linkcode grayJpeg} keeps.
+ *
+ * @param bytes The file before, which is left to the codec
+ * @param coded The file that the codec made of it
+ * @returns The parts of a whole file; they lie in both
+ *
+ * @example
+ * ```ts
+ * import { withSegmentsOf } from "./jpeg.ts";
+ *
+ * // A lossless frame, which is not taken, behind a comment.
+ * const bytes = Uint8Array.fromHex(
+ *   "ffd8fffe000361ffc3000b080001000101011100ffda0008010100010000",
+ * );
+ * const coded = Uint8Array.fromHex("ffd8ffe00002ffd9");
+ * const parts = withSegmentsOf(bytes, coded);
+ * console.log(parts.map((part) => part.toHex())); // ["ffd8", "fffe000361", "ffd9"]
+ * ```
+ */
+export function withSegmentsOf(
+  bytes: Uint8Array,
+  coded: Uint8Array,
+): Uint8Array[] {
+  let at = 2;
+  while (isApplication(coded[at + 1])) {
+    at += 2 + (coded[at + 2] << 8 | coded[at + 3]);
+  }
+  const kept = new LumaExtractor(bytes, () => {}, () => {}).readKept();
+  return [coded.subarray(0, 2), ...kept, coded.subarray(at)];
+}
+
+/** Whether a marker is one of application data or a comment. */
+const isApplication = (marker: number): boolean =>
+  marker >= APP0 && marker < 0xf0 || marker === COM;
+
 function broken(cause: string, at: number): never {
   throw new Error(`broken JPEG: ${cause} at byte ${at}`);
 }
@@ -216,6 +253,12 @@ class LumaExtractor {
     this.#bytes = bytes;
     this.#checkHeader = checkHeader;
     this.#warn = warn;
+  }
+
+  /** The segments that are kept of a file that is left to the codec. */
+  readKept(): Uint8Array[] {
+    this.run();
+    return this.#keptSegments;
   }
 
   run(): Uint8Array[] | undefined {
@@ -282,7 +325,7 @@ class LumaExtractor {
     else if (marker === DRI) {
       if (segment.length !== 2) broken("bad restart interval (DRI)", at);
       this.#interval = segment[0] << 8 | segment[1];
-    } else if (marker >= APP0 && marker < 0xf0 || marker === COM) {
+    } else if (isApplication(marker)) {
       this.#takeApplication(marker, at, segment);
     } else if (marker >= 0xc0 && marker <= 0xcf && marker !== 0xcc) {
       return this.#takeFrame(marker, at, segment);
@@ -369,7 +412,8 @@ class LumaExtractor {
       }
       components.push({ id, wide, high, quantization });
     }
-    if (new Set(components.map(({ id }) => id)).size < count) return false;
+    const ids = new Set(components.map(({ id }) => id));
+    if (ids.size < count) return this.#isOther = true;
     this.#frame = {
       ...{ marker, width, height, bits, lossless, components },
       wide: Math.max(...components.map(({ wide }) => wide)),
