@@ -33,8 +33,8 @@ parallel, and what the parallelism brought goes into reports/grayscale.md.
       --out DIR       where the gray images go (default: gray), laid out as
                       the images are below the folder that they have in common
       --force         convert also what has an up-to-date gray image already
-      --salvage       convert also what is truncated or damaged: gray for the rows
-                      that are missing, and a line says how many are there
+      --salvage       convert also what is truncated or damaged: gray for the
+                      rows that are missing, and a line says how many are there
       --max-pixels N  refuse larger images (default 268000000)
       --compare       convert all of them sequentially as well, and report
       --simulate      the original exercise: ten images that take a second each;

@@ -9,7 +9,12 @@ import { Pool, sequential } from "../mod.ts";
 import { queryError, scanLogs, service } from "../workers/logscan.ts";
 import { clearTemporary, folderOf } from "../workers/shared/files.ts";
 import { commandLine, type Flags, readFlags, UsageError } from "./cli/flags.ts";
-import { findFiles, projectFolder } from "./cli/paths.ts";
+import {
+  findFiles,
+  type FindOptions,
+  projectFolder,
+  readNames,
+} from "./cli/paths.ts";
 import { onInterrupt, runTask } from "./cli/program.ts";
 import { print, Progress, warn } from "./cli/terminal.ts";
 import { Listing } from "./logscan/listing.ts";
@@ -32,9 +37,19 @@ parallel, and what the parallelism brought goes into reports/logscan.md.
   -k, --keyword TEXT  what to look for, as it is (default: unauthorized access);
                       may be given several times: any of them counts
   -i, --ignore-case   take a to z for A to Z
+      --files-from FILE  search the files that are named there, too, one a line;
+                      - for standard input
+  -0, --null          a NUL ends each name of --files-from, not a newline
+      --include GLOB  only files of this name; with a slash: of this path below
+                      what was named; may be given several times: any of them
+      --exclude GLOB  no such file, and no such folder with all that is in it
       --count         how many lines have a keyword: PATH:COUNT
       --lines         the lines with a keyword: PATH:LINE:TEXT
-      --json          an array with an object per file
+  -l, --files-with-matches  only the names of files with a keyword
+  -m, --max-count N   no more than N lines of each file
+      --json          a line of JSON per file: path, found, count, bytes, hits,
+                      error; with --lines per hit: path, line, offset, length,
+                      keywords, text, and base64 where text is not all of it
       --compare       scan sequentially as well, and write the report
       --workers N     how many workers scan (default: one per core); with 1, or
                       where there is little to scan, none is started
@@ -47,32 +62,73 @@ Exit status: 0 when a keyword was found, 1 when not, 2 on any problem (but with
 
 async function main(args: string[]): Promise<number> {
   const flags = readFlags(args, {
-    boolean: ["ignore-case", "count", "lines", "json", "compare"],
-    list: ["keyword"],
-    alias: { k: "keyword", i: "ignore-case" },
+    boolean: [
+      ...["ignore-case", "count", "lines", "files-with-matches", "json"],
+      ...["null", "compare"],
+    ],
+    text: ["files-from"],
+    list: ["keyword", "include", "exclude"],
+    number: { "max-count": 1 },
+    alias: {
+      ...{ k: "keyword", i: "ignore-case", l: "files-with-matches" },
+      ...{ m: "max-count", 0: "null" },
+    },
     paths: true,
   });
   if (flags.is.help) return print(HELP), 0;
-  if (flags.is.count && flags.is.lines) {
-    throw new UsageError("--count and --lines exclude each other");
-  }
   await addInput(flags);
-  if (flags.is.compare && flags.paths.includes("-")) {
-    throw new UsageError("--compare reads twice, as standard input cannot be");
-  }
+  checkFlags(flags);
   const printer = new Printer(flags);
   const problem = queryError(printer.options);
   if (problem) throw new UsageError(`--keyword: ${problem}`);
   onInterrupt(() => clearTemporary(join(projectFolder, "reports"), true));
-  if (flags.paths.length > 0 && !flags.is.compare) await scan(printer);
+  if (isNamed(flags) && !flags.is.compare) await scan(printer);
   else await compareScans(printer, commandLine("logscan", args));
   return printer.status;
 }
 
+/** Whether the user named files. */
+function isNamed({ paths, text }: Flags): boolean {
+  return paths.length > 0 || text["files-from"] !== undefined;
+}
+
+/** Checks what flags say together. */
+function checkFlags(flags: Flags): void {
+  const { is, list, paths, text } = flags;
+  const outputs = ["count", "lines", "files-with-matches"];
+  const given = outputs.filter((name) => is[name]);
+  if (is["files-with-matches"] && is.json) given.push("json");
+  if (given.length > 1) {
+    throw new UsageError(`--${given[0]} and --${given[1]} exclude each other`);
+  }
+  if (is.compare && paths.includes("-")) {
+    throw new UsageError("--compare reads twice, as standard input cannot be");
+  }
+  if (paths.includes("-") && text["files-from"] === "-") {
+    throw new UsageError("--files-from: standard input is searched already");
+  }
+  if (is.null && text["files-from"] === undefined) {
+    throw new UsageError("--null is of use with --files-from only");
+  }
+  for (const name of ["include", "exclude"]) {
+    if (list[name].length > 0 && !isNamed(flags)) {
+      throw new UsageError(`--${name} needs a path to search`);
+    }
+  }
+}
+
+/** Which files the user means besides those that are named. */
+function findOptions({ list, text, is }: Flags): FindOptions {
+  const { include, exclude } = list;
+  const from = text["files-from"];
+  const names = from === undefined ? undefined : readNames(from, is.null);
+  return { include, exclude, list: names };
+}
+
 /** Adds standard input to the paths, where keywords have none. */
-async function addInput({ paths, list: { keyword } }: Flags): Promise<void> {
-  if (paths.length > 0 || keyword.length === 0) return;
-  if (await isInputGiven()) paths.push("-");
+async function addInput(flags: Flags): Promise<void> {
+  if (isNamed(flags) || flags.list.keyword.length === 0) return;
+  if (await isInputGiven()) flags.paths.push("-");
   else {
     throw new UsageError(
       "nothing to search: name a path, or pipe something in (see --help)",
@@ -93,7 +149,8 @@ async function scan(printer: Printer): Promise<void> {
   const size = flags.number.workers ?? navigator.hardwareConcurrency;
   const listing = new Listing(
     flags.paths,
-    (name, error) => printer.printFailure(name, error),
+    findOptions(flags),
+    (name, error) => printer.printMissing(name, error),
   );
   await using runner =
     size === 1 || await listing.isLittle(options.keywords.length)
@@ -156,7 +213,7 @@ async function findLogs(
   printer: Printer,
 ): Promise<{ paths: string[]; names: string[] }> {
   const { flags } = printer;
-  if (flags.paths.length === 0) {
+  if (!isNamed(flags)) {
     const { quiet } = flags.is;
     const { makeFixtures } = await import("./fixtures.ts");
     const { logs } = await makeFixtures({ logs: 10, keep: true, quiet });
@@ -164,8 +221,9 @@ async function findLogs(
   }
   const paths: string[] = [];
   const names: string[] = [];
-  for await (const { path, name, error } of findFiles(flags.paths)) {
-    if (error !== undefined) printer.printFailure(name, error);
+  const found = findFiles(flags.paths, findOptions(flags));
+  for await (const { path, name, error } of found) {
+    if (error !== undefined) printer.printMissing(name, error);
     else {
       paths.push(path);
       names.push(name);

@@ -64,6 +64,8 @@ export interface ScanOptions {
   ignoreCase?: boolean;
   /** What is wanted of each file. Default: `"found"`. */
   mode?: Mode;
+  /** How many lines with a keyword are enough, of each file. Default: all. */
+  max?: number;
   /**
    * For mode `"lines"`: whether the hits of a file are given in parts, as soon
    * as they are there, and as columns. A file then has several reports, all but
@@ -141,8 +143,8 @@ export interface Part {
  * @param options See {@linkcode ScanOptions}
  * @returns A report for each file, in the order given
  * @throws {RangeError} If there is no keyword, if one is empty, longer than 4096
- * bytes or has a line break in it, or if `ignoreCase` would have to know letters
- * that are not ASCII
+ * bytes or has a line break in it, if `ignoreCase` would have to know letters
+ * that are not ASCII, or if `max` is no positive integer
  *
  * @example Which of these logs has an alert in it
  * ```ts
@@ -166,8 +168,9 @@ export async function* scanLogs(
     keywords: options.keywords ?? ["unauthorized access"],
     ignoreCase: options.ignoreCase ?? false,
     mode: options.mode ?? "found",
+    max: options.max,
   };
-  const problem = queryError(query);
+  const problem = queryError(query) ?? maxError(query);
   if (problem) throw new RangeError(`Cannot search as ${problem}`);
   yield* new LogScan(runner, query, options).run(paths);
 }
@@ -205,6 +208,11 @@ export function queryError(
       return `only the case of A to Z can be ignored: ${value}`;
     }
   }
+}
+
+function maxError({ max = 1 }: Query): string | undefined {
+  if (Number.isInteger(max) && max > 0) return;
+  return `'max' must be a positive integer: current value is ${max}`;
 }
 
 /** A file whose report is not complete yet. */
@@ -300,10 +308,9 @@ class LogScan {
 
   /** Requests for what is queued. */
   *#takeQueue(): Generator<ScanRequest, void, void> {
-    const isFound = this.#query.mode === "found";
     for (let next; (next = this.#queue.shift());) {
       // The file's answer is known already: its other spans are not searched.
-      if (isFound && next.file.report.found) next.file.left--;
+      if (this.#wantedOf(next.file) === 0) next.file.left--;
       else yield this.#newRequest([next]);
     }
   }
@@ -313,6 +320,12 @@ class LogScan {
     const spans = planned.map(({ span }) => span);
     const { regular = false } = this.#options;
     return { spans, query: this.#query, regular };
+  }
+
+  /** How many more lines of a file are wanted. */
+  #wantedOf({ report }: FileState): number {
+    const { mode, max = Infinity } = this.#query;
+    return Math.max(0, (mode === "found" ? 1 : max) - report.count);
   }
 
   /** How many files make a full request: one until their usual size is known. */
@@ -355,8 +368,8 @@ class LogScan {
       for (let next; (next = file.results.shift());) {
         const { span, found } = next;
         file.left--;
-        // This span was already under way when an earlier one had the first hit.
-        if (query.mode === "found" && file.report.found) continue;
+        // This span was already under way when earlier ones had enough hits.
+        if (this.#wantedOf(file) === 0) continue;
         yield* this.#addResult(file, found);
         if (query.mode === "found" && found.count > 0 && span.start > 0) {
           await this.#setLineNumber(file.report);
@@ -378,8 +391,10 @@ class LogScan {
     file: FileState,
     { span: { path, end }, found }: SpanResult,
   ): AsyncGenerator<Report, void, void> {
-    const query = this.#query;
     while (found.next !== undefined) {
+      const wanted = this.#wantedOf(file);
+      if (wanted === 0) return;
+      const query = { ...this.#query, max: wanted };
       if (found.decoded) {
         // On this thread and in one go: every request would decode the file
         // from its start.
@@ -412,6 +427,7 @@ class LogScan {
       this.#weight += weightOf(report.path, found.bytes);
     }
     report.bytes += found.bytes;
+    limitHits(found, this.#wantedOf(file));
     report.count += found.count;
     report.found = report.count > 0;
     if (found.error !== undefined) report.error ??= found.error;
@@ -453,6 +469,22 @@ function spansOf(path: string, from: number, size: number): Span[] {
     spans.push({ path, start, end: Math.min(size, start + step) });
   }
   return spans;
+}
+
+/** Drops hits that are more than are wanted: each span knows only its own. */
+function limitHits(found: SpanReport, wanted: number): void {
+  if (found.count <= wanted) return;
+  found.count = wanted;
+  const { hits } = found;
+  if (!hits) return;
+  for (
+    const column of [hits.lines, hits.offsets, hits.lengths, hits.keywords]
+  ) {
+    column.length = wanted;
+  }
+  const held = hits.lengths.filter((length) => length <= LINE_MAX);
+  const size = held.reduce((sum, length) => sum + length + 1, 0);
+  hits.text = hits.text.subarray(0, size);
 }
 
 function reportOf(

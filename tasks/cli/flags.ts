@@ -112,7 +112,7 @@ function toFlags(
 
 /**
  * Joins values to their flags where `parseArgs` would take them for other flags:
- * `-kTEXT`, which grep allows, and `--workers -1`.
+ * `-kTEXT`, which grep allows, `--workers -1`, and `--files-from -`.
  */
 function joinValues(
   args: string[],
@@ -124,7 +124,10 @@ function joinValues(
   for (let i = 0; i < args.length; i++) {
     const arg = args[i];
     if (arg === "--") return [...words, ...args.slice(i)];
-    if (
+    const name = arg.startsWith("--") ? arg.slice(2) : alias[arg.slice(1)];
+    if (args[i + 1] === "-" && valued.includes(name)) {
+      words.push(`--${name}=${args[++i]}`);
+    } else if (
       arg.slice(2) in numbers && arg.startsWith("--") &&
       /^-\d/.test(args[i + 1] ?? "")
     ) {

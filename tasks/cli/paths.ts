@@ -11,6 +11,7 @@ import { join } from "@std/path/join";
 import { relative } from "@std/path/relative";
 import { resolve } from "@std/path/resolve";
 import { causeOf } from "../../workers/shared/files.ts";
+import { UsageError } from "./flags.ts";
 
 /** The user's current folder. `deno task` itself runs in the project's folder. */
 export const userFolder: string = Deno.env.get("INIT_CWD") ?? Deno.cwd();
@@ -84,16 +85,53 @@ export async function* findFiles(
       ? finder.matching(arg)
       : finder.named(arg);
     // One folder has each file once, so that a million need not be remembered.
-    if (args.length === 1 && !isGlob(arg)) yield* files;
-    else {for (const found of files) {
-        if (found.error !== NOT_UTF8) { // of these, several may be spelt alike
-          if (seen.has(found.path)) continue;
-          seen.add(found.path);
-        }
-        yield found;
-      }}
+    const isUnique = args.length === 1 && !isGlob(arg);
+    for (const found of files) {
+      // Of names that are not UTF-8, several may be spelt alike.
+      if (!isUnique && found.error !== NOT_UTF8) {
+        if (seen.has(found.path)) continue;
+        seen.add(found.path);
+      }
+      yield found;
+    }
   }
   for await (const name of list ?? []) yield* finder.named(name);
+}
+
+/** The longest name in a list, in characters; systems allow 4096 or fewer. */
+const NAME_MAX = 1 << 16;
+
+/**
+ * Reads a list of names, each as soon as it is there.
+ *
+ * @param path The list, relative to the user's folder; `-` for standard input
+ * @param isNull Whether a NUL ends each name, and all else belongs to it;
+ * otherwise each line is one, and empty lines are skipped
+ * @throws {UsageError} If it cannot be read
+ */
+export async function* readNames(
+  path: string,
+  isNull: boolean,
+): AsyncGenerator<string, void, void> {
+  const decoder = new TextDecoder("utf-8", { ignoreBOM: isNull });
+  const block = new Uint8Array(1 << 16);
+  const end = isNull ? "\0" : /\r?\n/;
+  let rest = "";
+  try {
+    using file = path === "-"
+      ? undefined
+      : await Deno.open(resolve(userFolder, path));
+    for (let n: number | null = 0; n !== null;) {
+      n = await (file ?? Deno.stdin).read(block);
+      rest += decoder.decode(block.subarray(0, n ?? 0), { stream: n !== null });
+      const names = rest.split(end);
+      rest = n === null ? "" : names.pop()!;
+      if (rest.length > NAME_MAX) throw new Error("a name in it is too long");
+      for (const name of names) if (name !== "") yield name;
+    }
+  } catch (error) {
+    throw new UsageError(`--files-from: ${path}: ${causeOf(error)}`);
+  }
 }
 
 /** Whether a path is that of a file, or of one that Deno cannot open. */
@@ -199,7 +237,7 @@ class Finder {
       part === "**" && parts[i - 1] === "**";
     const single = parts.filter((part, i) => !isDouble(part, i));
     // What matches may be an empty folder, or nothing that is included.
-    this.#hasMatch = this.#include.length + this.#exclude.length > 0;
+    this.#hasMatch = this.#isFiltered;
     if (isFolder(base)) yield* this.#expand(base, prefix, base, single);
     if (this.#hasMatch) return;
     const path = resolve(userFolder, glob);
@@ -287,28 +325,35 @@ class Finder {
     }
     entries.sort((a, b) => a.name < b.name ? -1 : 1);
     const inFolder = join(folder, "x").slice(0, -1);
+    const isFiltered = this.#isFiltered;
     let last = "";
-    for (const { name, isFile, isDirectory } of entries) {
-      const path = inFolder + name;
+    for (const { name: own, isFile, isDirectory } of entries) {
+      const path = inFolder + own, name = prefix + own;
       if (this.#skip(path)) continue;
-      const isOther = name === last; // two names, of which one at most is so
-      last = name;
-      if (this.#isOut(relative(base, path), isDirectory, isFile)) continue;
-      const entry: Entry = { path, name: prefix + name, base };
-      if (name.includes("\ufffd") && (isOther || !isThere(path))) {
-        if (isFile || isDirectory) found.push({ ...entry, error: NOT_UTF8 });
-      } else found.push({ ...entry, isFile, isDirectory });
+      const isOther = own === last; // two names, of which one at most is so
+      last = own;
+      if (
+        isFiltered && this.#isOut(relative(base, path), isDirectory, isFile)
+      ) {
+        continue;
+      }
+      if (own.includes("\ufffd") && (isOther || !isThere(path))) {
+        const error = NOT_UTF8;
+        if (isFile || isDirectory) found.push({ path, name, base, error });
+      } else found.push({ path, name, base, isFile, isDirectory });
     }
     return found;
   }
 
   /** Whether `include` or `exclude` leave a file or folder out. */
   #isOut(below: string, isDirectory: boolean, isFile: boolean): boolean {
-    if (this.#exclude.length > 0) {
-      if (isMatch(this.#exclude, below, isDirectory)) return true;
-    }
+    if (isMatch(this.#exclude, below, isDirectory)) return true;
     return isFile && this.#include.length > 0 &&
       !isMatch(this.#include, below, false);
+  }
+
+  get #isFiltered(): boolean {
+    return this.#include.length + this.#exclude.length > 0;
   }
 }
 

@@ -5,7 +5,7 @@
  */
 
 import { weightOf } from "../../workers/logscan/scan.ts";
-import { findFiles, totalSize } from "../cli/paths.ts";
+import { findFiles, type FindOptions, totalSize } from "../cli/paths.ts";
 
 /** How many files are listed before the first one is scanned. */
 const FIRST_FILES = 500;
@@ -34,13 +34,15 @@ export class Listing {
 
   /**
    * @param names What the user named: files, folders, globs
+   * @param options Which other files the user means, and which not
    * @param onError Is told of each name that cannot be found or listed
    */
   constructor(
     names: string[],
+    options: FindOptions,
     onError: (name: string, error: string) => void,
   ) {
-    this.#found = findFiles(names, { stdin: true });
+    this.#found = findFiles(names, { ...options, stdin: true });
     this.#onError = onError;
   }
 

@@ -10,6 +10,7 @@ import {
   labelled,
   type Part,
   PartReader,
+  type Query,
   type Report,
   type ScanOptions,
 } from "../../workers/logscan.ts";
@@ -27,26 +28,29 @@ import {
 /** Prints reports as the flags ask for, and keeps the exit status. */
 export class Printer {
   readonly flags: Flags;
-  readonly options: Required<Omit<ScanOptions, "parts" | "regular">>;
+  readonly options: ScanOptions & Pick<Query, "keywords" | "ignoreCase">;
   #found = false;
   #hasFailed = false;
   /** Whether to write each report at once: a terminal, or input that goes on. */
   readonly #isWatched: boolean;
-  /** Whether the JSON object of a file has been begun. */
-  #isOpen = false;
-  #objects = 0;
+  /** How many files were searched, have a keyword, and how many lines have one. */
+  #files = 0;
+  #filesFound = 0;
+  #lines = 0;
   /** Reads the file with the last line that was too long to be held. */
   #reader?: PartReader;
 
   constructor(flags: Flags) {
     this.flags = flags;
-    this.#isWatched = stdoutIsTerminal || flags.paths.includes("-");
+    const { json } = flags.is;
+    this.#isWatched = json || stdoutIsTerminal || flags.paths.includes("-");
     const { keyword } = flags.list;
     const { quiet, count, lines } = flags.is;
     this.options = {
       keywords: keyword.length > 0 ? keyword : ["unauthorized access"],
       ignoreCase: flags.is["ignore-case"],
       mode: quiet ? "found" : count ? "count" : lines ? "lines" : "found",
+      max: flags.number["max-count"],
     };
   }
 
@@ -57,20 +61,36 @@ export class Printer {
     warn(`${printable(name, Deno.stderr)}: ${error}${wayOut}`);
   }
 
+  /** Prints that a name means no file that can be searched. */
+  printMissing(name: string, error: string): void {
+    this.printFailure(name, error);
+    const { json, quiet } = this.flags.is;
+    if (json && !quiet) printObject({ path: name, error });
+  }
+
   /** Prints a report of a file, or a part of one. */
   async printReport(report: Report, name: string): Promise<void> {
     if (report.error !== undefined && !report.part) {
       this.printFailure(name, report.error);
     }
     if (report.found) this.#found = true;
+    if (!report.part) this.#count(report);
     const { quiet, json, lines } = this.flags.is;
     if (quiet) return;
     if (json) this.#printJson(report, name);
-    else if (lines) await this.#printLines(report, name);
+    else if (this.flags.is["files-with-matches"]) {
+      if (report.found) print(`${printable(name)}\n`);
+    } else if (lines) await this.#printLines(report, name);
     else if (report.error === undefined || report.found) {
       this.#printAnswer(report, name);
     }
     if (this.#isWatched) flush();
+  }
+
+  #count({ count, found }: Report): void {
+    this.#files++;
+    if (found) this.#filesFound++;
+    this.#lines += count;
   }
 
   /** Prints whether a keyword was found, or how often. */
@@ -157,30 +177,27 @@ export class Printer {
     }
   }
 
-  /** Prints an object per file, hit by hit, so that they need not be held. */
+  /** Prints an object per file; with `--lines` one per hit instead. */
   #printJson(report: Report, name: string): void {
     const { found, count, bytes, error, part } = report;
-    let separator = ",";
-    if (!this.#isOpen) {
-      print(this.#objects++ === 0 ? "[\n" : ",\n");
-      print(`{"path":${JSON.stringify(name)},"hits":[`);
-      separator = "";
+    const { lines } = this.flags.is;
+    const hits = this.#hitsOf(report);
+    if (!lines) {
+      const own = Array.from(hits, objectOf);
+      return printObject({ path: name, found, count, bytes, hits: own, error });
     }
-    for (const hit of this.#hitsOf(report)) {
-      // JSON has no bytes, so `text` has U+FFFD for what is no UTF-8.
-      print(separator + JSON.stringify({ ...hit, raw: undefined }));
-      separator = ",";
-    }
-    this.#isOpen = part !== undefined;
-    if (part) return;
-    print(`],${JSON.stringify({ found, count, bytes, error }).slice(1)}`);
+    for (const hit of hits) printObject({ path: name, ...objectOf(hit) });
+    if (error !== undefined && !part) printObject({ path: name, error });
   }
 
   /** Prints the end of the output. */
   end(): void {
     this.#reader?.[Symbol.dispose]();
-    if (!this.flags.is.json || this.flags.is.quiet) return;
-    print(this.#objects === 0 ? "[]\n" : "\n]\n");
+    const { count, json, quiet } = this.flags.is;
+    const isWanted = count && !json && !quiet && stdoutIsTerminal;
+    if (!isWanted || this.#files < 2) return;
+    const [lines, files] = [this.#lines, this.#files];
+    print(`${lines} lines in ${this.#filesFound} of ${files} files\n`);
   }
 
   /** Whether nothing that comes could change the exit status. */
@@ -192,4 +209,14 @@ export class Printer {
   get status(): number {
     return this.isDone ? 0 : this.#hasFailed ? 2 : this.#found ? 0 : 1;
   }
+}
+
+/** A line of JSON. */
+function printObject(object: Record<string, unknown>): void {
+  print(`${JSON.stringify(object)}\n`);
+}
+
+/** A hit for JSON, which has no bytes: they are in base64 if the text lost some. */
+function objectOf({ raw, ...hit }: Hit): Record<string, unknown> {
+  return raw === undefined ? { ...hit } : { ...hit, base64: btoa(raw) };
 }

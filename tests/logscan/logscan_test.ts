@@ -481,6 +481,48 @@ Deno.test("scanLogs gives many hits in parts, and misses none", async (t) => {
   }
 });
 
+Deno.test("scanLogs gives no more lines of a file than are wanted", () =>
+  withFolder(async (dir) => {
+    const long = "y".repeat(70_000);
+    const line = (i: number) =>
+      i % 1000 === 7
+        ? `${KEYWORD} ${long}`
+        : i % 9 === 0
+        ? `${i} ${KEYWORD}`
+        : "";
+    const lines = Array.from({ length: 600_000 }, (_, i) => line(i));
+    const path = join(dir, "a.log"), packed = join(dir, "a.gz");
+    const bytes = text(lines.join("\n")); // three spans
+    await Deno.writeFile(path, bytes);
+    await Deno.writeFile(packed, gzipSync(bytes, { level: 1 }));
+    const keywords = [KEYWORD];
+    const all = reference(bytes, keywords);
+    await using pool = new Pool(service, { size: 2 });
+    for (const max of [1, 2, 777, 20_000, all.length - 1, all.length, 1e6]) {
+      const wanted = all.slice(0, max);
+      for (const runner of [pool, sequential(service)]) {
+        for (const mode of ["lines", "count", "found"] as const) {
+          const options = { keywords, mode, max };
+          const reports = scanLogs(runner, [path, packed], options);
+          for await (const report of reports) {
+            const clue = `${report.path} ${mode} ${max}`;
+            const isFound = mode === "found";
+            assertEquals(report.count, isFound ? 1 : wanted.length, clue);
+            if (mode === "count") continue;
+            const hits = isFound ? all.slice(0, 1) : wanted;
+            assertEquals(report.hits.length, hits.length, clue);
+            assertEquals(report.hits.at(-1), hits.at(-1), clue);
+            if (max === 777) assertEquals(report.hits, hits, clue);
+          }
+        }
+      }
+    }
+    for (const max of [0, -1, 1.5, NaN, Infinity]) {
+      const scan = scanLogs(sequential(service), [path], { max });
+      await assertRejects(() => scan.next(), RangeError, `value is ${max}`);
+    }
+  }));
+
 Deno.test("scanLogs gives more hits of a block than a call takes arguments", () =>
   withFolder(async (dir) => {
     const path = join(dir, "short.log"), count = 200_000;

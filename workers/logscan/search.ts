@@ -37,6 +37,8 @@ export interface Query {
   ignoreCase: boolean;
   /** What is wanted. */
   mode: Mode;
+  /** How many lines with a keyword are enough. Default: no limit. */
+  max?: number;
 }
 
 /**
@@ -338,6 +340,8 @@ export class Search {
   /** The unfinished line, if it is too long to be held. */
   #long?: { offset: number; keywords: Set<number> };
   #skipping: boolean;
+  /** How many more lines are wanted. */
+  #wanted: number;
   #done = false;
   #weight = 0;
   #found: SearchResult = { lines: 0, count: 0 };
@@ -363,6 +367,7 @@ export class Search {
     this.#limit = range.end ?? Infinity;
     this.#offset = range.offset;
     this.#skipping = range.skip ?? false;
+    this.#wanted = query.mode === "found" ? 1 : query.max ?? Infinity;
   }
 
   /**
@@ -484,14 +489,17 @@ export class Search {
   #searchLines(from: number, to: number, base: number): void {
     const found = this.#found;
     if (this.#query.mode === "count") {
-      found.count += kernels.collect(this.#tableAt, from, to, -1, 0, 0, 0);
+      const all = kernels.collect(this.#tableAt, from, to, -1, 0, 0, 0);
+      found.count += Math.min(all, this.#wanted);
+      this.#wanted -= all;
+      this.#done = this.#wanted <= 0;
       return;
     }
-    const most = this.#query.mode === "found" ? 1 : LINES;
-    let at = from;
-    for (let lineCount = most; lineCount === most && at < to && !this.#done;) {
+    let at = from, isFull = true;
+    while (isFull && at < to && !this.#done) {
+      const most = Math.min(LINES, this.#wanted);
       const [lines, text] = [this.#linesAt, this.#linesAt + LINE * LINES];
-      lineCount = kernels.collect(
+      const lineCount = kernels.collect(
         this.#tableAt,
         at,
         to,
@@ -500,6 +508,7 @@ export class Search {
         text,
         LINE_MAX,
       );
+      isFull = lineCount === most;
       if (lineCount === 0) break;
       at = this.#takeLines(lineCount, base);
       if (at <= to) found.lines++; // the newline of the last line taken
@@ -553,11 +562,10 @@ export class Search {
   }
 
   #addHit(offset: number, length: number, keywords: number[]): void {
-    const { mode } = this.#query;
     const found = this.#found;
     found.count++;
-    if (mode === "count") return;
-    if (mode === "found") this.#done = true;
+    this.#done = --this.#wanted === 0;
+    if (this.#query.mode === "count") return;
     this.#weight += HIT;
     const hits = found.hits ??= newHits();
     hits.lines.push(found.lines);
