@@ -152,7 +152,7 @@ const CONSTANTS: unknown[] = [undefined, null, false, true];
 /** What was thrown; a structured clone would lose an error's name and `code`. */
 interface Failure {
   /** Of an Error. */
-  texts?: { name: string; message: string; stack: string };
+  texts?: { name: string; message: string; stack?: string };
   /** Whether the error is a DOMException, whose name says nothing of its class. */
   isDOMException?: boolean;
   /** The error's own other properties, or what was thrown instead of one. */
@@ -687,34 +687,52 @@ export class WorkerStartError extends Error {
   }
 }
 
+/** What is said of a getter or a proxy that throws when it is looked at. */
+const UNREADABLE = "what was thrown is unreadable";
+
 /** Deeper causes are left out: a chain of them may be endless. */
 const CAUSES_MAX = 16;
 
-/** Puts what was thrown in a form that any port can carry. */
-function describe(thrown: unknown, depth = 0): Failure {
+/**
+ * Puts what was thrown in a form that any port can carry. Each error is there
+ * once, as causes and errors may go in circles, and these branch.
+ */
+function describe(
+  thrown: unknown,
+  depth = 0,
+  known: Map<unknown, Failure> = new Map(),
+): Failure {
   try {
-    if (!(thrown instanceof Error)) return { value: cloneable(thrown) };
+    const same = known.get(thrown);
+    if (same) return same;
+    if (!isError(thrown)) return { value: cloneable(thrown) };
     const { name, message, stack, cause, errors, ...own } =
       thrown as AggregateError;
-    const isDOMException = thrown instanceof DOMException;
-    const entries = Object.entries(own);
-    const deeper = (error: unknown) => describe(error, depth + 1);
-    return {
+    const failure: Failure = {
       texts: {
         name: textOf(name),
         message: textOf(message),
-        stack: textOf(stack),
+        stack: stack === undefined ? undefined : textOf(stack),
       },
-      isDOMException,
-      value: new Map(entries.map(([key, value]) => [key, cloneable(value)])),
-      ...depth < CAUSES_MAX && {
-        cause: cause === undefined ? undefined : deeper(cause),
-        errors: Array.isArray(errors) ? errors.map(deeper) : undefined,
-      },
+      isDOMException: thrown instanceof DOMException,
+      value: undefined,
     };
-  } catch { // a getter or a proxy that throws when it is looked at
-    return { value: "what was thrown is unreadable" };
+    known.set(thrown, failure);
+    const entries = Object.entries(own);
+    failure.value = new Map(entries.map(([k, value]) => [k, cloneable(value)]));
+    if (depth === CAUSES_MAX) return failure;
+    const deeper = (error: unknown) => describe(error, depth + 1, known);
+    if (cause !== undefined) failure.cause = deeper(cause);
+    if (Array.isArray(errors)) failure.errors = errors.map(deeper);
+    return failure;
+  } catch {
+    return { value: UNREADABLE };
   }
+}
+
+/** Whether it is an error, also one of another realm, as `node:vm` has them. */
+function isError(thrown: unknown): thrown is Error {
+  return thrown instanceof Error || Error.isError(thrown);
 }
 
 /** The platform's own error class of a name, if there is one. */
@@ -729,9 +747,14 @@ function errorClass(name: string): { prototype: Error } {
 }
 
 /** Makes of that an error of the same class, where the platform has it. */
-function revive(failure: Failure): unknown {
+function revive(
+  failure: Failure,
+  known: Map<Failure, Error> = new Map(),
+): unknown {
   const { texts, isDOMException, value, cause, errors } = failure;
   if (!texts) return value;
+  const same = known.get(failure);
+  if (same) return same;
   const { name, message, stack } = texts;
   const error = isDOMException
     ? new DOMException(message, name)
@@ -743,10 +766,11 @@ function revive(failure: Failure): unknown {
       configurable: true,
       writable: true,
     });
+  known.set(failure, error);
   define("name", name);
   define("stack", stack);
-  if (cause) define("cause", revive(cause));
-  if (errors) define("errors", errors.map(revive));
+  if (cause) define("cause", revive(cause, known));
+  if (errors) define("errors", errors.map((each) => revive(each, known)));
   for (const [key, own] of value as Map<string, unknown>) {
     define(key, own, true);
   }
@@ -763,9 +787,9 @@ function cloneable(value: unknown): unknown {
 
 function messageOf(thrown: unknown): string {
   try {
-    return textOf(thrown instanceof Error ? thrown.message : thrown);
-  } catch { // a proxy that does not say of what class it is
-    return textOf(undefined);
+    return textOf(isError(thrown) ? thrown.message : thrown);
+  } catch {
+    return UNREADABLE;
   }
 }
 
@@ -1042,7 +1066,8 @@ async function runChunk(
     else {
       isItemCancelled = isCancelled;
       try {
-        value = spread ? call(...items[i] as unknown[]) : call(items[i]);
+        const args = items[i];
+        value = spread ? call(...args as unknown[]) : call(args);
         if (isThenable(value)) value = await value;
         kind = keep(shared, slot * CHUNK_MAX + i, value);
       } catch (thrown) {
@@ -1094,7 +1119,7 @@ function report(port: MessagePort, done: Results): void {
   const { values, failures, skipped, times } = done;
   const moved: Transferable[] = [];
   for (const value of values) {
-    if (value instanceof Object) moved.push(...transfers.get(value) ?? []);
+    if (isObject(value)) moved.push(...transfers.get(value) ?? []);
   }
   // What is to be moved is gone after a failure: there is no second try.
   if (values.length < 2 || moved.length === 0) {
@@ -1906,7 +1931,8 @@ class Chunk {
   get items(): unknown[] {
     const { segments } = this;
     if (segments.length === 1) return segments[0].items;
-    return segments.flatMap(({ items }) => items);
+    // Unlike flatMap and flat it keeps the holes of an array, which are items.
+    return ([] as unknown[]).concat(...segments.map(({ items }) => items));
   }
 
   /**
@@ -3365,8 +3391,13 @@ function now(): number {
 }
 
 function isThenable(value: unknown): value is PromiseLike<unknown> {
-  return value instanceof Object && "then" in value &&
-    typeof value.then === "function";
+  return isObject(value) && "then" in value && typeof value.then === "function";
+}
+
+/** Whether it is an object, also of another realm or without a prototype. */
+function isObject(value: unknown): value is object {
+  return typeof value === "object" && value !== null ||
+    typeof value === "function";
 }
 
 function timeoutError({ job, timeout }: Call, index: number): DOMException {

@@ -3,6 +3,7 @@ import { cancelled, Pool, serve, transfer } from "../../mod.ts";
 import { arrive, leave, type Memory, shared, turn } from "./gates.ts";
 
 let greeting = "not set up";
+let left: Uint8Array | undefined;
 
 /** Blocks the thread for at least that many milliseconds. */
 function wait(ms: number): void {
@@ -14,6 +15,11 @@ function waitIn(memory: Memory, condition: (value: number) => boolean): void {
   for (let value; !condition(value = Atomics.load(memory, 0));) {
     Atomics.wait(memory, 0, value);
   }
+}
+
+function inAnotherRealm(code: string): unknown {
+  const { getBuiltinModule } = Reflect.get(globalThis, "process");
+  return getBuiltinModule("node:vm").runInNewContext(code);
 }
 
 /** Odd values that code may throw. */
@@ -29,6 +35,17 @@ const odd: Record<string, () => unknown> = {
     error.cause = error;
     return error;
   },
+  "causes and errors in circles": () => {
+    const all = new AggregateError([], "all");
+    all.errors = [1, 2, 3].map((n) => new Error(`${n}`, { cause: all }));
+    return all;
+  },
+  "no stack": () => {
+    const error = new Error("x");
+    delete error.stack;
+    return error;
+  },
+  "another realm": () => inAnotherRealm("new TypeError('there')"),
   "a getter that throws": () =>
     Object.defineProperty(new Error("x"), "message", {
       get: () => {
@@ -104,6 +121,19 @@ export const jobs = {
     throw odd[kind]();
   },
   returnFunction: (): unknown => () => {},
+  returnPromiseOfAnotherRealm: () => inAnotherRealm("Promise.resolve(7)"),
+  returnThenableWithoutPrototype: (): unknown => {
+    const then = (resolve: (value: number) => void) => resolve(7);
+    return Object.assign(Object.create(null), { then });
+  },
+  /** Moves a buffer in an object without a prototype; gives what is left of it. */
+  moveWithoutPrototype: (bytes?: Uint8Array<ArrayBuffer>): unknown => {
+    left = bytes ?? left;
+    if (!bytes) return left!.length;
+    return transfer(Object.assign(Object.create(null), { bytes }), [
+      bytes.buffer,
+    ]);
+  },
   /** Numbers as they are, odd ones in a buffer to be moved, 4 not at all. */
   returnMixed: (n: number): unknown => {
     if (n === 4) return () => {};

@@ -37,6 +37,80 @@ runnerTest("whatever is thrown is the cause of a JobError", async (runner) => {
   assertEquals(await runner.apply("double", [1]), 2);
 });
 
+poolTest("whatever is thrown has the same text from both", async () => {
+  await using pool = new Pool(service, { size: 1 });
+  const runners = [pool, sequential(service)];
+  const text = ({ message }: Error) => message;
+  for (const kind of oddities) {
+    const [ours, theirs] = await Promise.all(
+      runners.map((runner) => runner.apply("throwOdd", [kind]).catch(text)),
+    );
+    assertEquals(ours, theirs, kind);
+  }
+  for (const list of [undefined, null, 1, {}]) {
+    const [ours, theirs] = await Promise.all(
+      runners.map((runner) =>
+        runner.starmap("add", [list as never]).catch(text)
+      ),
+    );
+    assertEquals(ours, theirs);
+  }
+});
+
+poolTest("an error in circles is the same again", async () => {
+  await using pool = new Pool(service, { size: 1 });
+  const { cause } = await assertRejects(
+    () => pool.apply("throwOdd", ["causes and errors in circles"]),
+  ) as Error;
+  assertInstanceOf(cause, AggregateError);
+  assertEquals(cause.errors.map(({ message }) => message), ["1", "2", "3"]);
+  for (const error of cause.errors) assert(error.cause === cause);
+});
+
+poolTest("an error of another realm is an error", async () => {
+  await using pool = new Pool(service, { size: 1 });
+  for (const runner of [pool, sequential(service)]) {
+    const error = await assertRejects(() =>
+      runner.apply("throwOdd", ["another realm"])
+    ) as Error;
+    assertEquals(error.message, "Job 'throwOdd' failed on item 0: there");
+    assertEquals((error.cause as Error).name, "TypeError");
+  }
+});
+
+runnerTest("an error without a stack gets none", async (runner) => {
+  const error = await assertRejects(() =>
+    runner.apply("throwOdd", ["no stack"])
+  );
+  assertEquals(((error as Error).cause as Error).stack, undefined);
+});
+
+runnerTest("a promise of any realm, or none, is awaited", async (runner) => {
+  assertEquals(await runner.apply("returnPromiseOfAnotherRealm", []), 7);
+  assertEquals(await runner.apply("returnThenableWithoutPrototype", []), 7);
+});
+
+runnerTest("the holes of an array are items", async (runner) => {
+  const items = [1, 2, 3];
+  delete items[1];
+  // Known to be short, calls share messages.
+  await runner.map("same", numbers(1000));
+  const calls = numbers(100).map(() => runner.map("same", items));
+  for (const results of await Promise.all(calls)) {
+    assertEquals(results, [1, undefined, 3]);
+  }
+  assertEquals(
+    await runner.map("same", new Array(3)),
+    Array(3).fill(undefined),
+  );
+});
+
+poolTest("Pool: a result without a prototype can be moved", async () => {
+  await using pool = new Pool(service, { size: 1 });
+  await pool.apply("moveWithoutPrototype", [new Uint8Array(3)]);
+  assertEquals(await pool.apply("moveWithoutPrototype", []), 0);
+});
+
 runnerTest(
   "an input that throws fails the call, and is not closed",
   async (runner) => {
