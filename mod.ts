@@ -54,6 +54,9 @@
 //   Scheduler     hands out what calls have to workers, starts and replaces these
 //   Pool, Sequential  the runners: calls in workers, calls on this thread
 //
+// What is exported and marked as internal is for a runner of another kind, the
+// one in tasks/cluster/: it has the same calls, so they behave alike everywhere.
+//
 // What travels between the pool and a worker, all of it. A worker opens with
 // `hello` and gets `start`, on the channel that every worker has. All else goes
 // over the MessagePort in `start`: a port's round trip takes half as long.
@@ -149,8 +152,12 @@ interface SharedState {
 /** What has a kind of its own besides numbers, which have the first one. */
 const CONSTANTS: unknown[] = [undefined, null, false, true];
 
-/** What was thrown; a structured clone would lose an error's name and `code`. */
-interface Failure {
+/**
+ * What was thrown; a structured clone would lose an error's name and `code`.
+ *
+ * @internal
+ */
+export interface Failure {
   /** Of an Error. */
   texts?: { name: string; message: string; stack?: string };
   /** Whether the error is a DOMException, whose name says nothing of its class. */
@@ -696,8 +703,10 @@ const CAUSES_MAX = 16;
 /**
  * Puts what was thrown in a form that any port can carry. Each error is there
  * once, as causes and errors may go in circles, and these branch.
+ *
+ * @internal
  */
-function describe(
+export function describe(
   thrown: unknown,
   depth = 0,
   known: Map<unknown, Failure> = new Map(),
@@ -746,8 +755,12 @@ function errorClass(name: string): { prototype: Error } {
   return Error;
 }
 
-/** Makes of that an error of the same class, where the platform has it. */
-function revive(
+/**
+ * Makes of that an error of the same class, where the platform has it.
+ *
+ * @internal
+ */
+export function revive(
   failure: Failure,
   known: Map<Failure, Error> = new Map(),
 ): unknown {
@@ -1263,8 +1276,12 @@ function checkedResult<T>(result: IteratorResult<T>): IteratorResult<T> {
   throw new TypeError(`Iterator result ${textOf(result)} is not an object`);
 }
 
-/** Items of a call that follow one another, on their way through a runner. */
-interface Segment {
+/**
+ * Items of a call that follow one another, on their way through a runner.
+ *
+ * @internal
+ */
+export interface Segment {
   readonly call: Call;
   /** Which item of the call the first one is. */
   readonly first: number;
@@ -1298,8 +1315,12 @@ function split(segments: Segment[], count: number): [Segment[], Segment[]] {
   return [head, tail];
 }
 
-/** Where calls are run: a pool's workers, or the calling thread. */
-interface Host {
+/**
+ * Where calls are run: a pool's workers, or the calling thread.
+ *
+ * @internal
+ */
+export interface Host {
   /** How many workers there are at most: none, where nothing is done ahead. */
   readonly size: number;
   /** Whether there is, or could be, a worker that has nothing to do. */
@@ -1312,8 +1333,12 @@ interface Host {
   cancel(call: Call): void;
 }
 
-/** An open call: what of it waits, its retries, its results. */
-abstract class Call {
+/**
+ * An open call: what of it waits, its retries, its results.
+ *
+ * @internal
+ */
+export abstract class Call {
   readonly job: string;
   readonly spread: boolean;
   readonly options: CallOptions;
@@ -1725,8 +1750,12 @@ function outcome(value: unknown, bad: boolean): PromiseSettledResult<unknown> {
     : { status: "fulfilled", value };
 }
 
-/** All calls of a runner that have not ended, and the signals they listen to. */
-class Calls {
+/**
+ * All calls of a runner that have not ended, and the signals they listen to.
+ *
+ * @internal
+ */
+export class Calls {
   readonly #host: Host;
   readonly #jobs?: Jobs;
   readonly #open = new Set<Call>();
@@ -1857,8 +1886,12 @@ function closedError(job: string, state: string): DOMException {
 
 // The pool's side
 
-/** How long an item of a job takes lately, and what follows for its chunks. */
-class Estimate {
+/**
+ * How long an item of a job takes lately, and what follows for its chunks.
+ *
+ * @internal
+ */
+export class Estimate {
   /** Milliseconds per item, sending included. Unknown is slow. */
   perItem = Infinity;
   /** How many items take as long as a chunk should. */
@@ -3400,7 +3433,15 @@ function isObject(value: unknown): value is object {
     typeof value === "function";
 }
 
-function timeoutError({ job, timeout }: Call, index: number): DOMException {
+/**
+ * The error of an item that ran too long.
+ *
+ * @internal
+ */
+export function timeoutError(
+  { job, timeout }: Call,
+  index: number,
+): DOMException {
   return new DOMException(
     `Job '${job}' ran longer than ${timeout} ms on item ${index}`,
     "TimeoutError",

@@ -9,6 +9,15 @@ import { join } from "@std/path/join";
 import { Pool } from "../mod.ts";
 import { service } from "../workers/grayscale.ts";
 import { causeOf } from "../workers/shared/files.ts";
+import {
+  CLUSTER_HELP,
+  CLUSTER_NUMBERS,
+  CLUSTER_TEXTS,
+  confine,
+  startCluster,
+  withVariable,
+  workText,
+} from "./cluster/start.ts";
 import { commandLine, readFlags, UsageError } from "./cli/flags.ts";
 import { projectFolder } from "./cli/paths.ts";
 import { onInterrupt, runTask } from "./cli/program.ts";
@@ -40,7 +49,7 @@ parallel, and what the parallelism brought goes into reports/grayscale.md.
       --simulate      the original exercise: ten images that take a second each;
                       the job itself prints a line for each of them
       --json          an array with an object per image
-      --workers N     how many workers convert (default: one per core;
+${CLUSTER_HELP}      --workers N     how many workers convert (default: one per core;
                       10 for --simulate, as sleepers need no core)
   -q, --quiet         print nothing, not even with --json, but errors, and the
                       job's own lines in --simulate
@@ -51,13 +60,14 @@ usage and when nothing could be done at all, 130 when interrupted.
 `;
 
 async function main(args: string[]): Promise<number> {
-  const flags = readFlags(args, {
+  const flags = readFlags(withVariable(args), {
     boolean: ["force", "salvage", "compare", "simulate", "json"],
-    text: ["out"],
-    number: { "max-pixels": 1 },
+    text: ["out", ...CLUSTER_TEXTS],
+    number: { "max-pixels": 1, ...CLUSTER_NUMBERS },
     paths: true,
   });
   if (flags.is.help) return print(HELP), 0;
+  confine(flags);
   const { paths, is: { compare, simulate } } = flags;
   if (simulate && paths.length > 0) {
     throw new UsageError("--simulate takes no paths");
@@ -76,7 +86,10 @@ async function convert(batch: Batch): Promise<number> {
   const start = performance.now();
   const { workers: size } = flags.number;
   const permissions = permissionsFor(batch);
-  const pool = new Pool(service, { size, permissions });
+  const cluster = flags.text.redis === undefined
+    ? undefined
+    : await startCluster(flags, "grayscale", service, { permissions });
+  const pool = cluster ?? new Pool(service, { size, permissions });
   const temporaryFiles = new TemporaryFiles();
   // Done first at Ctrl-C: nobody may write any more when files are removed.
   onInterrupt(() => pool.terminate());
@@ -104,7 +117,8 @@ async function convert(batch: Batch): Promise<number> {
   await progress.stop();
   await pool.terminate();
   const seconds = ((performance.now() - start) / 1000).toFixed(2);
-  return batch.print(`${batch.summary} in ${seconds} s\n`);
+  const work = cluster ? workText(cluster.work) : "";
+  return batch.print(`${batch.summary} in ${seconds} s\n${work}`);
 }
 
 /** Converts a batch sequentially and in parallel, and reports on that. */

@@ -8,6 +8,14 @@ import { join } from "@std/path/join";
 import { Pool, sequential } from "../mod.ts";
 import { queryError, scanLogs, service } from "../workers/logscan.ts";
 import { clearTemporary, folderOf } from "../workers/shared/files.ts";
+import {
+  CLUSTER_HELP,
+  CLUSTER_NUMBERS,
+  CLUSTER_TEXTS,
+  confine,
+  startCluster,
+  withVariable,
+} from "./cluster/start.ts";
 import { commandLine, type Flags, readFlags, UsageError } from "./cli/flags.ts";
 import {
   findFiles,
@@ -51,7 +59,7 @@ parallel, and what the parallelism brought goes into reports/logscan.md.
                       error; with --lines per hit: path, line, offset, length,
                       keywords, text, and base64 where text is not all of it
       --compare       scan sequentially as well, and write the report
-      --workers N     how many workers scan (default: one per core); with 1, or
+${CLUSTER_HELP}      --workers N     how many workers scan (default: one per core); with 1, or
                       where there is little to scan, none is started
   -q, --quiet         print nothing, not even with --json, but errors
   -h, --help          show this
@@ -61,14 +69,14 @@ Exit status: 0 when a keyword was found, 1 when not, 2 on any problem (but with
 `;
 
 async function main(args: string[]): Promise<number> {
-  const flags = readFlags(args, {
+  const flags = readFlags(withVariable(args), {
     boolean: [
       ...["ignore-case", "count", "lines", "files-with-matches", "json"],
       ...["null", "compare"],
     ],
-    text: ["files-from"],
+    text: ["files-from", ...CLUSTER_TEXTS],
     list: ["keyword", "include", "exclude"],
-    number: { "max-count": 1 },
+    number: { "max-count": 1, ...CLUSTER_NUMBERS },
     alias: {
       ...{ k: "keyword", i: "ignore-case", l: "files-with-matches" },
       ...{ m: "max-count", 0: "null" },
@@ -76,6 +84,7 @@ async function main(args: string[]): Promise<number> {
     paths: true,
   });
   if (flags.is.help) return print(HELP), 0;
+  confine(flags);
   await addInput(flags);
   checkFlags(flags);
   const printer = new Printer(flags);
@@ -152,10 +161,11 @@ async function scan(printer: Printer): Promise<void> {
     findOptions(flags),
     (name, error) => printer.printMissing(name, error),
   );
-  await using runner =
-    size === 1 || await listing.isLittle(options.keywords.length)
-      ? sequential(service)
-      : new Pool(service, { size, eager: true });
+  await using runner = flags.text.redis !== undefined
+    ? await startCluster(flags, "logscan", service)
+    : size === 1 || await listing.isLittle(options.keywords.length)
+    ? sequential(service)
+    : new Pool(service, { size, eager: true });
   const progress = new Progress("files", flags.is.quiet);
   const reports = scanLogs(runner, listing.paths(), {
     ...options,

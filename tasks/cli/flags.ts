@@ -5,6 +5,7 @@
  */
 
 import { parseArgs } from "@std/cli/parse-args";
+import { withoutPassword } from "./terminal.ts";
 
 /** A wrong command line. Its message is the one line that the user sees. */
 export class UsageError extends Error {}
@@ -198,5 +199,5 @@ export function commandLine(task: string, args: string[]): string {
   const quoted = args.map((arg) =>
     /^[\w./:=@%+,-]+$/.test(arg) ? arg : `'${arg.replaceAll("'", "'\\''")}'`
   );
-  return ["deno task", task, ...quoted].join(" ");
+  return withoutPassword(["deno task", task, ...quoted].join(" "));
 }

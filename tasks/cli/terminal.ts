@@ -70,7 +70,12 @@ function write(bytes: Uint8Array): void {
 export function warn(line: string): void {
   if (isMuted) return;
   clearBar();
-  Deno.stderr.writeSync(encoder.encode(`${escaped(line)}\n`));
+  Deno.stderr.writeSync(encoder.encode(`${escaped(withoutPassword(line))}\n`));
+}
+
+/** Takes user and password out of the URLs of Redis servers in a text. */
+export function withoutPassword(text: string): string {
+  return text.replace(/(rediss?:\/\/)\S*@/gi, "$1");
 }
 
 /** Removes the progress bar and prints nothing from then on. */

@@ -31,10 +31,15 @@ const FLAGS: Record<string, string[]> = {
     ...["--files-from=x", "--null", "--include=x", "--exclude=x"],
     ...["--files-with-matches", "--max-count=1"],
     ...["--compare", "--workers=1", "--quiet"],
+    ...["--redis=redis://x", "--root=x", "--wait=1"],
+  ],
+  join: [
+    ...["--redis=redis://x", "--root=x", "--wait=1", "--workers=1", "--quiet"],
   ],
   grayscale: [
     ...["--out=x", "--force", "--max-pixels=1", "--compare", "--simulate"],
-    ...["--json", "--workers=1", "--quiet"],
+    ...["--json", "--workers=1", "--quiet", "--salvage"],
+    ...["--redis=redis://x", "--root=x", "--wait=1"],
   ],
   fixtures: [
     ...["--images=1", "--logs=1", "--lines=1", "--seed=1", "--out=x"],
@@ -166,46 +171,57 @@ Deno.test("the tasks have no permission that they do not need", async () => {
   await using home = new Home();
   for (const [name, { command }] of Object.entries(tasks)) {
     assert(!/ (-A|--allow-all) /.test(command), name);
-    // The benchmark runs its peers, wherever they are installed.
+    // The benchmark runs its peers, wherever they are installed. What joins
+    // machines needs the network; below is what is left of it without `--redis`.
     const own = name === "bench"
       ? command.replace(" --allow-run", "")
+      : ["grayscale", "logscan", "join"].includes(name)
+      ? command.replace(" --allow-net", "")
       : command;
     if (name in FLAGS) assert(!/--allow-(net|run|ffi|import)/.test(own), name);
   }
-  // What logscan may write and connect to, according to Deno itself.
-  await home.write({
-    "probe.ts": `
-      const attempts: Record<string, () => unknown> = {
-        net: () => Deno.connect({ hostname: "127.0.0.1", port: 9 }),
-        outside: () => Deno.writeTextFile(${
-      JSON.stringify(home.path)
-    } + "/x", ""),
-        source: () => Deno.writeTextFile("mod.ts", ""),
-        run: () => new Deno.Command("ls").output(),
-        env: () => Deno.env.get("HOME"),
-        fixtures: () => Deno.mkdir("fixtures/probe", { recursive: true }),
-        reports: () => Deno.mkdir("reports/probe", { recursive: true }),
-      };
-      for (const [name, attempt] of Object.entries(attempts)) {
-        try {
-          await attempt();
-          console.log(name, "allowed");
-        } catch (error) {
-          console.log(name, (error as Error).name);
-        }
-      }`,
-  });
+  // What they may do once they have read their flags, according to Deno itself.
+  const probe = `
+    const attempts: Record<string, () => unknown> = {
+      net: () => Deno.connect({ hostname: "127.0.0.1", port: 9 }),
+      run: () => new Deno.Command("ls").output(),
+      env: () => Deno.env.get("HOME"),
+      outside: () => Deno.writeTextFile(${
+    JSON.stringify(home.path)
+  } + "/x", ""),
+      source: () => Deno.writeTextFile("mod.ts", ""),
+      fixtures: () => Deno.mkdir("fixtures/probe", { recursive: true }),
+      reports: () => Deno.mkdir("reports/probe", { recursive: true }),
+    };
+    for (const [name, attempt] of Object.entries(attempts)) {
+      try {
+        await attempt();
+        console.log(name, "allowed");
+      } catch (error) {
+        console.log(name, (error as Error).name);
+      }
+    }
+    Deno.exit();`;
   home.copyProject();
-  const words = home.words("logscan", []);
-  words[words.length - 1] = join(home.path, "probe.ts");
-  words.splice(2, 0, "--no-prompt");
-  const { stdout } = await ended(home.start(words));
-  const refused = ["net", "outside", "source", "run", "env"];
-  assertEquals(
-    stdout,
-    refused.map((name) => `${name} NotCapable\n`).join("") +
-      "fixtures allowed\nreports allowed\n",
-  );
+  const writes = ["outside", "source"];
+  for (const task of ["logscan", "grayscale"]) {
+    const file = join(home.project, "tasks", `${task}.ts`);
+    const code = await Deno.readTextFile(file);
+    const after = "confine(flags);";
+    assertStringIncludes(code, after, "the task gives up nothing");
+    await Deno.writeTextFile(file, code.replace(after, `${after}\n${probe}`));
+    const { stdout } = await home.run(task, "x");
+    const refused = ["net", "run", "env", ...task === "logscan" ? writes : []];
+    const allowed = [
+      ...task === "logscan" ? [] : writes,
+      ...["fixtures", "reports"],
+    ];
+    assertEquals(
+      stdout,
+      refused.map((name) => `${name} NotCapable\n`).join("") +
+        allowed.map((name) => `${name} allowed\n`).join(""),
+    );
+  }
 });
 
 Deno.test("ok and setup explain themselves, and do nothing else", async () => {

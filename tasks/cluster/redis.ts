@@ -1,0 +1,170 @@
+/**
+ * The connections to Redis: made, lost, made again, and given up.
+ *
+ * @module
+ */
+
+import { Redis } from "ioredis";
+import { causeOf } from "../../workers/shared/files.ts";
+import type { Address } from "./address.ts";
+
+/** How long the first connection may take, in ms. */
+const CONNECT_MS = 10_000;
+/** The pauses between two tries to connect again, in ms. */
+const RETRY_MS = 50, RETRY_MAX_MS = 500;
+/** How often it is looked whether Redis has answered, in ms. */
+const LOOK_MS = 100;
+/** After how long without an answer that is said, in ms. */
+const SAY_MS = 1000;
+
+/**
+ * Makes the first connection.
+ *
+ * @throws {Error} If there is none; the message is a line without a password
+ */
+export async function connect(address: Address): Promise<Redis> {
+  let cause: unknown;
+  let isTried = false;
+  const redis = new Redis(address.url, {
+    lazyConnect: true,
+    connectTimeout: CONNECT_MS,
+    // Commands wait for the connection to come back, as BullMQ wants it.
+    maxRetriesPerRequest: null,
+    // A server that is not there now is an error; one that was there may return.
+    retryStrategy: (times) =>
+      isTried ? Math.min(RETRY_MS * times, RETRY_MAX_MS) : null,
+  });
+  redis.on("error", (error) => cause = error);
+  try {
+    await redis.connect();
+    await redis.ping();
+  } catch (error) {
+    redis.disconnect();
+    throw new Error(`${address.shown}: ${reasonOf(cause ?? error)}`);
+  }
+  isTried = true;
+  return redis;
+}
+
+/** Why there is no connection, in a few words. */
+function reasonOf(error: unknown): string {
+  const inner = error instanceof AggregateError ? error.errors[0] : error;
+  return causeOf(inner) || "no connection";
+}
+
+/** Another connection to the same server. */
+export function another(redis: Redis): Redis {
+  const other = redis.duplicate({ lazyConnect: false });
+  other.on("error", () => {}); // said by the pulse of the first connection
+  return other;
+}
+
+/** What a pulse tells. */
+export interface PulseEvents {
+  /** Redis has not answered for a while, in a line. */
+  onSilent(line: string): void;
+  /** It answers again. */
+  onBack(line: string): void;
+  /** It did not answer for too long, or refused. */
+  onLost(error: Error): void;
+}
+
+/**
+ * Does something with Redis again and again, and tells when there is no answer:
+ * the one place where a lost connection is noticed, as what BullMQ and ioredis say
+ * of it comes by the thousand, and nothing comes from a server that hangs.
+ */
+export class Pulse implements Disposable {
+  readonly #redis: Redis;
+  readonly #shown: string;
+  readonly #beat: () => Promise<void>;
+  readonly #events: PulseEvents;
+  readonly #every: number;
+  readonly #most: number;
+  #silence = 0;
+  #isSaid = false;
+  #isOver = false;
+  #cause = "no answer";
+  #last = performance.now();
+  readonly #looking: ReturnType<typeof setInterval>;
+  #pausing?: ReturnType<typeof setTimeout>;
+
+  /**
+   * @param address Where Redis is
+   * @param redis The connection
+   * @param ms How often to beat, in ms
+   * @param seconds How long there may be no answer
+   * @param beat What to do
+   * @param events Whom to tell
+   */
+  constructor(
+    { shown }: Address,
+    redis: Redis,
+    ms: number,
+    seconds: number,
+    beat: () => Promise<void>,
+    events: PulseEvents,
+  ) {
+    this.#redis = redis;
+    this.#shown = shown;
+    this.#every = ms;
+    this.#most = 1000 * seconds;
+    this.#beat = beat;
+    this.#events = events;
+    redis.on("error", this.#onError);
+    this.#looking = setInterval(() => this.#look(), LOOK_MS);
+    this.#next();
+  }
+
+  readonly #onError = (error: unknown): void => {
+    this.#cause = reasonOf(error);
+  };
+
+  async #next(): Promise<void> {
+    try {
+      await this.#beat();
+    } catch (error) {
+      if (this.#isOver) return;
+      // The connection comes back by itself; what Redis refuses, it refuses.
+      if (this.#redis.status === "ready") return this.#lose(reasonOf(error));
+    }
+    if (this.#isOver) return;
+    if (this.#redis.status === "ready") this.#hear();
+    this.#pausing = setTimeout(() => this.#next(), this.#every);
+  }
+
+  #hear(): void {
+    this.#silence = 0;
+    this.#cause = "no answer";
+    if (this.#isSaid) this.#events.onBack(`${this.#shown}: it answers again`);
+    this.#isSaid = false;
+  }
+
+  /** Counts only time in which this process ran: it may have been stopped. */
+  #look(): void {
+    const now = performance.now();
+    this.#silence += Math.min(now - this.#last, 2 * LOOK_MS);
+    this.#last = now;
+    if (this.#silence > this.#most + this.#every) {
+      return this.#lose(`${this.#cause} for ${this.#most / 1000} s`);
+    }
+    if (this.#isSaid || this.#silence < SAY_MS + this.#every) return;
+    this.#isSaid = true;
+    const most = this.#most / 1000;
+    this.#events.onSilent(
+      `${this.#shown}: ${this.#cause}; trying again for up to ${most} s`,
+    );
+  }
+
+  #lose(cause: string): void {
+    if (this.#isOver) return;
+    this[Symbol.dispose]();
+    this.#events.onLost(new Error(`${this.#shown}: ${cause}`));
+  }
+
+  [Symbol.dispose](): void {
+    this.#isOver = true;
+    clearInterval(this.#looking);
+    clearTimeout(this.#pausing);
+  }
+}

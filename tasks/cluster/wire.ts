@@ -1,0 +1,133 @@
+/**
+ * What travels through the queue: chunks of items, and their answers.
+ *
+ * Both are what a structured clone of them is to V8, as base64, since BullMQ's
+ * own form is JSON: typed arrays, maps, `undefined` and errors survive, and what
+ * an item has in common with another one of its chunk, such as a list of
+ * keywords, travels once. To read it calls nothing, however it was made.
+ *
+ * @module
+ */
+
+import { deserialize, serialize } from "node:v8";
+import type { Failure } from "../../mod.ts";
+
+/** Items of one job that are done together on one machine. */
+export interface ChunkMessage {
+  job: string;
+  /** Whether an item is the list of arguments or the only argument. */
+  spread: boolean;
+  /** How long one item may run, in ms. */
+  timeout?: number;
+  items: unknown[];
+}
+
+/** What became of an item. */
+export type ItemAnswer =
+  | { kind: "done"; value: unknown }
+  | { kind: "failed" | "lost"; failure?: Failure }
+  | { kind: "timed out" };
+
+/** What became of a chunk's items, in their order; what is missing is not done. */
+export interface AnswerMessage {
+  /** Who did it: the machine, and which of its workers, counted from 1. */
+  machine: string;
+  worker: number;
+  answers: ItemAnswer[];
+  /** How many files these items stood for. */
+  files: number;
+  /** When each item began and ended, in the machine's time, in ms. */
+  times: number[];
+  /** When the chunk was begun and answered, in the machine's time, in ms. */
+  began: number;
+  ended: number;
+}
+
+/** The most items in a chunk. */
+export const ITEMS_MAX = 256;
+/** Above this size a chunk is parted, in characters. */
+export const CHUNK_CHARS = 1 << 20;
+/** An answer with more than this is sent as it is, in bytes; the rest comes later. */
+export const ANSWER_BYTES = 16 << 20;
+/** A single result may be so large, in bytes. */
+export const VALUE_BYTES = 40 << 20;
+/** What is larger is refused, in characters. */
+export const MESSAGE_CHARS = 64 << 20;
+
+/**
+ * Puts a message into a text.
+ *
+ * @throws {Error} If it cannot be cloned, or is too large
+ */
+export function encode(message: ChunkMessage | AnswerMessage): string {
+  const text = new Uint8Array(serialize(message)).toBase64();
+  if (text.length > MESSAGE_CHARS) {
+    throw new RangeError(`too large for the queue: ${text.length} characters`);
+  }
+  return text;
+}
+
+/** Puts the value for a service's `setup` into a text. */
+export function encodeInit(init: unknown): string {
+  return encode({ init } as never);
+}
+
+/** Reads it. */
+export function decodeInit(data: unknown): unknown {
+  return (decode(data) as { init: unknown }).init;
+}
+
+/** How large a value is in a message, in bytes, about. */
+export function sizeOf(value: unknown): number {
+  return serialize(value).length;
+}
+
+/**
+ * Reads a chunk.
+ *
+ * @throws {Error} If it is none; the message is a line
+ */
+export function decodeChunk(data: unknown): ChunkMessage {
+  const message = decode(data) as ChunkMessage;
+  const { job, spread, timeout = 1, items } = message;
+  if (
+    typeof job !== "string" || typeof spread !== "boolean" ||
+    !Number.isInteger(timeout) || timeout < 1 || !Array.isArray(items)
+  ) throw new TypeError("it is not a chunk");
+  if (items.length > ITEMS_MAX) {
+    throw new RangeError(`it has ${items.length} items: ${ITEMS_MAX} may be`);
+  }
+  return message;
+}
+
+/**
+ * Reads an answer.
+ *
+ * @param data What came
+ * @param count How many items it may be about
+ * @throws {Error} If it is none; the message is a line
+ */
+export function decodeAnswer(data: unknown, count: number): AnswerMessage {
+  const message = decode(data) as AnswerMessage;
+  const { machine, worker, answers, files, times, began, ended } = message;
+  const numbers = [worker, files, began, ended];
+  if (
+    typeof machine !== "string" || !numbers.every(Number.isFinite) ||
+    !Array.isArray(answers) || answers.length > count ||
+    !answers.every((answer) => typeof answer?.kind === "string") ||
+    !Array.isArray(times) || !times.every(Number.isFinite)
+  ) throw new TypeError("it is not an answer");
+  return message;
+}
+
+function decode(data: unknown): Record<never, never> {
+  if (typeof data !== "string") throw new TypeError("it is not a text");
+  if (data.length > MESSAGE_CHARS) {
+    throw new RangeError(`it is too large: ${data.length} characters`);
+  }
+  const message = deserialize(Uint8Array.fromBase64(data));
+  if (typeof message !== "object" || message === null) {
+    throw new TypeError("it is not a message");
+  }
+  return message;
+}
