@@ -16,8 +16,8 @@ const HELP =
 
 Usage: deno task join --root DIR [FLAG]…
 
-      --root DIR      the folder that it reads and writes in: paths that leave it,
-                      by .., links or otherwise, are refused
+      --root DIR      the folder that it reads and writes in: paths that leave
+                      it, by .., links or otherwise, are refused
       --redis URL     where Redis is: redis://HOST:6379, or rediss:// with TLS
                       (default: the variable REDIS_URL, which no list of
                       processes shows, so a password belongs there)

@@ -29,8 +29,8 @@ export const CLUSTER_HELP =
   `      --redis URL     have it done by all machines that run deno task join with
                       the same redis://HOST:6379 or rediss://…; without a URL,
                       that of the variable REDIS_URL, where a password belongs
-      --root DIR      with --redis: where the shared folder is on this machine, if
-                      it is elsewhere on the others
+      --root DIR      with --redis: where the shared folder is on this machine,
+                      if it is elsewhere on the others
       --wait SECONDS  with --redis: how long to wait for a machine to join, and
                       for Redis to come back (default 60)
 `;
