@@ -114,7 +114,7 @@ export async function grayscale(
  */
 async function convert<T>(
   bytes: Uint8Array,
-  { maxPixels, onWarning: warn = () => {} }: GrayscaleOptions,
+  { maxPixels, salvage, onWarning: warn = () => {} }: GrayscaleOptions,
   take: (parts: Uint8Array[]) => T,
 ): Promise<T> {
   if (!bytes.length) throw new Error("empty file");
@@ -132,7 +132,7 @@ async function convert<T>(
   if (format === "PNG") {
     // Loaded on first need: node:zlib takes 20 ms of each worker's start.
     const { grayPngParts } = await import("./grayscale/png.ts");
-    return take(grayPngParts(bytes, check));
+    return take(grayPngParts(bytes, check, warn, salvage));
   }
   if (format === "BMP") return take(grayBmpParts(bytes, check));
   if (format === "JPEG") {

@@ -913,6 +913,8 @@ Deno.test("grayscale: a truncated image is refused, wherever it is cut", async (
     for (let cut = 1; cut < bytes.length; cut += step(cut)) {
       // Only the trailer of a GIF may be missing.
       if (format === "GIF" && cut === bytes.length - 1) continue;
+      // Of a PNG what is behind the last pixel: checksums and IEND.
+      if (format === "PNG" && cut > bytes.length - 24) continue;
       const clue = `${format} of ${bytes.length} bytes, cut at ${cut}`;
       const cause = await refusal(bytes.subarray(0, cut), clue);
       if (cut < 33 && header.test(cause)) continue;

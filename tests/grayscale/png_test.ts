@@ -178,6 +178,33 @@ Deno.test("grayPng: larger pictures, of many bands", () => {
   }
 });
 
+Deno.test("grayPng: a picture of several parts, each compressed in its own way", () => {
+  const [width, height] = [1500, 1450],
+    samples = new Uint16Array(4 * width * height);
+  for (let y = 0, i = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const shade = y < 1390
+        ? (x + y) % 7 * 9000
+        : x * 40503 + integer(40) & 65535;
+      samples.fill(shade, i, i += 3);
+      samples[i++] = y < 700 ? 65535 : 3 * x;
+    }
+  }
+  const png = { width, height, colorType: 6, depth: 16, samples, filter: 0 };
+  const { samples: gray, ...after } = decodePng(grayPng(encodePng(png)));
+  assertEquals(after, {
+    width,
+    height,
+    colorType: 4,
+    depth: 16,
+    interlace: false,
+  });
+  const off = Array.from(gray).findIndex((value, i) =>
+    value !== samples[4 * (i >> 1) + (i % 2 ? 3 : 0)]
+  );
+  assertEquals(off, -1);
+});
+
 Deno.test("grayPng: every pair of a channel's values, in 8 and 16 bits", () => {
   for (const depth of [8, 16]) {
     const most = 2 ** depth - 1, scale = depth === 8 ? 1 : 257;
