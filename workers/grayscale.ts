@@ -72,24 +72,24 @@ const MAX_BYTES = 2 ** 31;
  * format (JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF, recognized by the content).
  *
  * On failure the promise rejects with an Error whose message is one line
- * without a path ("truncated PNG: …", "multi-page TIFF (12 pages)"), and the next
+ * without a path ("truncated PNG: …", "unsupported format: HEIC"), and the next
  * call works as usual: a codec that crashed is started anew.
  *
  * Luma is ITU-R BT.601. Size, alpha, resolution, EXIF (with its orientation)
  * and XMP are kept, color profiles are not. The luma of a JPEG in YCbCr is taken
- * out without loss; any other JPEG keeps its quality, and a
- * lossless one gets the highest. A PNG of 16 bits stays so,
- * and a gray one is returned as it is. A lossless WebP stays lossless. Of a GIF
- * and of a BMP with a color table only the tables change. Animated GIFs, PNGs
- * and WebPs stay animated. A lossy WebP may differ by one in green, as WebP decoders round
- * differently.
+ * out without loss; any other JPEG keeps its quality, and a lossless one gets the
+ * highest. A PNG of 16 bits stays so, a TIFF of 16 bits, 32 bits or floats as well; a
+ * gray one is returned as it is. A lossless WebP stays lossless. Of a GIF and of a BMP
+ * with a color table only the tables change. Animated GIFs, PNGs and WebPs stay
+ * animated, a TIFF keeps its pages. A lossy WebP may differ by one in green, as WebP
+ * decoders round differently.
  *
  * @param bytes A whole image file; it is not changed.
  * @param options The limit, in pixels, and what to do with what is wrong.
  * @returns A whole image file.
  * @throws {Error} If the bytes are no image, or an image that is broken or
- * truncated (but see `salvage`), animated, of several pages, of more than 8 bits per channel (PNG may
- * have 16), or too large.
+ * truncated (but see `salvage`), too large, or coded in a way that is not supported,
+ * such as AVIF or JPEG of more than 8 bits.
  * @throws {RangeError} If `maxPixels` is not positive.
  *
  * @example One red pixel
@@ -139,6 +139,10 @@ async function convert<T>(
     const parts = grayJpegParts(bytes, check, warn) ??
       withSegmentsOf(bytes, await recode(format, header, bytes));
     return take(parts);
+  }
+  if (format === "TIFF") {
+    const { grayTiff } = await import("./grayscale/tiff.ts");
+    return take(await grayTiff(bytes, { checkHeader: check, warn, salvage }));
   }
   check(readHeader(format, bytes));
   if (format === "WEBP") {

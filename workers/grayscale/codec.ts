@@ -11,7 +11,6 @@ import {
   type Header,
   nameOf,
   type Patch,
-  readHeader,
 } from "./formats.ts";
 
 /**
@@ -30,6 +29,9 @@ type CodecLoader = { _api?: { HEAPU8: Uint8Array } };
 /** A codec whose memory is larger than this is dropped: it never shrinks. */
 export const KEEP_BYTES = 2 ** 28;
 
+/** The quality of what is coded anew, where its own is not known. */
+const QUALITY = 85;
+
 /**
  * The warnings that do not concern pixels. Any other warning refuses the image,
  * because ImageMagick only warns when, for example, libjpeg fills a missing half
@@ -37,7 +39,7 @@ export const KEEP_BYTES = 2 ** 28;
  */
 const HARMLESS_WARNINGS: Partial<Record<CodecFormat, RegExp>> = {
   JPEG: /SOS parameters|JFIF|Adobe|ICC|profile/i,
-  TIFF: /^(?!.*(ColorMap|Offsets)).*`TIFF(ReadDirectory|Fetch)/,
+  TIFF: /^(?!.*(ColorMap|Offsets)).*`TIFF(Read(Custom)?Directory|Fetch)/,
 };
 
 let codec: Promise<Magick> | undefined;
@@ -79,6 +81,14 @@ async function startCodec(): Promise<Magick> {
   return magick;
 }
 
+/** Gray pixels: a byte each, or two with alpha. */
+export interface GrayImage {
+  width: number;
+  height: number;
+  gray: Uint8Array;
+  alpha: boolean;
+}
+
 /**
  * Decodes an image, turns it gray and encodes it in the same format. After a
  * crash the codec is started anew by the next call.
@@ -89,22 +99,83 @@ async function startCodec(): Promise<Magick> {
  * @returns A whole file
  * @throws {Error} If it is broken, or something in it is not supported
  */
-export async function recode(
+export function recode(
   format: CodecFormat,
   header: Header,
   bytes: Uint8Array,
 ): Promise<Uint8Array> {
+  return withCodec(
+    format,
+    header,
+    (magick) => convert(magick, format, header, bytes),
+  );
+}
+
+/**
+ * Decodes an image and turns it gray.
+ *
+ * @param format What `bytes` are
+ * @param header What their headers tell
+ * @param bytes A whole file; it is not changed
+ * @returns Its pixels
+ * @throws {Error} If it is broken, or something in it is not supported
+ */
+export function decodeGray(
+  format: CodecFormat,
+  header: Header,
+  bytes: Uint8Array,
+): Promise<GrayImage> {
+  return withCodec(format, header, (magick) => {
+    const source = magick.MagickImage.create();
+    try {
+      decode(magick, source, format, patched(bytes, header.patches ?? []));
+      return grayPixels(magick, source);
+    } finally {
+      source.dispose();
+    }
+  });
+}
+
+/**
+ * Encodes gray pixels with the quality that {@linkcode recode} gives them.
+ *
+ * @param format What to make
+ * @param image The pixels
+ * @returns A whole file
+ * @throws {Error} If it cannot
+ */
+export function encodeGray(
+  format: CodecFormat,
+  image: GrayImage,
+): Promise<Uint8Array> {
+  return withCodec(format, image, (magick) => {
+    const target = magick.MagickImage.create();
+    try {
+      readGray(magick, target, image);
+      target.quality = QUALITY;
+      return target.write(format, (data) => data.slice());
+    } finally {
+      target.dispose();
+    }
+  });
+}
+
+async function withCodec<T>(
+  format: CodecFormat,
+  size: { width: number; height: number },
+  use: (magick: Magick) => T,
+): Promise<T> {
   let mine: Promise<Magick>, magick: Magick;
   do { // again if another call dropped the codec while this one waited for it
     mine = useCodec();
     magick = await mine;
   } while (mine !== codec);
   try {
-    return convert(magick, format, header, bytes);
+    return use(magick);
   } catch (error) {
     const crashed = !(error instanceof magick.MagickError);
     if (crashed) codec = undefined;
-    throw plainError(error, crashed, format, header);
+    throw plainError(error, crashed, format, size);
   } finally {
     const api = (magick.ImageMagick as CodecLoader)._api;
     if (api && api.HEAPU8.length > KEEP_BYTES) codec = undefined;
@@ -116,7 +187,7 @@ function plainError(
   error: unknown,
   crashed: boolean,
   format: CodecFormat,
-  { width, height }: Header,
+  { width, height }: { width: number; height: number },
 ): Error {
   let cause = error instanceof Error ? error.message : "no reason given";
   if (/memory alloc|out of memory|OOM|exhausted|allocation/i.test(cause)) {
@@ -147,32 +218,30 @@ function convert(
     target = magick.MagickImage.create();
   try {
     decode(magick, source, format, patched(bytes, header.patches ?? []));
-    const { gray, alpha } = grayPixels(magick, source);
+    const image = grayPixels(magick, source), { gray, alpha } = image;
     const step = alpha ? 2 : 1;
-    if (header.isInverted) invert(gray, step);
     if (header.isLimited) expand(gray, 0, step);
     if (header.isAlphaLimited && alpha) expand(gray, 1, step);
     if (header.premultiplied && alpha) divideByAlpha(gray);
-    const { width, height } = source;
-    const raw = alpha ? magick.MagickFormat.Graya : magick.MagickFormat.Gray;
-    target.read(
-      gray,
-      new magick.MagickReadSettings({ format: raw, width, height, depth: 8 }),
-    );
+    readGray(magick, target, image);
     copySettings(magick, source, target);
-    target.orientation = (header.orientation ??
-      source.orientation) as MagickImage["orientation"];
+    target.orientation = source.orientation;
     encodeLike(source, target, format, header.lossless ?? false);
-    const out = target.write(format, (data) => data.slice());
-    if (format === "TIFF") {
-      // The codec does not write these bytes, so they have what its memory held.
-      for (const at of readHeader(format, out).gaps ?? []) out[at] = 0;
-    }
-    return out;
+    return target.write(format, (data) => data.slice());
   } finally {
     source.dispose();
     target.dispose();
   }
+}
+
+function readGray(
+  magick: Magick,
+  target: MagickImage,
+  { width, height, gray, alpha }: GrayImage,
+): void {
+  const format = alpha ? magick.MagickFormat.Graya : magick.MagickFormat.Gray;
+  const settings = { format, width, height, depth: 8 };
+  target.read(gray, new magick.MagickReadSettings(settings));
 }
 
 /** A copy with some bytes replaced; without any, the file itself. */
@@ -211,7 +280,7 @@ function decode(
 function grayPixels(
   magick: Magick,
   image: MagickImage,
-): { gray: Uint8Array; alpha: boolean } {
+): GrayImage {
   const { PixelChannel, ColorSpace } = magick;
   const { Gray, LinearGray, sRGB, RGB, CMYK } = ColorSpace;
   const stored: number[] = [Gray, LinearGray, sRGB, RGB, CMYK];
@@ -243,13 +312,8 @@ function grayPixels(
         : luma(data[i + red], data[i + green], data[i + blue]);
       if (alpha) gray[o++] = data[i + opacity];
     }
-    return { gray, alpha };
+    return { width: image.width, height: image.height, gray, alpha };
   });
-}
-
-/** Swaps black and white; alpha, in every second byte, stays. */
-function invert(gray: Uint8Array, step: number): void {
-  for (let i = 0; i < gray.length; i += step) gray[i] = 255 - gray[i];
 }
 
 /** Makes limited range full, in every `step`th byte. */
@@ -293,13 +357,12 @@ function encodeLike(
 ): void {
   const { settings } = target;
   settings.interlace = source.interlace;
-  target.quality = 85;
+  target.quality = QUALITY;
   if (format === "JPEG") {
     // Lossless JPEGs cannot be written. ImageMagick cannot tell the quality of some
     // coarse ones, which is below 50.
     target.quality = lossless ? 100 : source.quality || 50;
   }
-  if (format === "TIFF") settings.compression = source.compression;
   if (format === "WEBP") {
     // Level 2 of 6 is two to five times as fast as the default, for 5 % more bytes.
     settings.setDefine("WEBP", "method", 2);

@@ -19,7 +19,7 @@ export interface Header {
   width: number;
   /** Its rows. */
   height: number;
-  /** Frames of an animation, pages of a TIFF; default 1. */
+  /** Frames of an animation; default 1. */
   frames?: number;
   /** Bits per channel; default 8. */
   bits?: number;
@@ -29,16 +29,10 @@ export interface Header {
   premultiplied?: boolean;
   /** GIF: where the color tables begin and end, in bytes. */
   palettes?: [start: number, end: number][];
-  /** TIFF as the codec writes it: the places of bytes that only align others. */
-  gaps?: number[];
-  /** TIFF: white is zero, in what the codec gives, too. */
-  isInverted?: boolean;
   /** AVIF: what the codec gives has black at 16 and white at 235. */
   isLimited?: boolean;
   /** AVIF: so has its alpha. */
   isAlphaLimited?: boolean;
-  /** TIFF: how the picture is turned, by the numbers of EXIF. */
-  orientation?: number;
   /** What the codec must read in place of bytes that it misunderstands. */
   patches?: Patch[];
 }
@@ -169,127 +163,6 @@ function lzwLength(blocks: Uint8Array[], codeSize: number): number {
   return pixels;
 }
 
-/** The bytes of a value of each TIFF type. */
-const TIFF_TYPES = [0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8];
-
-/** The tags of TIFF fields that say what a sample means. */
-const BITS = 258, PHOTOMETRIC = 262, ORIENTATION = 274, CHANNELS = 277;
-const PLANES = 284, INKS = 332, EXTRA_SAMPLES = 338, SAMPLE_FORMAT = 339;
-
-/** A TIFF field: its first values, and how to replace them. */
-interface TiffField {
-  values: number[];
-  patch(value: number): Patch;
-}
-
-/**
- * Says how the codec must read the samples of a TIFF; throws if it cannot read them
- * rightly. All that is let through here was compared with other readers.
- */
-function tiffSamples(
-  fields: Map<number, TiffField>,
-): Pick<Header, "isInverted" | "orientation" | "patches"> {
-  const valuesOf = (tag: number) => fields.get(tag)?.values ?? [];
-  const unsupported = (cause: string): never => {
-    throw new Error(`unsupported TIFF: ${cause}`);
-  };
-  const [photometric = 1] = valuesOf(PHOTOMETRIC);
-  const [channels = 1] = valuesOf(CHANNELS), extra = valuesOf(EXTRA_SAMPLES);
-  const isInverted = photometric === 0, isPlanar = valuesOf(PLANES)[0] === 2;
-  const [format = 1] = valuesOf(SAMPLE_FORMAT), bits = valuesOf(BITS);
-  if (format === 3) throw new Error("floating-point TIFF");
-  if (format !== 1 && format !== 4) unsupported("signed or complex samples");
-  if (bits.some((value) => value !== bits[0])) {
-    unsupported("channels of different depths");
-  }
-  if (![0, 1, 2, 3, 5, 6, 8].includes(photometric)) {
-    unsupported(`photometric interpretation ${photometric}`);
-  }
-  if (photometric === 5 && (valuesOf(INKS)[0] ?? 1) !== 1) {
-    unsupported("inks other than CMYK");
-  }
-  if (extra.some((kind, i) => i > 0 && (kind === 1 || kind === 2))) {
-    unsupported("extra channels before alpha");
-  }
-  if (extra[0] === 1 && photometric !== 1 && photometric !== 2) {
-    unsupported("premultiplied alpha with other colors than gray and RGB");
-  }
-  const isMono = isInverted || photometric === 1 || photometric === 3;
-  if (isPlanar && channels > 1 && (isMono || extra[0] === 0)) {
-    unsupported("extra channels in planes of their own");
-  }
-  const patches: Patch[] = [];
-  // The codec inverts some depths and layouts, and others not.
-  if (isInverted) patches.push(fields.get(PHOTOMETRIC)!.patch(1));
-  if (isPlanar && channels === 1) patches.push(fields.get(PLANES)!.patch(1));
-  // It also turns some kinds, and keeps the field.
-  const [orientation = 1] = valuesOf(ORIENTATION);
-  if (orientation !== 1) patches.push(fields.get(ORIENTATION)!.patch(1));
-  return { isInverted, orientation, patches };
-}
-
-/** TIFF 6.0, section 2, and BigTIFF: every directory, each field's first value. */
-function tiffHeader(bytes: Uint8Array, view: DataView): Header {
-  const little = bytes[0] === 0x49;
-  const u16 = (at: number) => view.getUint16(at, little);
-  const u32 = (at: number) => view.getUint32(at, little);
-  const big = u16(2) === 43, size = big ? 8 : 4, entry = big ? 20 : 12;
-  const word = (at: number) =>
-    big ? Number(view.getBigUint64(at, little)) : u32(at);
-  const gaps: number[] = [], fields = new Map<number, TiffField>();
-  const header = { width: 0, height: 0, frames: 0, bits: 1, gaps };
-  const fieldOf = (type: number, count: number, start: number): TiffField => {
-    const width = TIFF_TYPES[type] ?? 0, values: number[] = [];
-    // Longer ones are tables, or nonsense: no pixel has as many channels.
-    for (let i = 0; width && i < Math.min(count, 64); i++) {
-      const at = start + i * width;
-      values.push(width === 1 ? bytes[at] : width === 2 ? u16(at) : u32(at));
-    }
-    const patch = (value: number) => {
-      const bytes = Array.from({ length: width }, () => 0);
-      bytes[little ? 0 : width - 1] = value;
-      return { at: start, bytes };
-    };
-    return { values, patch };
-  };
-  const seen = new Set<number>();
-  for (let at = word(size); at && seen.size < 1000;) {
-    if (seen.has(at)) throw new Error("broken TIFF: directories in a circle");
-    seen.add(at);
-    const count = big ? word(at) : u16(at);
-    at += big ? 8 : 2;
-    let preview = 0;
-    for (const end = at + count * entry; at < end; at += entry) {
-      const tag = u16(at), length = word(at + 4), value = at + 4 + size;
-      const type = u16(at + 2), width = length * (TIFF_TYPES[type] ?? 0);
-      const start = width > size ? word(value) : value;
-      if (width > size) view.getUint8(start + width - 1); // throws if truncated
-      const first = type === 3 ? u16(start) : u32(start);
-      if (tag === 254) preview = first & 1;
-      if (tag === 256) header.width = Math.max(header.width, first);
-      if (tag === 257) header.height = Math.max(header.height, first);
-      if (tag === 258) header.bits = Math.max(header.bits, first);
-      if (width > size && width & 1) gaps.push(start + width);
-      if (tag === 279) { // the codec puts the strips one after another from byte 8
-        let end = 8;
-        for (let i = start; i < start + width; i += TIFF_TYPES[type]) {
-          end += type === 3 ? u16(i) : u32(i);
-        }
-        if (end & 1) gaps.push(end);
-      }
-      if (!header.frames && !fields.has(tag)) {
-        fields.set(tag, fieldOf(type, length, start));
-      }
-    }
-    if (preview && !header.frames) {
-      throw new Error("TIFF that begins with a preview (camera raw?)");
-    }
-    if (!preview) header.frames++;
-    at = word(at);
-  }
-  return { ...header, ...tiffSamples(fields) };
-}
-
 /** ISO/IEC 23008-12: `ispe` has a size, and `av1C` (AV1-ISOBMFF) a depth. */
 function avifHeader(bytes: Uint8Array, view: DataView): Header {
   const header: Header = { width: 0, height: 0, frames: 0 };
@@ -319,14 +192,16 @@ function avifHeader(bytes: Uint8Array, view: DataView): Header {
   return { ...header, ...readLevels(bytes) };
 }
 
-/** How to read the headers of each format; those of a JPEG are read by jpeg.ts. */
+/** The formats whose headers are read here. */
+export type HeaderFormat = Exclude<CodecFormat, "JPEG" | "TIFF">;
+
+/** How to read them; those of the others are read where they are converted. */
 const HEADERS: Record<
-  Exclude<CodecFormat, "JPEG">,
+  HeaderFormat,
   (bytes: Uint8Array, view: DataView) => Header
 > = {
   WEBP: readWebpHeader,
   GIF: gifHeader,
-  TIFF: tiffHeader,
   AVIF: avifHeader,
 };
 
@@ -336,7 +211,7 @@ export const nameOf = (format: Format): string =>
 
 /** Reads the headers; an error says if the file ends before they do. */
 export function readHeader(
-  format: Exclude<CodecFormat, "JPEG">,
+  format: HeaderFormat,
   bytes: Uint8Array,
 ): Header {
   try {
@@ -364,12 +239,8 @@ export function checkLimits(
   }
   const { width, height, frames = 1, bits = 8 } = header;
   if (!frames) throw new Error(`broken ${nameOf(format)}: no picture in it`);
-  if (frames > 1 && format !== "GIF" && format !== "WEBP") {
-    if (format === "TIFF") throw new Error(`multi-page TIFF (${frames} pages)`);
-    const count = frames === Infinity
-      ? "an image sequence"
-      : `${frames} frames`;
-    throw new Error(`animated ${nameOf(format)} (${count})`);
+  if (format === "AVIF" && frames > 1) {
+    throw new Error("unsupported AVIF: an image sequence");
   }
   if (width <= 0 || height <= 0) {
     throw new Error(`no pixels: ${width}x${height}`);
