@@ -220,6 +220,8 @@ const RESTART_MS = 10;
 const RESTART_MAX_MS = 640;
 /** After so many workers in a row that ended before any item, calls fail. */
 const UNUSED_MAX = 30;
+/** How long jobs on the calling thread keep a signal from being heard, in ms. */
+const TURN_MS = 10;
 /** The longest time of a timer, in ms; a longer one would fire at once. */
 const TIMER_MAX = 2 ** 31 - 1;
 
@@ -1366,7 +1368,8 @@ export abstract class Call {
     this.host = host;
     this.job = job;
     this.spread = spread;
-    this.options = options;
+    // As they were when the call was made: its caller may use them for others.
+    this.options = options === NO_OPTIONS ? options : { ...options };
     this.estimate = host.estimate(job);
     this.input = new Input(items);
   }
@@ -1650,8 +1653,8 @@ class StreamCall extends Call {
   #read = 0;
   #failure?: { error: unknown };
   #wake?: () => void;
-  /** What the consumer was promised last. */
-  override promise: Promise<unknown> = Promise.resolve();
+  /** What the consumer was promised and has not got, or got last. */
+  readonly #promised: Promise<unknown>[] = [];
 
   constructor(calls: Calls, host: Host, request: CallRequest) {
     super(calls, host, request);
@@ -1659,6 +1662,11 @@ class StreamCall extends Call {
   }
 
   protected override readonly chunkMax = STREAM_CHUNK_MAX;
+
+  /** The first one: an error goes to that, and the others get the end. */
+  override get promise(): Promise<unknown> {
+    return this.#promised[0] ?? Promise.resolve();
+  }
 
   override readonly isGradual = true;
 
@@ -1694,7 +1702,7 @@ class StreamCall extends Call {
     const { next, return: leave, throw: raise } = results;
     results.next = () => {
       const result = next.call(results);
-      this.promise = result;
+      this.#promised.push(result);
       return result;
     };
     results.return = (value) => {
@@ -1723,10 +1731,13 @@ class StreamCall extends Call {
           if (!this.isUnderWay) this.prepare(1);
           this.host.onOffer(this);
           await promise;
-        } else if (this.options.settle) {
-          yield outcome(result.value, result.bad);
-        } else if (result.bad) throw result.value;
-        else yield result.value;
+        } else {
+          const { value, bad } = result;
+          const { settle } = this.options;
+          if (bad && !settle) throw value;
+          yield settle ? outcome(value, bad) : value;
+          this.#promised.shift();
+        }
       }
     } finally {
       this.end();
@@ -3257,8 +3268,8 @@ function isIterable(value: unknown): boolean {
  * errors, so that what a pool brings can be measured against it. Nothing is
  * copied: a job gets the very items, and the caller the very results. Nothing
  * is computed ahead either, before `close` asks for it. A job that blocks cannot
- * be interrupted; aborted or timed out, it is asked by {@linkcode cancelled} and
- * otherwise rejected at its end.
+ * be interrupted: that it is aborted is heard at its end. Timed out, it is told by
+ * {@linkcode cancelled} and otherwise rejected at its end.
  *
  * @param service What {@linkcode serve} returned
  * @param options See {@linkcode SequentialOptions}
@@ -3340,10 +3351,16 @@ class Sequential<J extends Jobs> extends Runner<J> implements Host {
       const { setup } = this.#service;
       const { init } = this.#options;
       await (this.#setUp ??= (async () => await setup?.(init as never))());
+      let turned = now();
       for (let item; (item = call.take(1));) {
         // No await where a job needs none: it would flatter the pool.
         const ended = this.#run(item);
         if (ended) await ended;
+        // But a signal is only heard where the event loop gets its turn.
+        if (call.options.signal && now() - turned > TURN_MS) {
+          await new Promise((resolve) => setImmediate(resolve));
+          turned = now();
+        }
       }
     } catch (error) {
       call.fail(error); // it could not be set up

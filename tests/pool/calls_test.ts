@@ -96,12 +96,14 @@ Deno.test("the error for which a block is left is the one that is seen", async (
     `runner.map("hold", [${gate}, ${gate}, ${gate}])`,
     `runner.imap("hold", [${gate}]).next()`,
     `runner.imapUnordered("hold", [${gate}], { settle: true }).next()`,
+    `nextTwice(runner.imap("hold", [${gate}]))`,
   ];
   const scripts = Object.entries(runners).flatMap(([name, runner]) =>
     outstanding.map((call) => [name, runner, call])
   );
   for (const [name, runner, call] of scripts) {
     const output = await runAlone(`
+      const nextTwice = (results) => [results.next(), results.next()][1];
       try {
         await using runner = ${runner};
         const bad = runner.apply("fail", [1]);
@@ -373,3 +375,24 @@ poolTest(
     }
   },
 );
+
+runnerTest("options are those of the time of the call", async (runner) => {
+  const options = { settle: true, chunkSize: 1 };
+  const outcomes = runner.map("fail", [1, 2], options);
+  const results = runner.imap("fail", [3, 4], options);
+  options.settle = false;
+  options.chunkSize = -1;
+  const statuses = (all: unknown[]) =>
+    (all as PromiseSettledResult<number>[]).map(({ status }) => status);
+  const rejected = ["rejected", "rejected"];
+  assertEquals(statuses(await outcomes), rejected);
+  assertEquals(statuses(await Array.fromAsync(results)), rejected);
+});
+
+runnerTest("a signal is heard between jobs that block", async (runner) => {
+  const signal = AbortSignal.timeout(1);
+  const error = await assertRejects(() =>
+    runner.map("block", Array(20).fill(50), { signal })
+  );
+  assert(error === signal.reason);
+});
