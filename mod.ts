@@ -1077,6 +1077,7 @@ async function runChunk(
     if (i >= items.length) break;
     let value: unknown;
     let kind = 2; // nothing, unless it runs
+    let isAwaited = false;
     if (isCancelled()) (done.skipped ??= new Set()).add(done.values.length);
     else {
       isItemCancelled = isCancelled;
@@ -1091,12 +1092,14 @@ async function runChunk(
         (done.failures ??= new Map()).set(done.values.length, describe(thrown));
       }
       isItemCancelled = undefined;
+      isAwaited = isCancelled(); // it was told to stop, and the pool waits
     }
     shared.kinds[slot * CHUNK_MAX + i] = kind;
     isUnshared ||= kind === 0;
     done.values.push(value);
     if (timed) done.times.push(start, now());
-    const isPrompt = prompt === "all" || prompt === "unshared" && isUnshared;
+    const isPrompt = prompt === "all" || prompt === "unshared" && isUnshared ||
+      isAwaited;
     if (i + 1 === items.length || i % clockEvery !== 0 && !isPrompt) continue;
     const at = performance.now();
     startsAt(i + 1, at);
@@ -2730,7 +2733,8 @@ class Scheduler implements Host {
       if (worker.canTakeAhead) this.#feed(worker, true);
     }
     const { isHungry } = this;
-    if (isHungry !== this.#waiting(1) > 0) this.#share(isHungry);
+    const isWaiting = this.#waiting(1) > 0;
+    if (!isHungry || !isWaiting) this.#share(isHungry);
   }
 
   /** Sends a worker its next chunk, if there is one. */
@@ -2820,8 +2824,8 @@ class Scheduler implements Host {
   }
 
   #shareOut(worker: WorkerHandle, isHungry: boolean): void {
-    const [running] = worker.chunks;
-    if (!running || (!isHungry && this.#isAlone(running.call))) return;
+    const [running, ahead] = worker.chunks;
+    if (!running || (!isHungry && !this.#isInTheWay(running, ahead))) return;
     const holder = running.canBeShared ? running.holder : undefined;
     // The last one first, as what is taken back comes before all that waits; and
     // none without those behind it. So nothing that was sent ahead gets before
@@ -2842,9 +2846,11 @@ class Scheduler implements Host {
     }
   }
 
-  /** Whether it is the only call that waits. */
-  #isAlone(call: Call): boolean {
-    return this.#ready.size === 1 && this.#ready.has(call);
+  /** Whether other calls wait, or were sent ahead behind that chunk. */
+  #isInTheWay({ call }: Chunk, ahead?: Chunk): boolean {
+    const isBehind = (other: Call) => other !== call;
+    return this.#ready.values().some(isBehind) ||
+      (ahead?.segments.some(({ call }) => isBehind(call)) ?? false);
   }
 
   #revoke(worker: WorkerHandle, chunk: Chunk): void {

@@ -58,7 +58,7 @@ export interface RunMessage {
   spread: boolean;
   items: unknown[];
   timed: boolean;
-  prompt: boolean | "all" | "unshared" | "none";
+  prompt: "all" | "unshared" | "none";
 }
 
 /** What was finished of a chunk since the last message. */
@@ -317,6 +317,8 @@ export class Thread implements Peer {
   #add(position: number, value: unknown, start: number, kind = 0): void {
     const { message, reported, lookEvery, items } = this.#chunk!;
     const place = message.slot * CHUNK_MAX + position;
+    const hasRun = kind === 0;
+    const isTold = hasRun && this.isCancelled(message.slot, position);
     if (typeof value === "number") {
       // It is in shared memory, too, should the thread end.
       this.shared!.numbers[place] = value;
@@ -326,7 +328,7 @@ export class Thread implements Peer {
     this.#done.values.push(value);
     if (message.timed) this.#done.times.push(start, this.#clock());
     this.#isUnshared ||= kind === 0;
-    const isPrompt = message.prompt === true || message.prompt === "all" ||
+    const isPrompt = message.prompt === "all" || isTold ||
       (message.prompt === "unshared" && this.#isUnshared);
     if (position + 1 === items.length) return;
     if (position % lookEvery !== 0 && !isPrompt) return;
