@@ -14,6 +14,7 @@ import {
   CLUSTER_NUMBERS,
   CLUSTER_TEXTS,
   confine,
+  remotely,
   startCluster,
   withVariable,
   workText,
@@ -72,6 +73,9 @@ async function main(args: string[]): Promise<number> {
   if (simulate && paths.length > 0) {
     throw new UsageError("--simulate takes no paths");
   }
+  if (simulate && flags.text.redis !== undefined) {
+    throw new UsageError("--simulate is done on this machine, without --redis");
+  }
   if (simulate) return await runExercise(flags);
   const batch = paths.length > 0
     ? await findBatch(flags)
@@ -117,6 +121,7 @@ async function convert(batch: Batch): Promise<number> {
   await progress.stop();
   await pool.terminate();
   const seconds = ((performance.now() - start) / 1000).toFixed(2);
+  if (cluster) batch.addMachines(cluster.work);
   const work = cluster ? workText(cluster.work) : "";
   return batch.print(`${batch.summary} in ${seconds} s\n${work}`);
 }
@@ -133,9 +138,12 @@ async function compareConversions(
   const nothing = () => batch.print(`${batch.summary}: nothing to compare\n`);
   const conversions = [...conversionsOf(batch, new TemporaryFiles())];
   if (conversions.length === 0) return nothing();
-  const workload = await grayscaleWork(conversions, permissionsFor(batch));
+  const permissions = permissionsFor(batch);
+  const workload = await grayscaleWork(conversions, permissions);
   const workers = batch.flags.number.workers ?? navigator.hardwareConcurrency;
-  const comparison = await compare(workload, workers, quiet)
+  const { flags } = batch;
+  const startRemote = remotely(flags, "grayscale", service, permissions);
+  const comparison = await compare(workload, workers, quiet, startRemote)
     .catch((error) => {
       if (!(error instanceof AllFailedError)) throw error;
     });

@@ -13,8 +13,10 @@ import {
   CLUSTER_NUMBERS,
   CLUSTER_TEXTS,
   confine,
+  remotely,
   startCluster,
   withVariable,
+  workText,
 } from "./cluster/start.ts";
 import { commandLine, type Flags, readFlags, UsageError } from "./cli/flags.ts";
 import {
@@ -25,6 +27,7 @@ import {
 } from "./cli/paths.ts";
 import { onInterrupt, runTask } from "./cli/program.ts";
 import { print, Progress, warn } from "./cli/terminal.ts";
+import type { MachineWork } from "./cluster/cluster.ts";
 import { Listing } from "./logscan/listing.ts";
 import { Printer } from "./logscan/printer.ts";
 import { logscanWork } from "./logscan/workload.ts";
@@ -161,11 +164,13 @@ async function scan(printer: Printer): Promise<void> {
     findOptions(flags),
     (name, error) => printer.printMissing(name, error),
   );
-  await using runner = flags.text.redis !== undefined
-    ? await startCluster(flags, "logscan", service)
-    : size === 1 || await listing.isLittle(options.keywords.length)
-    ? sequential(service)
-    : new Pool(service, { size, eager: true });
+  const cluster = flags.text.redis === undefined
+    ? undefined
+    : await startCluster(flags, "logscan", service);
+  await using runner = cluster ??
+    (size === 1 || await listing.isLittle(options.keywords.length)
+      ? sequential(service)
+      : new Pool(service, { size, eager: true }));
   const progress = new Progress("files", flags.is.quiet);
   const reports = scanLogs(runner, listing.paths(), {
     ...options,
@@ -182,6 +187,14 @@ async function scan(printer: Printer): Promise<void> {
   }
   await progress.stop();
   printer.end();
+  if (cluster) sayWork(flags, cluster.work);
+}
+
+/** Says what each machine did: on stdout only to a program that reads JSON. */
+function sayWork({ is: { quiet, json } }: Flags, work: MachineWork[]): void {
+  if (quiet) return;
+  if (json) print(`${JSON.stringify({ machines: work })}\n`);
+  else workText(work).trim().split("\n").forEach((line) => line && warn(line));
 }
 
 /** Scans sequentially and in parallel, and reports on that. */
@@ -195,12 +208,15 @@ async function compareScans(printer: Printer, command: string): Promise<void> {
   );
   const workload = await logscanWork(paths, options);
   const workers = flags.number.workers ?? navigator.hardwareConcurrency;
-  const comparison = await compare(workload, workers, flags.is.quiet).catch(
-    (error) => {
-      if (!(error instanceof AllFailedError)) throw error;
-      warn(`logscan: ${error.message}`);
-    },
-  );
+  const comparison = await compare(
+    workload,
+    workers,
+    flags.is.quiet,
+    remotely(flags, "logscan", service),
+  ).catch((error) => {
+    if (!(error instanceof AllFailedError)) throw error;
+    warn(`logscan: ${error.message}`);
+  });
   // The last run may have scanned all files several times; they are printed once.
   for (const [i, name] of names.entries()) {
     await printer.printReport(workload.reports[i], name);

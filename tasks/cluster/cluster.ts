@@ -132,7 +132,8 @@ export class Cluster<J extends Jobs> extends Runner<J> implements Host {
   readonly #chunks = new Map<string, Chunk>();
   readonly #colleagues = new Map<string, Colleague>();
   readonly #refused = new Set<string>();
-  readonly #workerNames: string[] = [];
+  /** Where the workers are that have answered, by their numbers from 1. */
+  readonly places: { machine: string; worker: number }[] = [];
   #machines: Machine[] = [];
   #run!: Run;
   #sent = 0;
@@ -186,11 +187,6 @@ export class Cluster<J extends Jobs> extends Runner<J> implements Host {
       const { name, workers, files, ms } = colleague;
       return { name, workers: workers.size, files, seconds: ms / 1000 };
     });
-  }
-
-  /** The machine and worker behind a number in a `TaskTiming`. */
-  workerName(worker: number): string {
-    return this.#workerNames[worker - 1];
   }
 
   // A host of calls
@@ -373,7 +369,7 @@ export class Cluster<J extends Jobs> extends Runner<J> implements Host {
     colleague.ms += ended - began;
     let number = colleague.workers.get(worker);
     if (number === undefined) {
-      number = this.#workerNames.push(`${machine} worker ${worker}`);
+      number = this.places.push({ machine, worker });
       colleague.workers.set(worker, number);
     }
     const { clockOffset } = colleague;

@@ -120,24 +120,22 @@ export async function runsOf(redis: Redis): Promise<string[]> {
 export class Sweeper {
   readonly #redis: Redis;
   readonly #own: string;
-  /** Runs that may be gone, and how long their leases last. */
-  readonly #suspects = new Map<string, number>();
+  /** Runs that may be gone, and how long their leases last; at first unknown. */
+  #suspects?: Map<string, number>;
 
   constructor(redis: Redis, own: string) {
     this.#redis = redis;
     this.#own = own;
   }
 
-  /** Notes the runs that there are. */
-  async begin(): Promise<void> {
-    for (const id of await runsOf(this.#redis)) {
-      if (id !== this.#own) this.#suspects.set(id, Infinity);
-    }
-    await this.sweep();
-  }
-
-  /** Looks at them once more; tells whether all is known of them. */
+  /** Looks at them; tells whether all is known of those that were there first. */
   async sweep(): Promise<boolean> {
+    if (!this.#suspects) {
+      const others = (await runsOf(this.#redis)).filter((id) =>
+        id !== this.#own
+      );
+      this.#suspects = new Map(others.map((id) => [id, Infinity]));
+    }
     for (const [id, before] of this.#suspects) {
       const keys = new RunKeys(id);
       const left = await this.#redis.pttl(keys.lease);

@@ -36,9 +36,9 @@ import {
 } from "./wire.ts";
 
 /** A chunk whose machine has not renewed its lock for so long goes to others, in ms. */
-const LOCK_MS = 3000;
+const LOCK_MS = 2500;
 /** How often it is looked for such chunks, in ms. */
-const STALLED_MS = 1000;
+const STALLED_MS = 500;
 /** How long BullMQ waits before it tries again what failed, in ms. */
 const RETRY_MS = 200;
 

@@ -35,21 +35,38 @@ export async function connect(address: Address): Promise<Redis> {
       isTried ? Math.min(RETRY_MS * times, RETRY_MAX_MS) : null,
   });
   redis.on("error", (error) => cause = error);
+  // A server that hangs accepts connections, and says nothing.
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(new Error(SILENT)), CONNECT_MS);
   try {
-    await redis.connect();
-    await redis.ping();
+    const ready = redis.connect().then(() => redis.ping());
+    await Promise.race([ready, late.promise]);
   } catch (error) {
     redis.disconnect();
     throw new Error(`${address.shown}: ${reasonOf(cause ?? error)}`);
+  } finally {
+    clearTimeout(timer);
   }
   isTried = true;
   return redis;
 }
 
+const SILENT = "no answer";
+
+/** What the system calls the causes that are to be expected. */
+const REASONS: Record<string, string> = {
+  ECONNREFUSED: "connection refused",
+  ECONNRESET: "connection reset",
+  EHOSTUNREACH: "host unreachable",
+  ENETUNREACH: "network unreachable",
+  ENOTFOUND: "no such host",
+  ETIMEDOUT: SILENT,
+};
+
 /** Why there is no connection, in a few words. */
 function reasonOf(error: unknown): string {
   const inner = error instanceof AggregateError ? error.errors[0] : error;
-  return causeOf(inner) || "no connection";
+  return REASONS[inner?.code] ?? causeOf(inner);
 }
 
 /** Another connection to the same server. */
@@ -84,7 +101,7 @@ export class Pulse implements Disposable {
   #silence = 0;
   #isSaid = false;
   #isOver = false;
-  #cause = "no answer";
+  #cause = SILENT;
   #last = performance.now();
   readonly #looking: ReturnType<typeof setInterval>;
   #pausing?: ReturnType<typeof setTimeout>;
@@ -135,7 +152,7 @@ export class Pulse implements Disposable {
 
   #hear(): void {
     this.#silence = 0;
-    this.#cause = "no answer";
+    this.#cause = SILENT;
     if (this.#isSaid) this.#events.onBack(`${this.#shown}: it answers again`);
     this.#isSaid = false;
   }

@@ -87,9 +87,9 @@ export class Gate {
       : join(this.#folderOf(dirname(absolute)), basename(absolute));
     // What is written replaces a link, so where that leads does not matter.
     if (access === "read" && isLink(real)) {
-      const target = realPath(real) ?? real;
+      const target = realPath(real);
+      if (target === undefined) throw new Error("No such file or directory");
       if (!isBelow(target, this.#real)) throw this.#outside();
-      return target;
     }
     return real;
   }

@@ -114,7 +114,6 @@ export class Run {
     const redis = await connect(address);
     const run = new Run(address, redis, about, wait, events);
     run.#readEvents();
-    await run.#sweeper.begin();
     return run;
   }
 

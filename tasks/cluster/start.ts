@@ -14,6 +14,7 @@ import { userFolder } from "../cli/paths.ts";
 import { onInterrupt } from "../cli/program.ts";
 import { count, warn } from "../cli/terminal.ts";
 import { addressOf } from "./address.ts";
+import type { StartRemote } from "../report/measure.ts";
 import type { Cluster, MachineWork } from "./cluster.ts";
 import { Root } from "./roots.ts";
 
@@ -95,6 +96,18 @@ export async function startCluster<J extends Jobs>(
   const cluster = await Cluster.start(service, options);
   onInterrupt(() => cluster.terminate());
   return cluster;
+}
+
+/** Starts such a runner for a comparison, where there is `--redis`. */
+export function remotely<J extends Jobs>(
+  flags: Flags,
+  name: string,
+  service: Service<J>,
+  permissions?: { read: string[]; write: string[] },
+): StartRemote<J> | undefined {
+  if (flags.text.redis === undefined) return;
+  return (onTask) =>
+    startCluster(flags, name, service, { permissions, onTask });
 }
 
 /**

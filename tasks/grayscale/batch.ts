@@ -9,6 +9,7 @@ import { dirname } from "@std/path/dirname";
 import { join } from "@std/path/join";
 import { resolve } from "@std/path/resolve";
 import { isTemporary } from "../../workers/shared/files.ts";
+import type { MachineWork } from "../cluster/cluster.ts";
 import type { Flags } from "../cli/flags.ts";
 import {
   findFiles,
@@ -88,6 +89,11 @@ export class Batch {
     this.#failed++;
     this.#record({ path: name, error });
     warn(`${printable(name, Deno.stderr)}: ${error}`);
+  }
+
+  /** Records what each machine did, where several did it. */
+  addMachines(machines: MachineWork[]): void {
+    this.#record({ machines });
   }
 
   #record(object: unknown): void {

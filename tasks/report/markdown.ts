@@ -11,7 +11,7 @@ import type { TaskTiming } from "../../mod.ts";
 import { causeOf, writeWhole } from "../../workers/shared/files.ts";
 import { shownPath } from "../cli/paths.ts";
 import { count } from "../cli/terminal.ts";
-import { type Comparison, startOf } from "./measure.ts";
+import { type Comparison, startOf, type WorkerPlace } from "./measure.ts";
 
 // Numbers and words
 
@@ -97,7 +97,7 @@ export function markdownTable([head, ...rows]: string[][], left = [0]): string {
 export function conclusion(comparison: Comparison): string {
   const { workers, startUp, sequential, parallel } = comparison;
   const speed = speedUp(comparison);
-  const who = count(workers, "workers");
+  const who = count(workers, "workers") + onMachines(comparison);
   const batch = `${batchOf(comparison)} (${size(comparison.bytes)})`;
   const first = speed > 1.1
     ? `${who} did ${batch} ${speed.toFixed(2)} times as fast as one thread ` +
@@ -115,7 +115,32 @@ export function conclusion(comparison: Comparison): string {
     (started < sequential
       ? "the pool pays."
       : "for this batch alone the pool does not pay.");
-  return `${first}\n${start}\n${breakEven(comparison)}`;
+  return [first, ...sharesOf(comparison), start, breakEven(comparison)]
+    .join("\n");
+}
+
+/** On how many machines the workers are, if not on this one. */
+function onMachines({ places }: Comparison): string {
+  if (!places) return "";
+  const machines = new Set(places.map(({ machine }) => machine));
+  return ` on ${count(machines.size, "machines")}`;
+}
+
+/** What each machine did of the work, in a sentence. */
+function sharesOf({ places, timings }: Comparison): string[] {
+  if (!places) return [];
+  const busy = new Map<string, number>();
+  let sum = 0;
+  for (const { worker, start, end } of timings) {
+    if (worker === 0) continue;
+    const { machine } = places[worker - 1];
+    busy.set(machine, (busy.get(machine) ?? 0) + end - start);
+    sum += end - start;
+  }
+  const shares = [...busy].map(([machine, ms]) =>
+    `${machine} ${Math.round(100 * ms / (sum || 1))} %`
+  );
+  return [`Of the work the machines did: ${shares.join(", ")}.`];
 }
 
 function breakEven(comparison: Comparison): string {
@@ -160,7 +185,11 @@ const TIMELINE_MAX = 60;
  * A timeline with a section per worker and a bar per item, for the first sixty
  * items of each. A label is the item's number and its name in `labels`.
  */
-export function timeline(timings: TaskTiming[], labels: string[]): string {
+export function timeline(
+  timings: TaskTiming[],
+  labels: string[],
+  places?: WorkerPlace[],
+): string {
   const sections = Map.groupBy(timings, ({ worker }) => worker);
   const [alone, many] = [true, false].map((alone) =>
     timings.filter(({ worker }) => (worker === 0) === alone)
@@ -179,7 +208,7 @@ export function timeline(timings: TaskTiming[], labels: string[]): string {
       const to = Math.max(since(end), since(start) + 1);
       return `  ${label(index, labels)} : ${since(start)}, ${to}`;
     });
-    const name = worker === 0 ? "sequential" : `worker ${worker}`;
+    const name = worker === 0 ? "sequential" : nameOf(worker, places);
     return [`  section ${name}`, ...bars].join("\n");
   });
   return fence(`gantt
@@ -189,14 +218,23 @@ export function timeline(timings: TaskTiming[], labels: string[]): string {
 ${lines.join("\n")}`);
 }
 
+/** What a worker is called, with its machine if that is another one. */
+function nameOf(worker: number, places?: WorkerPlace[]): string {
+  if (!places) return `worker ${worker}`;
+  const place = places[worker - 1];
+  return `${safe(place.machine)} worker ${place.worker}`;
+}
+
 /**
  * A label that Mermaid accepts. A colon, a semicolon, # or %% would end it. Without
  * the number, "2026-01-01.log" would be a date and "gantt.png" a keyword.
  */
 function label(index: number, labels: string[]): string {
-  const name = (labels[index] ?? "").replace(/[^\p{L}\p{M}\p{N}._ -]/gu, "_");
+  const name = safe(labels[index] ?? "");
   return `${index + 1} ${[...name].slice(0, 30).join("")}`.trimEnd();
 }
+
+const safe = (text: string) => text.replace(/[^\p{L}\p{M}\p{N}._ -]/gu, "_");
 
 function fence(mermaid: string): string {
   return `\`\`\`mermaid\n${mermaid}\n\`\`\`\n`;
@@ -256,7 +294,9 @@ ${table(comparison)}
 ${barChart(batch, "ms", bars)}
 ## Who worked when
 
-${isEach ? "" : SHARED}${timeline(timings, isEach ? labels : [])}
+${isEach ? "" : SHARED}${
+    timeline(timings, isEach ? labels : [], comparison.places)
+  }
 ## Conclusion
 
 ${conclusion(comparison)}

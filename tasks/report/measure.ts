@@ -59,7 +59,26 @@ export interface Comparison {
   breakEven?: number;
   /** Which worker did what when, in one run of each kind. */
   timings: TaskTiming[];
+  /** Where the workers are, the first one's place first, if on other machines. */
+  places?: WorkerPlace[];
 }
+
+/** Where a worker is that is not on this machine. */
+export interface WorkerPlace {
+  machine: string;
+  /** Which of the machine's workers it is, counted from 1. */
+  worker: number;
+}
+
+/** A runner whose workers are on other machines. */
+export interface RemoteRunner<J extends Jobs> extends Runner<J> {
+  readonly places: WorkerPlace[];
+}
+
+/** Makes one. */
+export type StartRemote<J extends Jobs> = (
+  onTask: (timing: TaskTiming) => void,
+) => Promise<RemoteRunner<J>>;
 
 /** The least and the most repeats, and for how long more are begun, in ms. */
 const REPEATS = { least: 3, most: 25, ms: 2000 };
@@ -76,6 +95,7 @@ export class AllFailedError extends Error {}
  * @param workload What to measure
  * @param workers How many workers the pool has
  * @param quiet Whether to show no progress
+ * @param startRemote Makes the runner that is measured, if it is not a pool
  * @returns The medians, and what a report needs beside them
  * @throws {AllFailedError} If every item failed in the first run
  * @throws {Error} If the results differ
@@ -84,6 +104,7 @@ export async function compare<J extends Jobs>(
   workload: Workload<J>,
   workers: number,
   quiet = false,
+  startRemote?: StartRemote<J>,
 ): Promise<Comparison> {
   const progress = new Progress("runs", quiet);
   progress.expect(2 + 2 * REPEATS.least);
@@ -92,7 +113,8 @@ export async function compare<J extends Jobs>(
   await using alone = sequential(workload.service, { onTask });
   const { permissions } = workload;
   const options = { size: workers, permissions, onTask };
-  await using pool = new Pool(workload.service, options);
+  const remote = await startRemote?.(onTask);
+  await using pool = remote ?? new Pool(workload.service, options);
   // Done first at Ctrl-C: nobody may write any more when files are removed.
   using _ = onInterrupt(() => pool.terminate());
   const created = performance.timeOrigin + performance.now();
@@ -110,7 +132,9 @@ export async function compare<J extends Jobs>(
   const [one, many] = [typical(runs.sequential), typical(runs.parallel)];
   const repeats = runs.parallel.length;
   const result: Comparison = {
-    ...{ items, failed, unit, bytes, workers, startUp, repeats },
+    ...{ items, failed, unit, bytes, startUp, repeats },
+    workers: remote ? remote.places.length : workers,
+    ...remote && { places: remote.places },
     sequential: one.ms,
     parallel: many.ms,
     timings: [...one.timings, ...many.timings],
