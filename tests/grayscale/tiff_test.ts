@@ -496,7 +496,7 @@ Deno.test("a TIFF that would be misread is refused by its name", async () => {
     [{ ...rgb, fields: { 259: [99] } }, "compression 99"],
     [
       { ...rgb, bits: 16, fields: { 259: [34925] } },
-      "LZMA of 16 bits",
+      "LZMA",
     ],
   ];
   for (const [kind, cause] of cases) {

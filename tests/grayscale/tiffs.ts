@@ -278,8 +278,25 @@ function unpackLzw(block: Uint8Array): Uint8Array {
   return Uint8Array.from(out);
 }
 
-/** Writes pages; byte order and size of offsets are those of the first. */
-export function encodeTiffs(pages: Tiff[]): Uint8Array {
+/** Writes pages with all pixels at the end, as programs do that know them last. */
+export function encodePixelsLast(pages: Tiff[]): Uint8Array {
+  const { length } = encodeTiffs(pages, 0);
+  const even = length + (length & 1);
+  const blocks = pages.flatMap((page) =>
+    page.blocks ?? blocksOf({ ...page, bigEndian: pages[0].bigEndian })
+  );
+  const pad = new Uint8Array(length & 1);
+  return new Uint8Array(
+    Buffer.concat([encodeTiffs(pages, even), pad, ...blocks]),
+  );
+}
+
+/**
+ * Writes pages; byte order and size of offsets are those of the first. Blocks that
+ * are to come later begin at `pixels`.
+ */
+export function encodeTiffs(pages: Tiff[], pixels?: number): Uint8Array {
+  let later = pixels ?? 0;
   const { bigEndian = false, big = false } = pages[0];
   const little = !bigEndian, parts: Uint8Array[] = [];
   let length = 0;
@@ -337,7 +354,11 @@ export function encodeTiffs(pages: Tiff[]): Uint8Array {
   let link = header.subarray(big ? 8 : 4);
   for (const page of pages) {
     const blocks = page.blocks ?? blocksOf({ ...page, bigEndian });
-    const starts = blocks.map((block) => block.length ? append(block) : 0);
+    const starts = blocks.map((block) => {
+      if (pixels === undefined) return block.length ? append(block) : 0;
+      later += block.length;
+      return later - block.length;
+    });
     const { width, height, tile, channels, format = 1 } = page;
     const { compression = 1, predictor = 1, planar, reversed } = page;
     const all = Array.from({ length: channels }, () => page.bits);

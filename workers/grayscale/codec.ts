@@ -199,11 +199,14 @@ function plainError(
     cause = cause.replace(/(?<=[a-z])(?=[A-Z])/g, " ").toLowerCase();
   }
   if (crashed) cause = `the codec crashed on it (${cause})`;
-  const verdict = /not (configured|supported|impl)|unsupported/i.test(cause)
-    ? "unsupported"
-    : /end of (jpeg )?file|premature|not enough|insuff|read err/i.test(cause)
-    ? "truncated"
-    : "broken";
+  const verdict =
+    /not (configured|supported|impl)|unsupported|can ?not read scanlines/i.test(
+        cause,
+      )
+      ? "unsupported"
+      : /end of (jpeg )?file|premature|not enough|insuff|read err/i.test(cause)
+      ? "truncated"
+      : "broken";
   return new Error(`${verdict} ${nameOf(format)}: ${cause}`, { cause: error });
 }
 

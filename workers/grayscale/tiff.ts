@@ -87,6 +87,10 @@ interface Page extends Meaning {
   children: Page[];
 }
 
+/** A compression. */
+const WEBP = 50001;
+const LATIN1 = new TextDecoder("latin1");
+
 /** Types of fields. */
 const SHORT = 3, LONG = 4;
 /** Fields by their numbers in TIFF 6.0. */
@@ -109,6 +113,8 @@ const PLACES = new Set([273, 279, 288, 289, 324, 325, 330]);
 
 /** Blocks that overlap are rare, but let a small file stand for endless work. */
 const OVERLAP_MAX = 8;
+/** More samples of a pixel are nonsense. */
+const CHANNELS_MAX = 1024;
 /** The largest block, in bytes of samples. */
 const BLOCK_MAX = 2 ** 31 - 2 ** 16;
 
@@ -194,7 +200,9 @@ class TiffConverter {
     const photometric = first(PHOTOMETRIC, channels < 3 ? BLACK_IS_ZERO : RGB);
     const colors = COLORS[photometric] ??
       unsupported(nameOfPhotometric(photometric));
-    if (channels < colors) unsupported(`${channels} samples of a pixel`);
+    if (channels < colors || channels > CHANNELS_MAX) {
+      unsupported(`${channels} samples of a pixel`);
+    }
     if (new Set(bits).size > 1) unsupported("channels of different depths");
     const formats = valuesOf(339);
     if (new Set(formats).size > 1) unsupported("channels of different formats");
@@ -208,6 +216,8 @@ class TiffConverter {
     if (!blockWidth || !blockHeight) {
       throw new Error("broken TIFF: tiles without a size");
     }
+    // Tiles may be larger than the page, and must be decoded whole.
+    this.#options.checkHeader({ width: blockWidth, height: blockHeight });
     const range = fields.get(532), weights = fields.get(529);
     const page: Page = {
       ...{ directory, width, height, photometric, channels, extras, isTiled },
@@ -316,6 +326,7 @@ class TiffConverter {
     if (CODINGS[page.compression]) {
       return isGray(page) ? this.#checkGray(page) : this.#convertBlocks(page);
     }
+    if (page.compression === WEBP) return await this.#convertWebps(page);
     return this.#convertJpegs(page) ?? await this.#convertByCodec(page);
   }
 
@@ -391,7 +402,7 @@ class TiffConverter {
     if (isReversed) data = data.map((byte) => REVERSED[byte]);
     const { decode, ratio } = CODINGS[compression];
     let block = new Uint8Array() as Uint8Array, cause = "";
-    if (size <= ratio * data.length) {
+    if (this.#options.salvage || size <= ratio * data.length) {
       try {
         block = decode(data, size);
       } catch (error) {
@@ -505,6 +516,33 @@ class TiffConverter {
   }
 
   // By the codec
+
+  /** Each block is a whole WebP. */
+  async #convertWebps(page: Page): Promise<OutPage> {
+    const { starts, sizes, blockWidth: width, extras, photometric } = page;
+    const { isPlanar, bits } = page, hasAlpha = extras.length > 0;
+    if (photometric !== RGB || bits !== 8 || isPlanar || extras.length > 1) {
+      unsupported("WebP of other colors than RGB of 8 bits");
+    }
+    if (extras[0] === 1) unsupported("WebP with premultiplied alpha");
+    const blocks: Uint8Array[] = [];
+    for (const [i, start] of starts.entries()) {
+      const data = this.#bytes.subarray(start, start + sizes[i]);
+      const height = this.#rowsOf(page, i);
+      if (isLeftOut(page, i)) unsupported("blocks that are left out");
+      if (!/^RIFF.{4}WEBP/s.test(LATIN1.decode(data.subarray(0, 12)))) {
+        throw new Error("broken TIFF: no WebP where one should be");
+      }
+      const image = await decodeGray("WEBP", { width, height }, data);
+      if (image.width !== width || image.height !== height) {
+        throw new Error("broken TIFF: WebP of another size than its block");
+      }
+      blocks.push(deflated(withAlpha(image, hasAlpha)));
+    }
+    return this.#page(page, blocks, {
+      ...{ bits, compression: DEFLATE, predictor: 1 },
+    });
+  }
 
   async #convertByCodec(page: Page): Promise<OutPage> {
     checkForCodec(page);
@@ -689,7 +727,7 @@ const hasCmyk = ({ directory }: Page): boolean => {
 /** Throws if the codec would read something else than what there is. */
 function checkForCodec(page: Page): void {
   const { compression, photometric, bits, format, extras, isPlanar } = page;
-  const known = [2, 3, 4, 6, JPEG, 32809, 34925, 50001].includes(compression);
+  const known = [2, 3, 4, 6, JPEG, 32809].includes(compression);
   if (!known) unsupported(nameOfCompression(compression));
   if (isGray(page) && !extras.length && format === UNSIGNED) return;
   const name = `${nameOfCompression(compression)} of`;
@@ -702,7 +740,8 @@ function checkForCodec(page: Page): void {
   if (photometric === CMYK && !hasCmyk(page)) {
     unsupported("inks other than CMYK");
   }
-  if (extras.length && (isPlanar || extras.length > 1 || !extras[0])) {
+  const isAside = extras.length > 1 || !extras[0];
+  if (extras.length && (isPlanar || page.isTiled || isAside)) {
     unsupported(`${name} extra channels`);
   }
   if (extras.includes(1) && photometric !== RGB) {
@@ -782,6 +821,19 @@ function encodeSamples(
   }
   if (!isLittle) swap(data, size);
   return data;
+}
+
+/** The same pixels, with an alpha channel or without. */
+function withAlpha(image: GrayImage, hasAlpha: boolean): GrayImage {
+  const { gray: from, alpha } = image;
+  if (alpha === hasAlpha) return image;
+  const count = image.width * image.height;
+  const gray = new Uint8Array(hasAlpha ? 2 * count : count);
+  for (let i = 0; i < count; i++) {
+    if (hasAlpha) gray.set([from[i], 255], 2 * i);
+    else gray[i] = from[2 * i];
+  }
+  return { ...image, gray, alpha: hasAlpha };
 }
 
 /** The pixels of an image, deflated. */
