@@ -36,9 +36,10 @@ const HELP = `Turns images gray: JPEG, PNG, WebP, GIF, TIFF, BMP and AVIF.
 
 Usage: deno task grayscale [FLAG]… [PATH]…
 
-PATH is a file, a folder (searched to the bottom; links in it are not followed)
-or a glob. Without any, ten images are made and converted, sequentially and in
-parallel, and what the parallelism brought goes into reports/grayscale.md.
+PATH is a file, a folder (searched to the bottom; links in it are not followed,
+and what is no image is left alone) or a glob. Without any, ten images are made
+and converted, sequentially and in parallel, and what the parallelism brought
+goes into reports/grayscale.md.
 
       --out DIR       where the gray images go (default: gray), laid out as
                       the images are below the folder that they have in common
@@ -49,7 +50,11 @@ parallel, and what the parallelism brought goes into reports/grayscale.md.
       --compare       convert all of them sequentially as well, and report
       --simulate      the original exercise: ten images that take a second each;
                       the job itself prints a line for each of them
-      --json          an array with an object per image
+      --include GLOB  only images of this name; with a slash: of this path below
+                      what was named; may be given several times: any of them
+      --exclude GLOB  no such image, and no such folder with all that is in it
+      --json          a line of JSON per image, as it is done: path, and out,
+                      bytes, warning; or error; or out and skipped
 ${CLUSTER_HELP}      --workers N     how many workers convert (default: one per core;
                       10 for --simulate, as sleepers need no core)
   -q, --quiet         print nothing, not even with --json, but errors, and the
@@ -64,6 +69,7 @@ async function main(args: string[]): Promise<number> {
   const flags = readFlags(withVariable(args), {
     boolean: ["force", "salvage", "compare", "simulate", "json"],
     text: ["out", ...CLUSTER_TEXTS],
+    list: ["include", "exclude"],
     number: { "max-pixels": 1, ...CLUSTER_NUMBERS },
     paths: true,
   });
@@ -75,6 +81,11 @@ async function main(args: string[]): Promise<number> {
   }
   if (simulate && flags.text.redis !== undefined) {
     throw new UsageError("--simulate is done on this machine, without --redis");
+  }
+  for (const name of ["include", "exclude"]) {
+    if (flags.list[name].length > 0 && paths.length === 0) {
+      throw new UsageError(`--${name} needs a path to search`);
+    }
   }
   if (simulate) return await runExercise(flags);
   const batch = paths.length > 0
@@ -123,7 +134,7 @@ async function convert(batch: Batch): Promise<number> {
   const seconds = ((performance.now() - start) / 1000).toFixed(2);
   if (cluster) batch.addMachines(cluster.work);
   const work = cluster ? workText(cluster.work) : "";
-  return batch.print(`${batch.summary} in ${seconds} s\n${work}`);
+  return batch.print(`${batch.summary(` in ${seconds} s`)}\n${work}`);
 }
 
 /** Converts a batch sequentially and in parallel, and reports on that. */
@@ -135,7 +146,7 @@ async function compareConversions(
   // Loaded on first need: most runs compare nothing, and start sooner.
   const { AllFailedError, compare } = await import("./report/measure.ts");
   const report = await import("./report/markdown.ts");
-  const nothing = () => batch.print(`${batch.summary}: nothing to compare\n`);
+  const nothing = () => batch.print(`${batch.summary()}: nothing to compare\n`);
   const conversions = [...conversionsOf(batch, new TemporaryFiles())];
   if (conversions.length === 0) return nothing();
   const permissions = permissionsFor(batch);
@@ -149,12 +160,13 @@ async function compareConversions(
     });
   for (const [i, { name, out }] of conversions.entries()) {
     const failure = workload.failures.get(i);
-    if (failure === undefined) batch.addConverted(name, out);
-    else batch.addFailed(name, failure);
+    const warning = workload.warnings.get(i);
+    if (failure !== undefined) batch.addFailed(name, failure);
+    else batch.addConverted(name, out, Deno.statSync(out).size, warning);
   }
   if (!comparison) return nothing();
   const status = batch.print(
-    `${batch.summary}\n\n${report.table(comparison)}\n${
+    `${batch.summary()}\n\n${report.table(comparison)}\n${
       report.conclusion(comparison)
     }\n`,
   );

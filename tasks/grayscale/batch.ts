@@ -8,6 +8,7 @@ import { basename } from "@std/path/basename";
 import { dirname } from "@std/path/dirname";
 import { join } from "@std/path/join";
 import { resolve } from "@std/path/resolve";
+import { nameOfOther, sniff } from "../../workers/grayscale/formats.ts";
 import { isTemporary } from "../../workers/shared/files.ts";
 import type { MachineWork } from "../cluster/cluster.ts";
 import type { Flags } from "../cli/flags.ts";
@@ -17,7 +18,7 @@ import {
   shownPath,
   userFolder,
 } from "../cli/paths.ts";
-import { count, print, printable, warn } from "../cli/terminal.ts";
+import { count, flush, print, printable, warn } from "../cli/terminal.ts";
 
 /** An image that was found. */
 export interface InputImage {
@@ -39,8 +40,7 @@ export class Batch {
   #skipped = 0;
   #refused = 0;
   #failed = 0;
-  /** An object for each image, if `--json` is to print them. */
-  readonly #objects: unknown[] = [];
+  #others = 0;
 
   constructor(flags: Flags, out: string) {
     this.flags = flags;
@@ -51,6 +51,11 @@ export class Batch {
   add(image: InputImage, folder: string): void {
     this.images.push(image);
     this.folders.add(folder);
+  }
+
+  /** Counts a file that was found and is no image. */
+  leaveAlone(): void {
+    this.#others++;
   }
 
   /** How many images there are to convert, as far as is known. */
@@ -84,6 +89,13 @@ export class Batch {
     this.addFailed(name, error);
   }
 
+  /** Records that an image's folder cannot be written, which is said already. */
+  addUnwritable(name: string, error: string): void {
+    this.#refused++;
+    this.#failed++;
+    this.#record({ path: name, error });
+  }
+
   /** Records that an image could not be converted, and says why. */
   addFailed(name: string, error: string): void {
     this.#failed++;
@@ -96,12 +108,20 @@ export class Batch {
     this.#record({ machines });
   }
 
+  /** Prints at once what became of an image: there may be any number of them. */
   #record(object: unknown): void {
-    if (this.flags.is.json) this.#objects.push(object);
+    const { json, quiet } = this.flags.is;
+    if (!json || quiet) return;
+    print(`${JSON.stringify(object)}\n`);
+    flush();
   }
 
-  /** What became of the images, in one line. */
-  get summary(): string {
+  /**
+   * What became of the images, in one line.
+   *
+   * @param time How long it took, with what belongs in front of it
+   */
+  summary(time = ""): string {
     const parts = [
       `${count(this.#converted, "images")} converted into ${
         shownPath(this.out)
@@ -109,14 +129,16 @@ export class Batch {
     ];
     if (this.#failed > 0) parts.push(`${this.#failed} failed`);
     if (this.#skipped > 0) parts.push(`${this.#skipped} up to date`);
-    return parts.join(", ");
+    const others = this.#others > 0
+      ? `; ${count(this.#others, "other files")} left alone`
+      : "";
+    return parts.join(", ") + time + others;
   }
 
-  /** Prints a text, or what `--json` asks for; returns the exit status. */
+  /** Prints a text, unless it is objects that are printed; gives the exit status. */
   print(text: string): number {
     const { quiet, json } = this.flags.is;
-    if (json) text = `${JSON.stringify(this.#objects, null, 2)}\n`;
-    if (!quiet) print(text);
+    if (!quiet && !json) print(text);
     return this.#failed > 0 ? 1 : 0;
   }
 }
@@ -139,10 +161,39 @@ export async function findBatch(flags: Flags): Promise<Batch> {
   const batch = new Batch(flags, out);
   // The results of earlier runs, and what a killed run left, are no inputs.
   const skip = (path: string) => path === out || isTemporary(basename(path));
-  const found = findFiles(flags.paths, { skip });
+  const { include, exclude } = flags.list;
+  const named = new Set(flags.paths.map((name) => resolve(userFolder, name)));
+  const found = findFiles(flags.paths, { skip, include, exclude });
   for await (const { path, name, base, error } of found) {
     if (error !== undefined) batch.addFailed(name, error);
-    else batch.add({ path, name }, base);
+    else if (named.has(path) || hasImageName(path) || isImage(path)) {
+      batch.add({ path, name }, base);
+    } else batch.leaveAlone();
   }
   return batch;
+}
+
+/** Endings of images, also of those that are refused. */
+const ENDING = new RegExp(
+  "\\.(jpe?g|jpe|jfif|a?png|gif|webp|tiff?|bmp|dib|avif|hei[cf]|hif|jxl|jp2|" +
+    "j2k|jpx)$",
+  "i",
+);
+
+/** Whether a name is an image's, and not that of what macOS keeps beside it. */
+function hasImageName(path: string): boolean {
+  const name = basename(path);
+  return ENDING.test(name) && !name.startsWith("._");
+}
+
+/** Whether a file has the content of an image, whatever it is called. */
+function isImage(path: string): boolean {
+  try {
+    using file = Deno.openSync(path);
+    const head = new Uint8Array(256), size = file.readSync(head) ?? 0;
+    const bytes = head.subarray(0, size);
+    return (sniff(bytes) ?? nameOfOther(bytes)) !== undefined;
+  } catch {
+    return false; // who cannot read it cannot say that it is one
+  }
 }

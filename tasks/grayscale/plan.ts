@@ -9,9 +9,15 @@ import { dirname } from "@std/path/dirname";
 import { join } from "@std/path/join";
 import { relative } from "@std/path/relative";
 import type { GrayscaleFileOptions } from "../../workers/grayscale.ts";
-import { clearTemporary, folderOf } from "../../workers/shared/files.ts";
-import { userFolder } from "../cli/paths.ts";
+import {
+  causeOf,
+  clearTemporary,
+  folderOf,
+} from "../../workers/shared/files.ts";
+import { UsageError } from "../cli/flags.ts";
+import { shownPath, userFolder } from "../cli/paths.ts";
 import { onInterrupt } from "../cli/program.ts";
+import { warn } from "../cli/terminal.ts";
 import type { Batch, InputImage } from "./batch.ts";
 
 /** An image to convert, and what the user calls it. */
@@ -26,10 +32,11 @@ export function* conversionsOf(
   batch: Batch,
   temporaryFiles: TemporaryFiles,
 ): Generator<Conversion, void, void> {
-  const { flags, images, folders } = batch;
-  const base = commonFolder([...folders]);
+  const { flags, images } = batch;
+  const base = commonFolder([...batch.folders]);
   const maxPixels = flags.number["max-pixels"], { salvage } = flags.is;
   const redo = flags.is.force || flags.is.compare || flags.paths.length === 0;
+  const folders = new OutputFolders(batch);
   let inputs: Set<string> | undefined; // needed once an output exists already
   for (const { path, name } of images) {
     const out = join(batch.out, relative(base, path)), old = infoOf(out);
@@ -42,7 +49,9 @@ export function* conversionsOf(
     }
     temporaryFiles.clearBeside(out);
     if (!redo && old && isNewer(old, infoOf(path))) batch.addSkipped(name, out);
-    else yield { path, out, maxPixels, salvage, name };
+    else if (folders.isWritable(out, name)) {
+      yield { path, out, maxPixels, salvage, name };
+    }
   }
 }
 
@@ -95,6 +104,59 @@ export class TemporaryFiles {
     if (this.#folders.has(folder)) return;
     this.#folders.add(folder);
     clearTemporary(folder);
+  }
+}
+
+/** Says of folders that cannot be written, once of each. */
+class OutputFolders {
+  readonly #batch: Batch;
+  /** Why nothing can be written into a folder, if that is so. */
+  readonly #errors = new Map<string, string | undefined>();
+
+  constructor(batch: Batch) {
+    this.#batch = batch;
+  }
+
+  /**
+   * Whether an image's folder can be written; otherwise the image has failed.
+   *
+   * @throws {UsageError} If it is the folder for all of them that cannot
+   */
+  isWritable(path: string, name: string): boolean {
+    const { out, flags } = this.#batch;
+    // The machines of a cluster write, not this one.
+    if (flags.text.redis !== undefined) return true;
+    const whole = this.#errorOf(out);
+    if (whole !== undefined) {
+      throw new UsageError(`${shownPath(out)}: ${whole}`);
+    }
+    const folder = dirname(path), isNew = !this.#errors.has(folder);
+    const error = this.#errorOf(folder);
+    if (error === undefined) return true;
+    const where = `${shownPath(folder)}: ${error}`;
+    if (isNew) warn(where);
+    this.#batch.addUnwritable(name, where);
+    return false;
+  }
+
+  #errorOf(folder: string): string | undefined {
+    if (!this.#errors.has(folder)) this.#errors.set(folder, writeError(folder));
+    return this.#errors.get(folder);
+  }
+}
+
+/** Why nothing can be written into a folder, or where it would be made. */
+function writeError(folder: string): string | undefined {
+  // Like other temporary files it is removed by the next run if this one is killed.
+  const suffix = `.${Deno.pid}-00000000.manyhands`;
+  try {
+    if (!Deno.statSync(folder).isDirectory) return "Not a directory";
+    const probe = { dir: folder, prefix: ".probe.", suffix };
+    Deno.removeSync(Deno.makeTempFileSync(probe));
+  } catch (error) {
+    const isMissing = error instanceof Deno.errors.NotFound;
+    if (!isMissing || dirname(folder) === folder) return causeOf(error);
+    return writeError(dirname(folder));
   }
 }
 

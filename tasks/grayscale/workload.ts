@@ -14,14 +14,24 @@ import { totalSize } from "../cli/paths.ts";
 import { Yielder } from "../cli/program.ts";
 import type { Workload } from "../report/measure.ts";
 
+/** What was wrong, by the numbers of the images. */
+interface Outcomes {
+  /** Why an image was not converted. */
+  failures: Map<number, string>;
+  /** What was wrong with one that was converted. */
+  warnings: Map<number, string>;
+}
+
 /** The conversion of images as work that can be measured. */
 export async function grayscaleWork(
   conversions: GrayscaleFileOptions[],
   permissions?: Deno.PermissionOptions,
-): Promise<Workload<GrayJobs> & { failures: Map<number, string> }> {
+): Promise<Workload<GrayJobs> & Outcomes> {
   const failures = new Map<number, string>();
+  const warnings = new Map<number, string>();
   return {
     failures,
+    warnings,
     service,
     permissions,
     items: conversions.length,
@@ -34,10 +44,12 @@ export async function grayscaleWork(
       const outcomes = runner.imap("grayscaleFile", many, { settle: true });
       let index = 0;
       for await (const outcome of outcomes) {
+        const image = index++ % conversions.length;
         if (outcome.status === "rejected") {
-          failures.set(index % conversions.length, causeOf(outcome.reason));
+          failures.set(image, causeOf(outcome.reason));
+        } else if (outcome.value.warning !== undefined) {
+          warnings.set(image, outcome.value.warning);
         }
-        index++;
         await yielder.yield();
       }
     },

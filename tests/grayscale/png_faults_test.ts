@@ -436,9 +436,9 @@ Deno.test("of a chunk that there is twice the first one stays", () => {
 
 Deno.test("a checksum that is wrong matters where pixels depend on it", () => {
   const lines: Record<string, RegExp> = {
-    tEXt: /^bad checksum of a chunk \(tEXt\), left out, at byte/,
-    tRNS: /^bad checksum of a chunk \(tRNS\), left out, at byte/,
-    IEND: /^bad checksum of a chunk \(IEND\), left out, at byte/,
+    tEXt: /^a bad checksum of a chunk \(tEXt\), left out, at byte/,
+    tRNS: /^a bad checksum of a chunk \(tRNS\), left out, at byte/,
+    IEND: /^a bad checksum of a chunk \(IEND\), left out, at byte/,
   };
   for (const { name, bytes } of wanted) {
     let at = 8;

@@ -115,6 +115,10 @@ export async function ended(child: Deno.ChildProcess): Promise<Outcome> {
   };
 }
 
+/** The objects of JSON Lines. */
+export const linesOf = <T>(text: string): T[] =>
+  text.split("\n").slice(0, -1).map((line) => JSON.parse(line));
+
 /** Warns that something cannot be tested here. */
 export function skipped(what: string): void {
   console.warn(`NOT TESTED: ${what}`);

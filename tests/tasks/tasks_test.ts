@@ -17,7 +17,15 @@ import { gzipSync, zstdCompressSync } from "node:zlib";
 import { commandLine } from "../../tasks/cli/flags.ts";
 import { printable } from "../../tasks/cli/terminal.ts";
 import { makeImage, makeLog, randomFrom } from "../../workers/fixtures.ts";
-import { ended, Home, repo, skipped, tasks, waitUntil } from "./programs.ts";
+import {
+  ended,
+  Home,
+  linesOf,
+  repo,
+  skipped,
+  tasks,
+  waitUntil,
+} from "./programs.ts";
 
 const ALERT = "Alert: unauthorized access detected from IP 192.168.0.7";
 const GIF = Uint8Array.fromBase64(
@@ -39,6 +47,7 @@ const FLAGS: Record<string, string[]> = {
   grayscale: [
     ...["--out=x", "--force", "--max-pixels=1", "--compare", "--simulate"],
     ...["--json", "--workers=1", "--quiet", "--salvage"],
+    ...["--include=x", "--exclude=x"],
     ...["--redis=redis://x", "--root=x", "--wait=1"],
   ],
   fixtures: [
@@ -135,6 +144,7 @@ Deno.test("a wrong command line is one line that names the flag", async () => {
     ["grayscale", ["--out"], "--out"],
     ["grayscale", ["--max-pixels", "0"], "--max-pixels"],
     ["grayscale", ["--simulate", "x"], "--simulate"],
+    ["grayscale", ["--include", "*.jpg"], "--include"],
     ["grayscale", ["--no-force"], "--no-force"],
     ["fixtures", ["--images", "-1"], "--images"],
     ["fixtures", ["--lines", "0"], "--lines"],
@@ -553,8 +563,9 @@ Deno.test("what Deno keeps from tasks is reported without a flag that they do no
   await t.step("--out", async () => {
     const out = "--out=/dev/shm/manyhands";
     const images = await home.run("grayscale", "a.gif", out);
-    assertEquals(images.code, 1);
-    assertEquals(images.stderr, `a.gif: ${problem("/dev")}\n`);
+    assertEquals(images.code, 2);
+    const where = "grayscale: /dev/shm/manyhands";
+    assertEquals(images.stderr, `${where}: ${problem("/dev")}\n`);
     const fixtures = await home.run("fixtures", "--images=1", "--logs=1", out);
     assertEquals([fixtures.code, fixtures.stdout], [2, ""]);
     const line = `fixtures: /dev/shm/manyhands/images: ${problem("/dev")}\n`;
@@ -1037,9 +1048,7 @@ Deno.test("grayscale skips what is up to date, redoes what is not", async () => 
       ...more,
     );
     assertEquals(code, 0);
-    const objects: { path: string; out: string; skipped?: true }[] = JSON.parse(
-      stdout,
-    );
+    const objects = linesOf<{ path: string; skipped?: true }>(stdout);
     return objects.filter((one) => !one.skipped).map(({ path }) => path).sort();
   };
   assertEquals(await done(), ["in/a.gif", "in/b.gif"]);
@@ -1110,7 +1119,7 @@ Deno.test("grayscale names what it cannot convert, on a line each, and goes on",
   assertEquals(lines.map((line) => line.split(": ")[0]), Object.keys(causes));
   for (const line of lines) assertMatch(line, causes[line.split(": ")[0]]);
   const json = await home.run("grayscale", ...args, "--json", "--force");
-  const objects: Record<string, string>[] = JSON.parse(json.stdout);
+  const objects = linesOf<Record<string, string>>(json.stdout);
   assertEquals(
     objects.map(({ path, error, out }) => error ? path : `${path} ${out}`)
       .sort(),
@@ -1135,7 +1144,7 @@ Deno.test("grayscale says what was wrong with an image that it converted", async
   assertMatch(stdout, /^1 image converted into gray in .* s\n$/);
   assertEquals(code, 0);
   const json = await home.run("grayscale", "a.jpg", "--json", "--force");
-  assertEquals(JSON.parse(json.stdout)[0].warning, warning);
+  assertEquals(JSON.parse(json.stdout).warning, warning);
 });
 
 Deno.test("grayscale --compare says what the pool brought for one's own images", async () => {
@@ -1144,13 +1153,15 @@ Deno.test("grayscale --compare says what the pool brought for one's own images",
   await home.write({
     "in/2024-01-01 #1.gif": GIF,
     "in/b.gif": GIF,
-    "in/c": "",
+    "in/c.gif": "",
+    "in/left alone": "",
   });
   const args = ["in", "--compare", "--workers", "1"];
   for (let time = 1; time <= 2; time++) { // up to date or not
     const { code, stdout, stderr } = await home.run("grayscale", ...args);
-    assertEquals([code, stderr], [1, "in/c: empty file\n"]);
-    assertMatch(stdout, /^2 images converted into gray, 1 failed\n\n\|/);
+    assertEquals([code, stderr], [1, "in/c.gif: empty file\n"]);
+    const line = /^2 images .* gray, 1 failed; 1 other file left alone\n\n\|/;
+    assertMatch(stdout, line);
     assertStringIncludes(stdout, " 2 images and 1 that failed (");
     checkReport(
       home,

@@ -129,13 +129,16 @@ export class Faults {
 
   /** Says which chunk is left out. */
   leaveOut(cause: string, at: number): void {
-    this.add(`${cause}, left out, at byte ${at}`);
+    this.add(`a ${cause}, left out, at byte ${at}`);
   }
 
   /** The same of a fault that would be an error if it concerned the pixels. */
   addError({ message }: Error): void {
-    const cause = message.replace(/^\w+ PNG: /, "");
-    this.add(cause.replace("the file ends too early", "the file's early end"));
+    const cause = message.replace(/^\w+ PNG: /, "")
+      .replace("the file ends too early", "the file's early end")
+      .replace(/^(?=animation|unknown|IDAT|fdAT)/, "an ")
+      .replace(/^(?=bad|chunk|frame|first|second)/, "a ");
+    this.add(cause);
   }
 
   /** Why pixels are missing or doubtful. */
