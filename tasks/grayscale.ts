@@ -160,9 +160,9 @@ async function compareConversions(
     });
   for (const [i, { name, out }] of conversions.entries()) {
     const failure = workload.failures.get(i);
-    const warning = workload.warnings.get(i);
+    const { bytes, warning } = workload.results.get(i) ?? {};
     if (failure !== undefined) batch.addFailed(name, failure);
-    else batch.addConverted(name, out, Deno.statSync(out).size, warning);
+    else batch.addConverted(name, out, bytes, warning);
   }
   if (!comparison) return nothing();
   const status = batch.print(

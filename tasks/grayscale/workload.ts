@@ -8,18 +8,19 @@ import { causeOf } from "../../workers/shared/files.ts";
 import {
   type GrayJobs,
   type GrayscaleFileOptions,
+  type GrayscaleFileResult,
   service,
 } from "../../workers/grayscale.ts";
 import { totalSize } from "../cli/paths.ts";
 import { Yielder } from "../cli/program.ts";
 import type { Workload } from "../report/measure.ts";
 
-/** What was wrong, by the numbers of the images. */
+/** What became of the images, by their numbers. */
 interface Outcomes {
-  /** Why an image was not converted. */
+  /** Those that were converted. */
+  results: Map<number, GrayscaleFileResult>;
+  /** Why others were not. */
   failures: Map<number, string>;
-  /** What was wrong with one that was converted. */
-  warnings: Map<number, string>;
 }
 
 /** The conversion of images as work that can be measured. */
@@ -28,10 +29,10 @@ export async function grayscaleWork(
   permissions?: Deno.PermissionOptions,
 ): Promise<Workload<GrayJobs> & Outcomes> {
   const failures = new Map<number, string>();
-  const warnings = new Map<number, string>();
+  const results = new Map<number, GrayscaleFileResult>();
   return {
     failures,
-    warnings,
+    results,
     service,
     permissions,
     items: conversions.length,
@@ -47,9 +48,7 @@ export async function grayscaleWork(
         const image = index++ % conversions.length;
         if (outcome.status === "rejected") {
           failures.set(image, causeOf(outcome.reason));
-        } else if (outcome.value.warning !== undefined) {
-          warnings.set(image, outcome.value.warning);
-        }
+        } else results.set(image, outcome.value);
         await yielder.yield();
       }
     },
