@@ -311,7 +311,8 @@ export interface PoolOptions extends SequentialOptions {
   permissions?: Deno.PermissionOptions;
   /**
    * How long a worker may take to load its module and set it up, in
-   * milliseconds, before its start counts as failed. Default: 10,000.
+   * milliseconds, before its start counts as failed. It includes the first type
+   * check, as by `deno test`, and downloads. Default: 30,000.
    */
   startTimeout?: number;
 }
@@ -2353,7 +2354,7 @@ class WorkerHandle {
   // Starting
 
   start(): void {
-    const { startTimeout = 10_000, permissions } = this.#scheduler.options;
+    const { startTimeout = 30_000, permissions } = this.#scheduler.options;
     this.#deadline.arm(startTimeout, () => {
       this.isStuck = true; // until it says hello after all
       const why = `it did not serve within ${startTimeout} ms`;

@@ -303,7 +303,7 @@ export class Observer implements Witness, ThreadWitness {
 
   /** The pool may have ended a worker in this task. */
   #noteEnd(seat: Seat): void {
-    const { startTimeout = 10_000 } = this.options;
+    const { startTimeout = 30_000 } = this.options;
     const { thread, ready, crashed, made } = seat;
     const isEnded = thread.terminated !== undefined;
     // One that did not start may be ended only when it comes to listen. Until
@@ -383,7 +383,7 @@ export class Observer implements Witness, ThreadWitness {
     const { left, ready, crashed, ended, made } = seat;
     if (ready !== undefined || crashed || ended) return false;
     // Where the caller's thread was late, a start is waited for once more.
-    const { startTimeout = 10_000 } = this.options;
+    const { startTimeout = 30_000 } = this.options;
     const late = this.world.blocked - seat.blocked;
     const isLate = late > 1 && this.world.time - made < 2 * startTimeout + late;
     return !left || isLate;
