@@ -13,5 +13,7 @@ export {
   stuff,
   tablesSize,
 } from "./jpeg";
-export { base, collect, count, label, last, next, search } from "./search";
+export { fold } from "./fold";
+export { buildList, listSize, scratchSize } from "./list";
+export { base, collect, count, label, last, mark, next, search } from "./search";
 export { filter, lookUp, luma16, luma8, unfilter } from "./png";

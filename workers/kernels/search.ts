@@ -6,35 +6,8 @@
  * memory; their content does not matter.
  */
 
-/** A byte string to look for, laid out by `compile` in ../logscan/search.ts. */
-@unmanaged
-class Needle {
-  length: u32;
-  /** Where the two rarest bytes are; of several needles, twice the fingerprint. */
-  first: u32;
-  second: u32;
-  /** Set to 1 when the needle is found. */
-  seen: u32;
-  /**
-   * Its bytes, and for each byte the bits to ignore (0x20 in a letter, if case is
-   * ignored), which are set in the byte. Both are padded to 16 bytes with 255,
-   * which matches any byte.
-   */
-  bytes: usize;
-  caseBits: usize;
-}
-
-/** Several needles, and how to find them. */
-@unmanaged
-class Table {
-  /** How many needles there are. */
-  count: u32;
-  needles: usize;
-  /** Several needles: the first needle of each of 8 buckets, then the end. */
-  buckets: usize;
-  /** Several needles: 4 × 2 × 16 bytes, see `searchMany`, then 16 of scratch. */
-  nibbles: usize;
-}
+import { searchList, searchShort } from "./list";
+import { forget, Kind, matches, Needle, Table } from "./needles";
 
 /** A line with a needle, as `collect` reports it. */
 @unmanaged
@@ -51,17 +24,30 @@ export function base(): usize {
   return (__heap_base + 15) & ~15;
 }
 
+/** Which lines are looked for. */
+@unmanaged
+class Query {
+  /** Of these needles a line has one. */
+  find: Table;
+  /** All keywords of this table it has; or 0. */
+  all: usize;
+  /** None of these needles it has; or 0. */
+  without: usize;
+}
+
 /**
- * Finds the lines with a needle, `most` at most, in a range of whole lines.
+ * Finds lines, `most` at most, in a range of whole lines.
  *
  * A `Line` for each is written to `lines`, and the line itself to `text` with a
  * newline, unless it is longer than `longest`. If `lines` is 0 they are only
- * counted. Returns how many there are.
+ * counted. Returns how many there are. The range may be a copy in which case is
+ * folded; the lines are `ahead` bytes behind it.
  */
 export function collect(
-  table: Table,
+  query: Query,
   from: usize,
   end: usize,
+  ahead: usize,
   most: u32,
   lines: usize,
   text: usize,
@@ -69,33 +55,52 @@ export function collect(
 ): u32 {
   let counted = from;
   let found: u32 = 0;
-  for (let at = from; at < end && found < most; found++) {
-    const hit = search(table, at, end, false);
+  for (let at = from; at < end && found < most;) {
+    const hit = search(query.find, at, end, false);
     if (hit >= end) break;
     const newline = next(hit, end);
+    const start = last(at, hit);
+    at = newline + 1;
+    if (!isWanted(query, start, newline)) continue;
     if (lines) {
       const line = changetype<Line>(lines + found * offsetof<Line>());
-      const start = last(at, hit);
-      line.start = start;
-      line.end = newline;
+      line.start = start + ahead;
+      line.end = newline + ahead;
       line.newlines = count(counted, start);
       counted = start;
       const length = newline - start;
       if (length <= longest) {
-        memory.copy(text, start, length);
+        memory.copy(text, start + ahead, length);
         store<u8>(text + length, 10);
         text += length + 1;
       }
     }
-    at = newline + 1;
+    found++;
   }
   return found;
 }
 
+/** Whether a line has all keywords, if that is asked for, and nothing unwanted. */
+function isWanted(query: Query, start: usize, end: usize): bool {
+  if (query.all) {
+    const table = changetype<Table>(query.all);
+    if (mark(table, start, end) < table.keywords) return false;
+  }
+  return !query.without ||
+    search(changetype<Table>(query.without), start, end, false) == end;
+}
+
+/** Marks the keywords that are in a range, and no others; returns how many. */
+export function mark(table: Table, from: usize, end: usize): u32 {
+  forget(table.seen);
+  search(table, from, end, true);
+  return table.seen.count;
+}
+
 /**
- * Finds the first needle, marks it as seen and returns where it begins; `end` if
- * there is none. With `all` it marks every needle in the range, and returns
- * `end`.
+ * Finds the first needle, or one in the same line, and returns a place in it;
+ * `end` if there is none. With `all` it marks every needle in the range, and
+ * returns `end`. The bytes around the range are looked at, too: see `isWhole`.
  */
 export function search(
   table: Table,
@@ -103,9 +108,12 @@ export function search(
   end: usize,
   all: bool,
 ): usize {
-  return table.count == 1
-    ? searchOne(changetype<Needle>(table.needles), from, end)
-    : searchMany(table, from, end, all);
+  switch (table.kind) {
+    case Kind.ONE: return searchOne(table, from, end);
+    case Kind.FEW: return searchFew(table, from, end, all);
+    case Kind.LIST: return searchList(table, from, end, all);
+    default: return searchShort(table, from, end, all);
+  }
 }
 
 /**
@@ -114,73 +122,38 @@ export function search(
  * needle is compared. To test the rarest byte alone first, and the other one only
  * where that matches, took twice as long where every other step has a match.
  */
-function searchOne(needle: Needle, from: usize, end: usize): usize {
-  const caseBits = load<u8>(needle.caseBits + needle.first) |
-    load<u8>(needle.caseBits + needle.second);
-  return caseBits
-    ? searchPair(needle, from, end, true)
-    : searchPair(needle, from, end, false); // saves a sixth of the time
-}
-
-@inline
-function searchPair(
-  needle: Needle,
-  from: usize,
-  end: usize,
-  ignoresCase: bool,
-): usize {
+function searchOne(table: Table, from: usize, end: usize): usize {
+  const needle = changetype<Needle>(table.needles);
   if (end < from + needle.length) return end;
   const to = end - needle.length + 1;
   const first = needle.first, second = needle.second;
   const byte1 = v128.load8_splat(needle.bytes + first);
   const byte2 = v128.load8_splat(needle.bytes + second);
-  const caseBits1 = v128.load8_splat(needle.caseBits + first);
-  const caseBits2 = v128.load8_splat(needle.caseBits + second);
   for (let at = from; at < to; at += 64) {
     const one = at + first, two = at + second;
-    const a = v128.and(
-      same(one, byte1, caseBits1, ignoresCase),
-      same(two, byte2, caseBits2, ignoresCase),
-    );
-    const b = v128.and(
-      same(one + 16, byte1, caseBits1, ignoresCase),
-      same(two + 16, byte2, caseBits2, ignoresCase),
-    );
-    const c = v128.and(
-      same(one + 32, byte1, caseBits1, ignoresCase),
-      same(two + 32, byte2, caseBits2, ignoresCase),
-    );
-    const d = v128.and(
-      same(one + 48, byte1, caseBits1, ignoresCase),
-      same(two + 48, byte2, caseBits2, ignoresCase),
-    );
+    const a = same(one, byte1, two, byte2);
+    const b = same(one + 16, byte1, two + 16, byte2);
+    const c = same(one + 32, byte1, two + 32, byte2);
+    const d = same(one + 48, byte1, two + 48, byte2);
     if (!v128.any_true(v128.or(v128.or(a, b), v128.or(c, d)))) continue;
     let bits = <u64> i8x16.bitmask(a) | <u64> i8x16.bitmask(b) << 16 |
       <u64> i8x16.bitmask(c) << 32 | <u64> i8x16.bitmask(d) << 48;
     for (; bits; bits &= bits - 1) {
       const start = at + <usize> ctz(bits);
       if (start >= to) return end;
-      if (matches(needle, start)) return start;
+      if (matches(table, needle, start)) return start;
     }
   }
   return end;
 }
 
-/** Which of 16 bytes are the one that is looked for. */
+/** At which of 16 places both bytes are. */
 @inline
-function same(at: usize, byte: v128, caseBits: v128, ignoresCase: bool): v128 {
-  const bytes = v128.load(at);
-  return i8x16.eq(ignoresCase ? v128.or(bytes, caseBits) : bytes, byte);
-}
-
-function matches(needle: Needle, at: usize): bool {
-  const length = needle.length, bytes = needle.bytes, caseBits = needle.caseBits;
-  for (let i: u32 = 0; i < length; i += 16) {
-    const there = v128.or(v128.load(at + i), v128.load(caseBits + i));
-    if (!i8x16.all_true(i8x16.eq(there, v128.load(bytes + i)))) return false;
-  }
-  needle.seen = 1;
-  return true;
+function same(one: usize, byte1: v128, two: usize, byte2: v128): v128 {
+  return v128.and(
+    i8x16.eq(v128.load(one), byte1),
+    i8x16.eq(v128.load(two), byte2),
+  );
 }
 
 /**
@@ -193,7 +166,7 @@ function matches(needle: Needle, at: usize): bool {
  * With 20 keywords it does 4.8 GB/s. With fingerprints of 3 bytes it did 2.8, with
  * 4 bytes 3.9 as long as each byte was loaded and split once per look-up.
  */
-function searchMany(
+function searchFew(
   table: Table,
   from: usize,
   end: usize,
@@ -293,7 +266,7 @@ function verify(
         );
         const start = at + lane - needle.first;
         if (start < from || start + needle.length > end) continue;
-        if (matches(needle, start) && !all) return start;
+        if (matches(table, needle, start) && !all) return start;
       }
     }
   }

@@ -6,7 +6,10 @@
  */
 
 import * as kernels from "../kernels/kernels.wasm";
-import { align, free, growMemory } from "../shared/memory.ts";
+import { align, free, growMemory, holdMemory } from "../shared/memory.ts";
+import { compile, type Query, type Reach } from "./needles.ts";
+
+export type { Mode, Query } from "./needles.ts";
 
 /** How much is searched at a time, in bytes. */
 export const BLOCK = 1 << 18;
@@ -16,30 +19,17 @@ export const LINE_MAX = 64 << 10;
 export const KEYWORD_MAX = 4096;
 /** What a hit weighs besides its text, in bytes. */
 const HIT = 200;
-/** Whether the kernel's `search` ends at the first hit or marks all needles. */
-const FIRST = 0, ALL = 1;
+/** That the kernel's `search` is to end at the first hit. */
+const FIRST = 0;
+/** What the kernel's `fold` says. */
+const RARE = 1, MORE_THAN_ASCII = 2;
+const NEWLINE = 10;
+/** The most bytes of a character. */
+const UTF8_MAX = 4;
 /** How far the kernels may read behind an end, in bytes. */
 const SLACK = 80;
 /** How many lines the kernel reports at a time, and the bytes of each report. */
 const LINES = 4096, LINE = 12;
-
-/**
- * What is wanted of a file: whether a keyword is in it (it stops at the first
- * hit), how many lines have one, or these lines.
- */
-export type Mode = "found" | "count" | "lines";
-
-/** What to look for, and what is wanted. */
-export interface Query {
-  /** One or more keywords, none of them empty or with a line break in it. */
-  keywords: string[];
-  /** Whether the letters A to Z match a to z, too. */
-  ignoreCase: boolean;
-  /** What is wanted. */
-  mode: Mode;
-  /** How many lines with a keyword are enough. Default: no limit. */
-  max?: number;
-}
 
 /**
  * Lines with a keyword, as columns. An object per line would make the transfer
@@ -70,184 +60,6 @@ export interface SearchResult {
   hits?: Hits;
 }
 
-// Needles
-
-/**
- * The bytes of logs, the most frequent ones first; a byte that is not listed is
- * rare. The last ones are the first bytes of UTF-8 letters of other alphabets.
- */
-const FREQUENT =
-  " e0t1a2io3nrs-:.4567l98cdup/mh\"fg=b,_yvwk[]()TSEIxAN\t'ORDPC{}LMGU@Fjqz" +
-  ";<>BHVW#%&+*!?|~JKQXYZ\\$\r^\0`\xd0\xd1\xc3\xd8\xd9\xe3\xe4\xe5\xe6\xe7\xe8\xe9";
-
-const FREQUENCY = new Uint8Array(256);
-for (let i = 0; i < FREQUENT.length; i++) {
-  FREQUENCY[FREQUENT.charCodeAt(i)] = FREQUENT.length - i;
-}
-
-const SPACE = 0x20;
-
-/** A keyword as bytes. */
-interface Needle {
-  /** Which keyword it is. */
-  keyword: number;
-  bytes: Uint8Array;
-  /** For each byte the bits to ignore: 0x20 in a letter, if case is ignored. */
-  caseBits: Uint8Array;
-  /** Where the two bytes are that are compared first. */
-  first: number;
-  second: number;
-}
-
-function newNeedle(
-  text: string,
-  keyword: number,
-  ignoreCase: boolean,
-  several: boolean,
-): Needle {
-  const bytes = new TextEncoder().encode(text);
-  const caseBits = bytes.map((byte) =>
-    ignoreCase && /[a-z]/i.test(String.fromCharCode(byte)) ? 0x20 : 0
-  );
-  bytes.forEach((byte, i) => bytes[i] = byte | caseBits[i]);
-  const rarest = several ? rarestPrint(bytes) : rarestPair(bytes);
-  return { keyword, bytes, caseBits, first: rarest[0], second: rarest[1] };
-}
-
-/**
- * Where the two bytes are to compare first: the rarest ones, not the same byte
- * twice, and of two different words if there are two. A line that has one byte
- * of a word mostly has the whole word, so a second byte of the same word tells
- * little: for "unauthorized access", where each line has "authorized", the rule
- * saves a third of the time.
- */
-function rarestPair(bytes: Uint8Array): [number, number] {
-  const rank = (i: number) => FREQUENCY[bytes[i]];
-  let first = 0;
-  for (let i = 1; i < bytes.length; i++) if (rank(i) < rank(first)) first = i;
-  const start = bytes.lastIndexOf(SPACE, first);
-  const end = bytes.indexOf(SPACE, first);
-  const isBeside = (i: number) => start < i && (i < end || end < 0);
-  const rankOther = (i: number) =>
-    bytes[i] === bytes[first] ? 512 : rank(i) + (isBeside(i) ? 256 : 0);
-  let second = first === 0 ? bytes.length - 1 : 0;
-  for (let i = 0; i < bytes.length; i++) {
-    if (rankOther(i) < rankOther(second)) second = i;
-  }
-  return [first, second];
-}
-
-/** Where the rarest fingerprint begins: 4 bytes in a row, or all if it is short. */
-function rarestPrint(bytes: Uint8Array): [number, number] {
-  const rank = (i: number) => {
-    let sum = 0;
-    for (const byte of bytes.subarray(i, i + PRINT)) sum += FREQUENCY[byte];
-    return sum;
-  };
-  let first = 0;
-  for (let i = 1; i + PRINT <= bytes.length; i++) {
-    if (rank(i) < rank(first)) first = i;
-  }
-  return [first, first];
-}
-
-/** A query as the kernels want it. */
-interface CompiledQuery {
-  /** The structures of kernels/search.ts, to be copied to `base()`. */
-  table: Uint8Array;
-  /** For each needle in the table: the address of its `seen`. */
-  seen: number[];
-  /** For each needle in the table: which keyword it is. */
-  keywords: number[];
-  /** How many bytes at an end may be the beginning of a keyword. */
-  overlap: number;
-}
-
-const NEEDLE = 24, BUCKETS = 8, PRINT = 4, NIBBLES = PRINT * 2 * 16;
-
-/** Lays out the structures of kernels/search.ts. */
-function compile({ keywords, ignoreCase }: Query): CompiledQuery {
-  const base = kernels.base();
-  const several = keywords.length > 1;
-  const needles = keywords.map((keyword, i) =>
-    newNeedle(keyword, i, ignoreCase, several)
-  );
-  // Sorted, so that similar fingerprints share a bucket: its tables then have few
-  // bits set, and few positions have to be verified.
-  if (several) needles.sort((a, b) => compareFingerprints(a, b));
-  const bucketsAt = 16 + needles.length * NEEDLE;
-  const nibblesAt = align(bucketsAt + 4 * (BUCKETS + 1));
-  let bytesAt = nibblesAt + NIBBLES + 16;
-  const sizes = needles.map(({ bytes }) => align(bytes.length));
-  const size = bytesAt + 2 * sizes.reduce((sum, size) => sum + size, 0);
-  const table = new Uint8Array(size);
-  const words = new Uint32Array(table.buffer, 0, nibblesAt >> 2);
-  words.set([needles.length, base + 16, base + bucketsAt, base + nibblesAt]);
-  const bucketOf = (i: number) => Math.floor(i * BUCKETS / needles.length);
-  needles.forEach(({ bytes, caseBits, first, second }, i) => {
-    const ends = [bytesAt, bytesAt + sizes[i], bytesAt + 2 * sizes[i]];
-    words.set(
-      [bytes.length, first, second, 0, base + ends[0], base + ends[1]],
-      (16 + i * NEEDLE) >> 2,
-    );
-    table.fill(255, bytesAt, ends[2]); // the padding matches any byte
-    table.set(bytes, ends[0]);
-    table.set(caseBits, ends[1]);
-    bytesAt = ends[2];
-    addNibbles(table, nibblesAt, needles[i], 1 << bucketOf(i));
-  });
-  for (let bucket = 0; bucket <= BUCKETS; bucket++) {
-    const at = needles.findIndex((_, i) => bucketOf(i) >= bucket);
-    words[(bucketsAt >> 2) + bucket] = at < 0 ? needles.length : at;
-  }
-  return {
-    table,
-    seen: needles.map((_, i) => base + 16 + i * NEEDLE + 12),
-    keywords: needles.map(({ keyword }) => keyword),
-    overlap: Math.max(...needles.map(({ bytes }) => bytes.length)) - 1,
-  };
-}
-
-function compareFingerprints(a: Needle, b: Needle): number {
-  for (let i = 0; i < PRINT; i++) {
-    const order = (a.bytes[a.first + i] ?? 0) - (b.bytes[b.first + i] ?? 0);
-    if (order !== 0) return order;
-  }
-  return 0;
-}
-
-/** Adds a fingerprint to the tables. Where it is too short it matches any byte. */
-function addNibbles(
-  table: Uint8Array,
-  at: number,
-  { bytes, caseBits, first }: Needle,
-  bit: number,
-): void {
-  for (let i = 0; i < PRINT; i++) {
-    const low = at + 32 * i, high = low + 16;
-    if (first + i >= bytes.length) {
-      for (let k = low; k < high + 16; k++) table[k] |= bit;
-      continue;
-    }
-    const byte = bytes[first + i];
-    for (const each of [byte, byte & ~caseBits[first + i]]) {
-      table[low + (each & 15)] |= bit;
-      table[high + (each >> 4)] |= bit;
-    }
-  }
-}
-
-/** The last query and its compiled form: requests repeat the same one. */
-let latest: { query: Query; key: string; compiled: CompiledQuery } | undefined;
-
-function compiled(query: Query): CompiledQuery {
-  if (latest?.query === query) return latest.compiled; // of the same request
-  const key = JSON.stringify([query.ignoreCase, query.keywords]);
-  const isSame = latest?.key === key;
-  latest = { query, key, compiled: isSame ? latest!.compiled : compile(query) };
-  return latest.compiled;
-}
-
 // Memory
 
 /** A view of the whole kernel memory, made anew after the memory grew. */
@@ -256,6 +68,69 @@ let view = growMemory(0);
 function reserve(size: number): void {
   const isFresh = view.buffer === kernels.memory.buffer;
   if (!isFresh || view.length < size) view = growMemory(size);
+}
+
+/**
+ * How a search uses the memory: what was kept of the block before, the block, what
+ * the kernel reports of lines, their text, a copy of the block in which case is
+ * folded, and the compiled query. The text of lines is never longer than what was
+ * searched and a newline.
+ */
+const BLOCK_AT = align(kernels.base() + LINE_MAX) + 16;
+const LINES_AT = align(BLOCK_AT + BLOCK + SLACK);
+const TEXT_AT = LINES_AT + LINE * LINES;
+const FOLDED_AT = align(TEXT_AT + LINE_MAX + BLOCK + 1 + LINE_MAX) + 16;
+const QUERY_AT = align(FOLDED_AT + BLOCK + SLACK);
+
+/** A query as the kernels want it. */
+class CompiledQuery {
+  /** What is to be copied to `QUERY_AT`. */
+  readonly bytes: Uint8Array;
+  /** The table of what a line must not have; 0 if there is none. */
+  readonly unwanted: number;
+  /** The table of all keywords, and where it says how many were seen. */
+  readonly table: number;
+  readonly seen: number;
+  /** The table for folding case; 0 if there is none. */
+  readonly folds: number;
+  /** How many bytes a keyword has at most, in its longest form. */
+  readonly longest: number;
+
+  constructor(bytes: Uint8Array) {
+    this.bytes = bytes;
+    const { buffer, byteOffset, length } = bytes;
+    const numbers = new Uint32Array(buffer, byteOffset, length >> 2);
+    [, , this.unwanted, this.table, this.folds, this.longest] = numbers;
+    this.seen = numbers[(this.table - QUERY_AT + 8 >> 2) + 1];
+  }
+
+  /** Puts it into the memory, unless it is there. */
+  load(): void {
+    reserve(QUERY_AT + this.bytes.length + SLACK);
+    if (!holdMemory(this)) view.set(this.bytes, QUERY_AT);
+  }
+}
+
+/** The query that was used last, as JSON, and what it was compiled to. */
+let latest: {
+  query?: Query;
+  key: string;
+  compiled: Map<Reach, CompiledQuery>;
+} = { key: "", compiled: new Map() };
+
+/** Compiles a query, unless it is the same one as before: requests repeat it. */
+function compiled(query: Query, reach: Reach): CompiledQuery {
+  if (latest.query !== query) { // else of the same request
+    const key = JSON.stringify({ ...query, mode: "" });
+    const { compiled } = latest.key === key ? latest : { compiled: new Map() };
+    latest = { query, key, compiled };
+  }
+  let found = latest.compiled.get(reach);
+  if (!found) {
+    found = new CompiledQuery(compile(query, QUERY_AT, reach));
+    latest.compiled.set(reach, found);
+  }
+  return found;
 }
 
 /**
@@ -322,14 +197,16 @@ export interface SearchRange {
  */
 export class Search {
   readonly #query: Query;
-  readonly #compiled: CompiledQuery;
+  /** The query, as it is used for the block in the memory. */
+  #compiled: CompiledQuery;
+  /** What the text had so far, if case is ignored. */
+  #reach: Reach = "ascii";
+  /** How far behind what is searched the text is: that may be a folded copy. */
+  #ahead = 0;
+  /** How many bytes beside a keyword decide whether it is there. */
+  readonly #margin: number;
   /** Whether lines are counted. It may be set to false during the search. */
   counts: boolean;
-  readonly #tableAt = kernels.base();
-  /** Where in the memory a block goes. What was kept is put before it. */
-  readonly #blockAt: number;
-  /** Where the kernel writes its reports of lines, and behind them their text. */
-  readonly #linesAt: number;
   /** Lines that begin here or later are not searched. */
   readonly #limit: number;
   /** Memory for the bytes kept between two blocks. */
@@ -338,13 +215,15 @@ export class Search {
   /** Where in the file the kept bytes begin; what comes before is done. */
   #offset: number;
   /** The unfinished line, if it is too long to be held. */
-  #long?: { offset: number; keywords: Set<number> };
+  #long?: { offset: number; keywords: Set<number>; isUnwanted: boolean };
   #skipping: boolean;
   /** How many more lines are wanted. */
   #wanted: number;
   #done = false;
   #weight = 0;
   #found: SearchResult = { lines: 0, count: 0 };
+  /** The sets of keywords in `#found`, and where they are in its list of them. */
+  #sets = new Map<string, number>();
   #blockView?: Uint8Array;
   /** The held lines of the hits. */
   #text = EMPTY;
@@ -359,11 +238,11 @@ export class Search {
    */
   constructor(query: Query, range: SearchRange, counts: boolean) {
     this.#query = query;
-    this.#compiled = compiled(query);
-    const { table } = this.#compiled;
+    this.#compiled = compiled(query, this.#reach);
+    const { longest } = this.#compiled;
+    this.#margin = (query.words ? UTF8_MAX : 0) +
+      (query.ignoreCase ? longest : 0);
     this.counts = counts;
-    this.#blockAt = this.#tableAt + align(table.length) + LINE_MAX;
-    this.#linesAt = this.#blockAt + BLOCK + SLACK;
     this.#limit = range.end ?? Infinity;
     this.#offset = range.offset;
     this.#skipping = range.skip ?? false;
@@ -378,12 +257,8 @@ export class Search {
     if (this.#blockView?.buffer === kernels.memory.buffer) {
       return this.#blockView;
     }
-    // The text of lines is never longer than what was searched and a newline.
-    reserve(this.#linesAt + LINE * LINES + LINE_MAX + BLOCK + 1);
-    return this.#blockView = view.subarray(
-      this.#blockAt,
-      this.#blockAt + BLOCK,
-    );
+    reserve(QUERY_AT);
+    return this.#blockView = view.subarray(BLOCK_AT, BLOCK_AT + BLOCK);
   }
 
   /** Whether the hits weigh more than so many bytes. */
@@ -421,10 +296,9 @@ export class Search {
   end(): void {
     const nothing = this.#kept.length === 0 && !this.#long;
     if (nothing || this.#done || this.#skipping) return;
-    reserve(this.#blockAt + SLACK);
-    const from = this.#restore();
-    if (this.#long) this.#endLong(this.#blockAt);
-    else this.#searchLines(from, this.#blockAt, from);
+    const from = this.#prepare(BLOCK_AT);
+    if (this.#long) this.#endLong(from, BLOCK_AT);
+    else this.#searchLines(from, BLOCK_AT, from);
     this.#done = true;
   }
 
@@ -437,35 +311,55 @@ export class Search {
     found.hits.text = this.#text.slice(0, this.#textLength);
     free(this.#text);
     this.#text = EMPTY;
+    this.#sets = new Map();
     this.#textLength = this.#weight = 0;
     return found;
   }
 
-  /** Copies the table and the kept bytes into the memory; returns their address. */
-  #restore(): number {
-    const from = this.#blockAt - this.#kept.length;
-    view.set(this.#compiled.table, this.#tableAt);
+  /**
+   * Puts what was kept in front of the block, the query behind it, and newlines
+   * around both, as the lines end there. If case is ignored, a copy is folded.
+   * Returns where the text begins.
+   */
+  #prepare(end: number): number {
+    reserve(QUERY_AT);
+    const from = BLOCK_AT - this.#kept.length;
     view.set(this.#kept, from);
+    view[from - 1] = view[end] = NEWLINE;
+    if (this.#query.ignoreCase) this.#fold(from, end);
+    else this.#compiled.load();
     return from;
   }
 
+  /** Folds case, and takes the compiled query that is for what the text has. */
+  #fold(from: number, end: number): void {
+    this.#ahead = BLOCK_AT - FOLDED_AT;
+    const [to, until] = [from - this.#ahead, end - this.#ahead];
+    const fold = (reach: Reach) => {
+      this.#compiled = compiled(this.#query, reach);
+      this.#compiled.load();
+      return kernels.fold(this.#compiled.folds, from, end, to);
+    };
+    let had = fold(this.#reach);
+    if (had === MORE_THAN_ASCII) had = fold(this.#reach = "usual");
+    if (had === RARE) fold("all");
+    view[to - 1] = view[until] = NEWLINE;
+  }
+
   #searchMemory(length: number): void {
-    const from = this.#restore();
-    const end = this.#blockAt + length;
+    const end = BLOCK_AT + length;
+    const from = this.#prepare(end);
     let at = from;
     if (this.#skipping || this.#long) {
       const newline = kernels.next(from, end);
-      if (this.#long) this.#searchLong(from, newline);
       if (newline === end) {
-        const kept = this.#long
-          ? Math.max(from, end - this.#compiled.overlap)
-          : end;
-        this.#keep(from, kept, end);
+        if (this.#long) this.#searchLong(from, from, end);
+        this.#keep(from, this.#long ? this.#overlap(from, end) : end, end);
         // The whole span lies inside a line that began before it.
         this.#done = this.#skipping && this.#offset >= this.#limit;
         return;
       }
-      if (this.#long) this.#endLong(newline);
+      if (this.#long) this.#endLong(from, newline);
       this.#skipping = false;
       at = newline + 1;
       if (this.#done) return;
@@ -487,39 +381,39 @@ export class Search {
 
   /** Searches whole lines. The byte at `base` is the one at `#offset` of the file. */
   #searchLines(from: number, to: number, base: number): void {
-    const found = this.#found;
-    if (this.#query.mode === "count") {
-      const all = kernels.collect(this.#tableAt, from, to, -1, 0, 0, 0);
-      found.count += Math.min(all, this.#wanted);
-      this.#wanted -= all;
-      this.#done = this.#wanted <= 0;
-      return;
-    }
+    const found = this.#found, { mode } = this.#query;
     let at = from, isFull = true;
     while (isFull && at < to && !this.#done) {
-      const most = Math.min(LINES, this.#wanted);
-      const [lines, text] = [this.#linesAt, this.#linesAt + LINE * LINES];
-      const lineCount = kernels.collect(
-        this.#tableAt,
-        at,
-        to,
+      const most = mode === "count" ? -1 : Math.min(LINES, this.#wanted);
+      const count = kernels.collect(
+        QUERY_AT,
+        at - this.#ahead,
+        to - this.#ahead,
+        this.#ahead,
         most,
-        lines,
-        text,
+        mode === "count" ? 0 : LINES_AT,
+        TEXT_AT,
         LINE_MAX,
       );
-      isFull = lineCount === most;
-      if (lineCount === 0) break;
-      at = this.#takeLines(lineCount, base);
+      if (mode === "count") return this.#countLines(count);
+      isFull = count === most;
+      if (count === 0) break;
+      at = this.#takeLines(count, base);
       if (at <= to) found.lines++; // the newline of the last line taken
     }
     if (this.counts && at < to) found.lines += kernels.count(at, to);
   }
 
+  #countLines(count: number): void {
+    this.#found.count += Math.min(count, this.#wanted);
+    this.#wanted -= count;
+    this.#done = this.#wanted <= 0;
+  }
+
   /** Takes over the lines that the kernel reported; returns where they end. */
   #takeLines(lineCount: number, base: number): number {
     const found = this.#found;
-    const words = new Uint32Array(view.buffer, this.#linesAt, 3 * lineCount);
+    const words = new Uint32Array(view.buffer, LINES_AT, 3 * lineCount);
     let length = 0, at = 0;
     for (let i = 0; i < words.length; i += 3) {
       const start = words[i], end = words[i + 1];
@@ -538,12 +432,18 @@ export class Search {
 
   /** The keywords in a range, in their order. */
   #seenIn(from: number, end: number): number[] {
-    const { seen, keywords } = this.#compiled;
-    if (keywords.length === 1) return keywords;
-    for (const at of seen) view[at] = 0;
-    kernels.search(this.#tableAt, from, end, ALL);
-    return keywords.filter((_, i) => view[seen[i]] === 1)
-      .sort((a, b) => a - b);
+    if (this.#query.keywords.length === 1) return FIRST_KEYWORD;
+    return this.#mark(from, end).sort((a, b) => a - b);
+  }
+
+  /** The keywords in a range. */
+  #mark(from: number, end: number): number[] {
+    const { table, seen } = this.#compiled;
+    const ahead = this.#ahead;
+    const count = kernels.mark(table, from - ahead, end - ahead);
+    if (count === 0) return [];
+    const list = new Uint32Array(view.buffer, seen, 3)[2];
+    return [...new Uint32Array(view.buffer, list, count)];
   }
 
   /** Takes over the text of the lines that the kernel reported. */
@@ -555,8 +455,8 @@ export class Search {
       free(this.#text);
       this.#text = grown;
     }
-    const at = this.#linesAt + LINE * LINES;
-    this.#text.set(view.subarray(at, at + length), this.#textLength);
+    const text = view.subarray(TEXT_AT, TEXT_AT + length);
+    this.#text.set(text, this.#textLength);
     this.#textLength = need;
     this.#weight += length;
   }
@@ -571,32 +471,60 @@ export class Search {
     hits.lines.push(found.lines);
     hits.offsets.push(offset);
     hits.lengths.push(length);
-    hits.keywords.push(indexOfSet(hits.sets, keywords));
+    hits.keywords.push(this.#indexOf(keywords, hits.sets));
+  }
+
+  #indexOf(set: number[], sets: number[][]): number {
+    if (set === sets[0]) return 0; // always so with a single keyword
+    const key = set.join();
+    const index = this.#sets.get(key) ?? sets.push(set) - 1;
+    this.#sets.set(key, index);
+    return index;
   }
 
   #beginLong(from: number, start: number, end: number): void {
-    this.#long = { offset: this.#offset + start - from, keywords: new Set() };
-    this.#searchLong(start, end);
-    this.#keep(from, end - this.#compiled.overlap, end);
+    const offset = this.#offset + start - from;
+    this.#long = { offset, keywords: new Set(), isUnwanted: false };
+    this.#searchLong(from, start, end);
+    this.#keep(from, this.#overlap(start, end), end);
   }
 
-  #searchLong(from: number, end: number): void {
-    const { keywords } = this.#long!;
-    if (keywords.size === this.#query.keywords.length) return;
-    if (this.#compiled.keywords.length > 1) {
-      for (const keyword of this.#seenIn(from, end)) keywords.add(keyword);
-    } else if (kernels.search(this.#tableAt, from, end, FIRST) < end) {
-      keywords.add(0);
+  /** From where on a long line is searched again, together with what follows. */
+  #overlap(from: number, end: number): number {
+    const { longest } = this.#compiled;
+    return Math.max(from, end - longest + 1 - 2 * this.#margin);
+  }
+
+  /**
+   * Searches a piece of a long line, but for what is so near to its ends that it
+   * depends on the next piece, or did on the one before.
+   */
+  #searchLong(base: number, start: number, end: number, isLast = false): void {
+    const long = this.#long!;
+    const { keywords, without = [] } = this.#query;
+    if (long.keywords.size === keywords.length && without.length === 0) return;
+    const isFirst = this.#offset + start - base === long.offset;
+    const from = isFirst ? start : start + this.#margin;
+    const to = isLast ? end : end - this.#margin;
+    if (from >= to) return;
+    for (const keyword of this.#mark(from, to)) long.keywords.add(keyword);
+    const { unwanted } = this.#compiled;
+    if (!unwanted) return;
+    const [at, until] = [from - this.#ahead, to - this.#ahead];
+    if (kernels.search(unwanted, at, until, FIRST) < until) {
+      long.isUnwanted = true;
     }
   }
 
   /** Ends a long line: at its newline, or at the end of the file. */
-  #endLong(end: number): void {
-    const { offset, keywords } = this.#long!;
+  #endLong(from: number, end: number): void {
+    this.#searchLong(from, from, end, true);
+    const { offset, keywords, isUnwanted } = this.#long!;
     this.#long = undefined;
-    const from = this.#blockAt - this.#kept.length;
     const length = this.#offset + end - from - offset;
-    if (keywords.size > 0) {
+    const { all, keywords: wanted } = this.#query;
+    const least = all ? wanted.length : 1;
+    if (keywords.size >= least && !isUnwanted) {
       this.#addHit(offset, length, [...keywords].sort((a, b) => a - b));
     }
     if (this.counts) this.#found.lines++;
@@ -616,6 +544,8 @@ export class Search {
 }
 
 const EMPTY = new Uint8Array(0);
+/** What lines have if there is one keyword. */
+const FIRST_KEYWORD = [0];
 
 function newHits(): Hits {
   return {
@@ -626,14 +556,6 @@ function newHits(): Hits {
     sets: [],
     text: EMPTY,
   };
-}
-
-function indexOfSet(sets: number[][], set: number[]): number {
-  if (set === sets[0]) return 0; // always so with a single keyword
-  const same = (other: number[]) =>
-    other.length === set.length && other.every((each, i) => each === set[i]);
-  const index = sets.findIndex(same);
-  return index < 0 ? sets.push(set) - 1 : index;
 }
 
 // Labels
@@ -697,6 +619,7 @@ function labelSome(
   const at = kernels.base(), label = at + 8 * numbers.length;
   const from = label + head.length, to = from + text.length + SLACK;
   reserve(to + size);
+  if (to + size > QUERY_AT) holdMemory(undefined);
   new Float64Array(view.buffer, at, numbers.length).set(numbers);
   view.set(head, label);
   view.set(text, from);

@@ -6,8 +6,35 @@
 
 import { memory as kernelMemory } from "../kernels/kernels.wasm";
 
+/** Who has something in the kernels' memory that is to stay. */
+let holder: unknown;
+
 /**
- * Gives the kernels' memory, and grows it if it is too small.
+ * Says who has something in the kernels' memory from now on that is to stay until
+ * somebody else uses it.
+ *
+ * @param by Who, as an object; it is compared by identity
+ * @returns Whether that is who already had, so that it is still there
+ *
+ * @example
+ * ```ts
+ * import { growMemory, holdMemory } from "./memory.ts";
+ *
+ * const me = {};
+ * console.log(holdMemory(me), holdMemory(me)); // false true
+ * growMemory(0);
+ * console.log(holdMemory(me)); // false
+ * ```
+ */
+export function holdMemory(by: unknown): boolean {
+  const isSame = holder === by;
+  holder = by;
+  return isSame;
+}
+
+/**
+ * Gives the kernels' memory, and grows it if it is too small. Who uses the memory
+ * calls this first: what somebody held in it may be gone afterwards.
  *
  * @param size How many bytes it must have, counted from address 0
  * @returns A view of all of it, which is empty after the memory has grown again
@@ -21,6 +48,7 @@ import { memory as kernelMemory } from "../kernels/kernels.wasm";
  * ```
  */
 export function growMemory(size: number): Uint8Array {
+  holder = undefined;
   const missing = size - kernelMemory.buffer.byteLength;
   try {
     if (missing > 0) kernelMemory.grow(Math.ceil(missing / 65536));

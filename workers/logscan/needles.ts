@@ -1,0 +1,415 @@
+/**
+ * Turns a query into what the kernels search for: see kernels/needles.ts.
+ *
+ * @module
+ */
+
+import * as kernels from "../kernels/kernels.wasm";
+import { align, growMemory, joined } from "../shared/memory.ts";
+import { foldTable, formsOf, wordTable } from "./unicode.ts";
+
+/**
+ * What is wanted of a file: whether a keyword is in it (it stops at the first
+ * hit), how many lines have one, or these lines.
+ */
+export type Mode = "found" | "count" | "lines";
+
+/** What to look for, and what is wanted. */
+export interface Query {
+  /** One or more keywords, none of them empty or with a line break in it. */
+  keywords: string[];
+  /** Whether case is ignored, by Unicode's simple case folding. Default: false. */
+  ignoreCase?: boolean;
+  /** Whether they are whole words: no letter, digit or underscore is beside them. */
+  words?: boolean;
+  /** Whether a line must have all of them. Default: one is enough. */
+  all?: boolean;
+  /** What a line must not have: none of these. */
+  without?: string[];
+  /** What is wanted. */
+  mode: Mode;
+  /** How many lines are enough. Default: no limit. */
+  max?: number;
+}
+
+/** A keyword as bytes. */
+interface Needle {
+  /** Which keyword it is. */
+  keyword: number;
+  /** Where its bytes are in those of all needles, which lie one after another. */
+  start: number;
+  end: number;
+  /** What follows, see kernels/needles.ts. */
+  rest?: Uint8Array;
+}
+
+/** Keywords as bytes. An array for each would take most of the time of a list. */
+interface Needles {
+  bytes: Uint8Array;
+  needles: Needle[];
+}
+
+/**
+ * The bytes of logs, the most frequent ones first; a byte that is not listed is
+ * rare. The last ones are the first bytes of UTF-8 letters of other alphabets.
+ */
+const FREQUENT =
+  " e0t1a2io3nrs-:.4567l98cdup/mh\"fg=b,_yvwk[]()TSEIxAN\t'ORDPC{}LMGU@Fjqz" +
+  ";<>BHVW#%&+*!?|~JKQXYZ\\$\r^\0`\xd0\xd1\xc3\xd8\xd9\xe3\xe4\xe5\xe6\xe7\xe8\xe9";
+
+const FREQUENCY = new Uint8Array(256);
+for (let i = 0; i < FREQUENT.length; i++) {
+  FREQUENCY[FREQUENT.charCodeAt(i)] = FREQUENT.length - i;
+}
+
+const SPACE = 0x20;
+
+/**
+ * Where the two bytes are to compare first: the rarest ones, not the same byte
+ * twice, and of two different words if there are two. A line that has one byte
+ * of a word mostly has the whole word, so a second byte of the same word tells
+ * little: for "unauthorized access", where each line has "authorized", the rule
+ * saves a third of the time.
+ */
+function rarestPair(bytes: Uint8Array): [number, number] {
+  const rank = (i: number) => FREQUENCY[bytes[i]];
+  let first = 0;
+  for (let i = 1; i < bytes.length; i++) if (rank(i) < rank(first)) first = i;
+  const start = bytes.lastIndexOf(SPACE, first);
+  const end = bytes.indexOf(SPACE, first);
+  const isBeside = (i: number) => start < i && (i < end || end < 0);
+  const rankOther = (i: number) =>
+    bytes[i] === bytes[first] ? 512 : rank(i) + (isBeside(i) ? 256 : 0);
+  let second = first === 0 ? bytes.length - 1 : 0;
+  for (let i = 0; i < bytes.length; i++) {
+    if (rankOther(i) < rankOther(second)) second = i;
+  }
+  return [first, second];
+}
+
+/** Where the rarest fingerprint begins: 4 bytes in a row, or all if it is short. */
+function rarestPrint(bytes: Uint8Array): [number, number] {
+  const rank = (i: number) => {
+    let sum = 0;
+    for (const byte of bytes.subarray(i, i + PRINT)) sum += FREQUENCY[byte];
+    return sum;
+  };
+  let first = 0;
+  for (let i = 1; i + PRINT <= bytes.length; i++) {
+    if (rank(i) < rank(first)) first = i;
+  }
+  return [first, first];
+}
+
+const encoder = new TextEncoder();
+const NEWLINE = 10;
+
+/**
+ * What of the text a compiled query can be used for: for ASCII only, if case is
+ * ignored; for all but rare forms of characters; or for everything. Rare forms are
+ * those of another length, as the sign of Kelvin, which is a form of k.
+ */
+export type Reach = "ascii" | "usual" | "all";
+
+/** The sizes of what kernels/needles.ts and kernels/search.ts define, in bytes. */
+const HEADER = 32, NEEDLE = 28, TABLE = 64, SEEN = 12;
+const BUCKETS = 8, PRINT = 4, NIBBLES = PRINT * 2 * 16 + 16;
+/** The kinds of a table. */
+const ONE = 0, FEW = 1, LIST = 2, SHORT = 3;
+/** Up to so many needles are looked for as few. */
+const FEW_MAX = 40;
+/** Where a needle says what is rare in it, and a list where its short ones are. */
+const PLACES = 4, SHORT_TABLE = 60;
+/** The shortest needle of a list, in bytes. */
+const LONG = 7;
+
+/**
+ * Compiles a query.
+ *
+ * @param query What to look for
+ * @param at Where in the kernels' memory it is to be copied for a search; what is
+ * there now and behind it is overwritten
+ * @param reach What of the text it is for
+ * @returns A `Query` of kernels/search.ts and all it consists of
+ *
+ * @example
+ * ```ts
+ * import { compile } from "./needles.ts";
+ * import * as kernels from "../kernels/kernels.wasm";
+ *
+ * const query = { keywords: ["a", "b"], mode: "count" as const };
+ * console.log(compile(query, kernels.base(), "all").length > 32); // true
+ * ```
+ */
+export function compile(
+  query: Query,
+  at: number,
+  reach: Reach,
+): Uint8Array<ArrayBuffer> {
+  const { keywords, without = [], all = false, ignoreCase = false } = query;
+  const layout = new Layout(at + HEADER);
+  const words = query.words ? layout.put(wordTable()) : 0;
+  const folds = ignoreCase && reach !== "ascii" ? layout.put(foldTable()) : 0;
+  const table = (texts: string[]) => {
+    const needles = needlesOf(texts, ignoreCase, reach === "all");
+    return layout.addTable(needles, texts.length, words);
+  };
+  const each = table(keywords);
+  // Where a line has to have all, those with the rarest one are looked at closer.
+  const rarest = all && keywords.length > 1 ? table([rarestOf(keywords)]) : 0;
+  const unwanted = without.length > 0 ? table(without) : 0;
+  // No form of a character is more than 3 times as long as another.
+  const longest = (ignoreCase ? 3 : 1) * layout.longest;
+  layout.set(at, [
+    ...[rarest || each, rarest && each, unwanted],
+    ...[each, folds, longest],
+  ]);
+  return layout.copy(at);
+}
+
+/** The keyword that probably is in the fewest lines. */
+function rarestOf(keywords: string[]): string {
+  const rank = (text: string) => {
+    const bytes = encoder.encode(text);
+    const [at] = rarestPrint(bytes);
+    const print = bytes.subarray(at, at + PRINT);
+    return print.reduce((sum, byte) => sum + FREQUENCY[byte] - 256, 0);
+  };
+  return keywords.reduce((a, b) => rank(b) < rank(a) ? b : a);
+}
+
+/** The needles of keywords; with `rare` also those with rare forms in them. */
+function needlesOf(
+  keywords: string[],
+  ignoreCase: boolean,
+  rare: boolean,
+): Needles {
+  const text = keywords.join("\n") + "\n"; // none of them has a line break
+  let bytes = encoder.encode(ignoreCase ? folded(text) : text);
+  const needles: Needle[] = [];
+  for (let start = 0, keyword = 0; start < bytes.length; keyword++) {
+    const end = bytes.indexOf(NEWLINE, start);
+    needles.push({ keyword, start, end, rest: undefined });
+    start = end + 1;
+  }
+  if (!ignoreCase || !rare) return { bytes, needles };
+  const parts = [bytes];
+  let start = bytes.length;
+  for (const [keyword, text] of keywords.entries()) {
+    for (const [fixed, rest] of rareForms(text)) {
+      const end = start + parts[parts.push(fixed) - 1].length;
+      needles.push({ keyword, start, end, rest });
+      start = end;
+    }
+  }
+  bytes = joined(parts);
+  return { bytes, needles };
+}
+
+/** A text in the usual forms of its characters. */
+function folded(text: string): string {
+  if (!/[^\0-\x7f]/.test(text)) return text.toLowerCase();
+  return Array.from(text, (character) => formsOf(character)[0]).join("");
+}
+
+/**
+ * For each rare form in a keyword a needle in which it is the first one: before it
+ * all is as usual, and so are its bytes up to the next character with several
+ * lengths, from where on every form is tried.
+ */
+function* rareForms(
+  text: string,
+): Generator<[fixed: Uint8Array<ArrayBuffer>, rest: Uint8Array]> {
+  const forms = Array.from(text, formsOf);
+  const usual = (from: number, end: number) =>
+    forms.slice(from, end).map(([form]) => form).join("");
+  for (let i = 0; i < forms.length; i++) {
+    let next = i + 1;
+    while (next < forms.length && forms[next].length === 1) next++;
+    for (const rare of forms[i].slice(1)) {
+      const fixed = usual(0, i) + rare + usual(i + 1, next);
+      const rest = forms.slice(next).flatMap((each) => [
+        each.length,
+        ...each.flatMap((form) => {
+          const bytes = encoder.encode(form);
+          return [bytes.length, ...bytes];
+        }),
+      ]);
+      yield [encoder.encode(fixed), new Uint8Array([...rest, 0])];
+    }
+  }
+}
+
+/** Lays structures out in the kernels' memory, one behind the other. */
+class Layout {
+  #end: number;
+  #view = growMemory(0);
+  /** How many bytes a needle has at most. */
+  longest = 0;
+
+  constructor(at: number) {
+    this.#end = at;
+  }
+
+  /** Takes so many bytes, which are 0, and has memory for `more` behind them. */
+  #take(size: number, more = 0): number {
+    const at = this.#end;
+    this.#end = align(at + size);
+    const isFresh = this.#view.buffer === kernels.memory.buffer;
+    if (!isFresh || this.#view.length < this.#end + more) {
+      this.#view = growMemory(this.#end + more);
+    }
+    this.#view.fill(0, at, this.#end);
+    return at;
+  }
+
+  /** Puts bytes; returns where. */
+  put(bytes: Uint8Array): number {
+    const at = this.#take(bytes.length);
+    this.#view.set(bytes, at);
+    return at;
+  }
+
+  /** Sets numbers of 32 bits. */
+  set(at: number, numbers: number[]): void {
+    new Uint32Array(this.#view.buffer, at, numbers.length).set(numbers);
+  }
+
+  /** A copy of everything from an address on. */
+  copy(at: number): Uint8Array<ArrayBuffer> {
+    return this.#view.slice(at, this.#end);
+  }
+
+  /** Adds a table of needles; returns where. */
+  addTable(
+    { bytes, needles }: Needles,
+    keywords: number,
+    words: number,
+  ): number {
+    const seen = this.#take(SEEN);
+    this.set(seen, [0, this.#take(keywords), this.#take(4 * keywords)]);
+    const options = [seen, keywords, words];
+    const bytesAt = this.put(bytes);
+    if (needles.length <= FEW_MAX) {
+      return this.#addFew(needles, bytesAt, options);
+    }
+    const isLong = ({ start, end }: Needle) => end - start >= LONG;
+    const long = needles.filter(isLong);
+    const others = needles.filter((needle) => !isLong(needle));
+    const short = others.length === 0
+      ? 0
+      : others.length <= FEW_MAX
+      ? this.#addFew(others, bytesAt, options)
+      : this.#addList(SHORT, others, bytesAt, options);
+    if (long.length === 0) return short;
+    const list = this.#addList(LIST, long, bytesAt, options);
+    this.set(list + SHORT_TABLE, [short]);
+    return list;
+  }
+
+  #addFew(needles: Needle[], bytesAt: number, options: number[]): number {
+    if (needles.length === 1) return this.#addOne(needles[0], bytesAt, options);
+    const placed = needles.map((needle) => {
+      const { start, end } = needle;
+      const bytes = this.#view.slice(bytesAt + start, bytesAt + end);
+      const [at] = rarestPrint(bytes);
+      return { needle, at, print: bytes.subarray(at, at + PRINT) };
+    });
+    // Sorted, so that similar fingerprints share a bucket: its tables then have
+    // few bits set, and few positions have to be verified.
+    placed.sort((a, b) => compareBytes(a.print, b.print));
+    const count = needles.length;
+    const at = this.#addNeedles(placed.map(({ needle }) => needle), bytesAt);
+    for (const [i, place] of placed.entries()) {
+      this.set(at + NEEDLE * i + PLACES, [place.at, place.at]);
+    }
+    const table = this.#take(TABLE);
+    const buckets = this.#take(4 * (BUCKETS + 1));
+    const nibbles = this.#take(NIBBLES);
+    this.set(table, [FEW, count, at, ...options, buckets, nibbles]);
+    const starts = Array.from(
+      { length: BUCKETS + 1 },
+      (_, bucket) => Math.ceil(bucket * count / BUCKETS),
+    );
+    this.set(buckets, starts);
+    const tables = this.#view.subarray(nibbles, nibbles + NIBBLES);
+    for (const [i, { print }] of placed.entries()) {
+      addNibbles(tables, print, 1 << Math.floor(i * BUCKETS / count));
+    }
+    return table;
+  }
+
+  #addOne(needle: Needle, bytesAt: number, options: number[]): number {
+    const { start, end } = needle;
+    const at = this.#addNeedles([needle], bytesAt);
+    const bytes = this.#view.slice(bytesAt + start, bytesAt + end);
+    this.set(at + PLACES, rarestPair(bytes));
+    const table = this.#take(TABLE);
+    this.set(table, [ONE, 1, at, ...options]);
+    return table;
+  }
+
+  #addList(
+    kind: number,
+    needles: Needle[],
+    bytesAt: number,
+    options: number[],
+  ): number {
+    const at = this.#addNeedles(needles, bytesAt);
+    const table = this.#take(TABLE);
+    const ranks = this.put(FREQUENCY);
+    const entries = (kind === SHORT ? 1 : 4) * needles.length;
+    const bits = Math.max(8, Math.ceil(Math.log2(entries)));
+    this.set(table, [kind, needles.length, at, ...options]);
+    const [size, scratch] = [
+      kernels.listSize(kind, needles.length, bits),
+      kernels.scratchSize(kind, needles.length),
+    ];
+    kernels.buildList(table, bits, ranks, this.#take(size, scratch));
+    return table;
+  }
+
+  /** Adds needles, which lie in one piece, and what follows their bytes. */
+  #addNeedles(needles: Needle[], bytesAt: number): number {
+    const at = this.#take(NEEDLE * needles.length);
+    const restSize = needles.reduce(
+      (n, { rest }) => n + (rest?.length ?? 0),
+      0,
+    );
+    let restAt = this.#take(restSize);
+    const size = NEEDLE / 4;
+    const { buffer } = this.#view;
+    const numbers = new Uint32Array(buffer, at, size * needles.length);
+    for (let i = 0, k = 0; i < needles.length; i++, k += size) {
+      const { keyword, start, end, rest } = needles[i];
+      numbers[k] = end - start;
+      numbers[k + 3] = keyword;
+      numbers[k + 4] = bytesAt + start;
+      this.longest = Math.max(this.longest, end - start);
+      if (!rest) continue;
+      numbers[k + 5] = restAt;
+      this.#view.set(rest, restAt);
+      restAt += rest.length;
+    }
+    return at;
+  }
+}
+
+function compareBytes(a: Uint8Array, b: Uint8Array): number {
+  for (let i = 0; i < PRINT; i++) {
+    const order = (a[i] ?? 0) - (b[i] ?? 0);
+    if (order !== 0) return order;
+  }
+  return 0;
+}
+
+/** Adds a fingerprint to the tables. Where it is too short it matches any byte. */
+function addNibbles(tables: Uint8Array, print: Uint8Array, bit: number): void {
+  for (let i = 0; i < PRINT; i++) {
+    const low = 32 * i, high = low + 16;
+    if (i < print.length) {
+      tables[low + (print[i] & 15)] |= bit;
+      tables[high + (print[i] >> 4)] |= bit;
+    } else for (let k = low; k < high + 16; k++) tables[k] |= bit;
+  }
+}
