@@ -29,6 +29,7 @@ import { onInterrupt, runTask } from "./cli/program.ts";
 import { print, Progress, warn } from "./cli/terminal.ts";
 import type { MachineWork } from "./cluster/cluster.ts";
 import { Listing } from "./logscan/listing.ts";
+import { readKeywords } from "./logscan/keywords.ts";
 import { Printer } from "./logscan/printer.ts";
 import { logscanWork } from "./logscan/workload.ts";
 
@@ -47,7 +48,12 @@ parallel, and what the parallelism brought goes into reports/logscan.md.
 
   -k, --keyword TEXT  what to look for, as it is (default: unauthorized access);
                       may be given several times: any of them counts
-  -i, --ignore-case   take a to z for A to Z
+  -f, --file FILE     keywords from a file, one a line, however many; - for
+                      standard input
+  -i, --ignore-case   ignore case, as Unicode's simple case folding has it
+  -w, --word          whole words only: no letter, digit or underscore beside them
+      --all           only lines with all of the keywords
+      --without TEXT  only lines without it; may be given several times
       --files-from FILE  search the files that are named there, too, one a line;
                       - for standard input
   -0, --null          a NUL ends each name of --files-from, not a newline
@@ -75,14 +81,14 @@ async function main(args: string[]): Promise<number> {
   const flags = readFlags(withVariable(args), {
     boolean: [
       ...["ignore-case", "count", "lines", "files-with-matches", "json"],
-      ...["null", "compare"],
+      ...["null", "compare", "word", "all"],
     ],
     text: ["files-from", ...CLUSTER_TEXTS],
-    list: ["keyword", "include", "exclude"],
+    list: ["keyword", "file", "without", "include", "exclude"],
     number: { "max-count": 1, ...CLUSTER_NUMBERS },
     alias: {
       ...{ k: "keyword", i: "ignore-case", l: "files-with-matches" },
-      ...{ m: "max-count", 0: "null" },
+      ...{ m: "max-count", 0: "null", f: "file", w: "word" },
     },
     paths: true,
   });
@@ -90,6 +96,7 @@ async function main(args: string[]): Promise<number> {
   confine(flags);
   await addInput(flags);
   checkFlags(flags);
+  await addKeywords(flags);
   const printer = new Printer(flags);
   const problem = queryError(printer.options);
   if (problem) throw new UsageError(`--keyword: ${problem}`);
@@ -116,8 +123,9 @@ function checkFlags(flags: Flags): void {
   if (is.compare && paths.includes("-")) {
     throw new UsageError("--compare reads twice, as standard input cannot be");
   }
-  if (paths.includes("-") && text["files-from"] === "-") {
-    throw new UsageError("--files-from: standard input is searched already");
+  const inputs = [...paths, ...list.file, text["files-from"]];
+  if (inputs.filter((name) => name === "-").length > 1) {
+    throw new UsageError("standard input (-) can be read only once");
   }
   if (is.null && text["files-from"] === undefined) {
     throw new UsageError("--null is of use with --files-from only");
@@ -139,12 +147,23 @@ function findOptions({ list, text, is }: Flags): FindOptions {
 
 /** Adds standard input to the paths, where keywords have none. */
 async function addInput(flags: Flags): Promise<void> {
-  if (isNamed(flags) || flags.list.keyword.length === 0) return;
-  if (await isInputGiven()) flags.paths.push("-");
+  const { keyword, file } = flags.list;
+  if (isNamed(flags) || keyword.length + file.length === 0) return;
+  if (!file.includes("-") && await isInputGiven()) flags.paths.push("-");
   else {
     throw new UsageError(
       "nothing to search: name a path, or pipe something in (see --help)",
     );
+  }
+}
+
+/** Adds the keywords of files. */
+async function addKeywords({ list: { keyword, file } }: Flags): Promise<void> {
+  for (const name of new Set(file)) {
+    for (const each of await readKeywords(name)) keyword.push(each);
+  }
+  if (file.length > 0 && keyword.length === 0) {
+    throw new UsageError(`--file ${file[0]}: there is no keyword in it`);
   }
 }
 

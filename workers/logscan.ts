@@ -10,7 +10,7 @@
  * @module
  */
 
-import { type Items, type Runner, serve, type Service } from "../mod.ts";
+import { type Items, Pool, type Runner, serve, type Service } from "../mod.ts";
 import {
   countLines,
   newSpanReport,
@@ -25,6 +25,7 @@ import {
   weightOf,
 } from "./logscan/scan.ts";
 import {
+  forWorkers,
   type Hits,
   KEYWORD_MAX,
   LINE_MAX,
@@ -60,8 +61,17 @@ const STDIN = "-";
 export interface ScanOptions {
   /** What to look for. Default: `["unauthorized access"]`. */
   keywords?: string[];
-  /** Whether the letters A to Z match a to z, too. Default: false. */
+  /** Whether case is ignored, by Unicode's simple case folding. Default: false. */
   ignoreCase?: boolean;
+  /**
+   * Whether only whole words count: what is beside a keyword is no letter, digit
+   * or underscore, nor another character that belongs to a word. Default: false.
+   */
+  words?: boolean;
+  /** Whether a line must have all keywords. Default: false, one is enough. */
+  all?: boolean;
+  /** What a line must not have: none of these. Default: nothing. */
+  without?: string[];
   /** What is wanted of each file. Default: `"found"`. */
   mode?: Mode;
   /** How many lines with a keyword are enough, of each file. Default: all. */
@@ -167,6 +177,9 @@ export async function* scanLogs(
   const query: Query = {
     keywords: options.keywords ?? ["unauthorized access"],
     ignoreCase: options.ignoreCase ?? false,
+    words: options.words ?? false,
+    all: options.all ?? false,
+    without: options.without ?? [],
     mode: options.mode ?? "found",
     max: options.max,
   };
@@ -178,34 +191,30 @@ export async function* scanLogs(
 /**
  * Says why a query cannot be searched for.
  *
- * @param query The keywords, and whether case is ignored
+ * @param query The keywords, and what lines must not have
  * @returns What is wrong with it; undefined if nothing is
  *
  * @example
  * ```ts
  * import { queryError } from "./logscan.ts";
  *
- * console.log(queryError({ keywords: ["denied"], ignoreCase: true })); // undefined
+ * console.log(queryError({ keywords: ["denied"] })); // undefined
  * ```
  */
 export function queryError(
-  { keywords, ignoreCase }: Pick<Query, "keywords" | "ignoreCase">,
+  { keywords, without = [] }: Pick<Query, "keywords" | "without">,
 ): string | undefined {
   if (keywords.length === 0) return "there is no keyword";
-  for (const keyword of keywords) {
+  for (const keyword of [...keywords, ...without]) {
     const value = `current value is ${JSON.stringify(keyword)}`;
     if (!/^[^\n\r]+$/.test(keyword)) {
       return `a keyword must be text within a line: ${value}`;
     }
+    // No character of UTF-16 has more than 3 bytes in UTF-8.
+    if (3 * keyword.length <= KEYWORD_MAX) continue;
     if (new TextEncoder().encode(keyword).length > KEYWORD_MAX) {
       return `a keyword must be no longer than ${KEYWORD_MAX} bytes: ` +
         `one begins with ${JSON.stringify(keyword.slice(0, 20))}`;
-    }
-    // The kernel knows the case of ASCII letters only.
-    const other = /[^\0-\x7f]/gu;
-    const cased = (c: string) => c.toLowerCase() !== c || c.toUpperCase() !== c;
-    if (ignoreCase && keyword.match(other)?.some(cased)) {
-      return `only the case of A to Z can be ignored: ${value}`;
     }
   }
 }
@@ -242,6 +251,8 @@ interface SpanResult {
 class LogScan {
   readonly #runner: LogRunner;
   readonly #query: Query;
+  /** The query as it is sent: workers of this process share its memory. */
+  readonly #sent: Query;
   readonly #options: ScanOptions;
   /** The files whose reports have not been given, in the order of the paths. */
   readonly #files: FileState[] = [];
@@ -256,6 +267,7 @@ class LogScan {
   constructor(runner: LogRunner, query: Query, options: ScanOptions) {
     this.#runner = runner;
     this.#query = query;
+    this.#sent = runner instanceof Pool ? forWorkers(query) : query;
     this.#options = options;
   }
 
@@ -319,7 +331,7 @@ class LogScan {
     this.#pending.push(planned);
     const spans = planned.map(({ span }) => span);
     const { regular = false } = this.#options;
-    return { spans, query: this.#query, regular };
+    return { spans, query: this.#sent, regular };
   }
 
   /** How many more lines of a file are wanted. */
@@ -394,7 +406,7 @@ class LogScan {
     while (found.next !== undefined) {
       const wanted = this.#wantedOf(file);
       if (wanted === 0) return;
-      const query = { ...this.#query, max: wanted };
+      const query = { ...this.#sent, max: wanted };
       if (found.decoded) {
         // On this thread and in one go: every request would decode the file
         // from its start.

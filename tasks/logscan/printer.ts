@@ -44,11 +44,14 @@ export class Printer {
     this.flags = flags;
     const { json } = flags.is;
     this.#isWatched = json || stdoutIsTerminal || flags.paths.includes("-");
-    const { keyword } = flags.list;
+    const { keyword, without } = flags.list;
     const { quiet, count, lines } = flags.is;
     this.options = {
       keywords: keyword.length > 0 ? keyword : ["unauthorized access"],
       ignoreCase: flags.is["ignore-case"],
+      words: flags.is.word,
+      all: flags.is.all,
+      without,
       mode: quiet ? "found" : count ? "count" : lines ? "lines" : "found",
       max: flags.number["max-count"],
     };

@@ -1,10 +1,12 @@
 /** What the flags of logscan choose and print, as a user runs it. */
 
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { Buffer } from "node:buffer";
 import { ended, Home, skipped, waitUntil } from "./programs.ts";
 
 const ALERT = "unauthorized access";
 
+const utf16 = (text: string) => new Uint8Array(Buffer.from(text, "utf16le"));
 const encode = (text: string) => new TextEncoder().encode(text);
 
 /** Runs logscan with something piped in. */
@@ -98,6 +100,82 @@ Deno.test("logscan --files-from searches what a list names", async (t) => {
     );
     assertEquals([code, stdout], [0, line("a.log").repeat(5_000)]);
   });
+});
+
+Deno.test("logscan --file takes keywords from lists", async (t) => {
+  await using home = new Home();
+  const lines = Array.from({ length: 30_000 }, (_, i) => `line ${i} end`);
+  await home.write({ log: lines.join("\n") });
+  const cases: [what: string, list: string | Uint8Array, count: number][] = [
+    ["a keyword a line", "line 7 \nline 8 \n", 2],
+    ["without a last newline", "line 7 \nline 8 ", 2],
+    ["CRLF, a BOM, empty lines", "\ufeffline 7 \r\n\r\n\nline 8 \r\n", 2],
+    ["UTF-16", utf16("\ufeffline 7 \r\nline 8 "), 2],
+    ["thousands", lines.filter((_, i) => i % 2).join("\n"), 15_000],
+  ];
+  for (const [what, list, count] of cases) {
+    await t.step(what, async () => {
+      const wanted = { code: 0, stdout: `log:${count}\n`, stderr: "" };
+      const flags = ["--count", "log"];
+      assertEquals(await runWith(home, list, "-f", "-", ...flags), wanted);
+      await home.write({ list });
+      assertEquals(await home.run("logscan", "--file=list", ...flags), wanted);
+      for (const workers of ["--workers=1", "--workers=2"]) {
+        assertEquals(
+          await home.run("logscan", "-f", "list", ...flags, workers),
+          wanted,
+        );
+      }
+      const more = await home.run("logscan", "-flist", "-k=e 5 e", ...flags);
+      assertEquals(more.stdout, `log:${count + (count > 9 ? 0 : 1)}\n`);
+    });
+  }
+  await t.step("wrong ones have a line each, and status 2", async () => {
+    await home.write({ bad: new Uint8Array([65, 10, 0xff]), empty: "\n\r\n" });
+    for (
+      const [args, cause] of [
+        [["-f", "none", "log"], "none: No such file or directory"],
+        [["-f", "bad", "log"], "bad: it is not valid utf-8 text"],
+        [["-f", "empty", "log"], "empty: there is no keyword in it"],
+      ] as const
+    ) {
+      const stderr = `logscan: --file ${cause}\n`;
+      const wanted = { code: 2, stdout: "", stderr };
+      assertEquals(await home.run("logscan", ...args), wanted);
+    }
+    const { code, stderr } = await runWith(home, "a", "-f", "-", "-");
+    assertEquals(code, 2);
+    assertStringIncludes(stderr, "can be read only once");
+    const nowhere = await runWith(home, "a", "-f", "-");
+    assertStringIncludes(nowhere.stderr, "nothing to search");
+  });
+});
+
+Deno.test("logscan -w, --all and --without choose lines", async () => {
+  await using home = new Home();
+  await home.write({ log: "an ox\noxen\nox, an old one\nan \u212a\nan K_\n" });
+  const cases: [args: string[], lines: number[]][] = [
+    [["-k", "ox"], [1, 2, 3]],
+    [["-k", "ox", "-w"], [1, 3]],
+    [["-k", "k", "--word", "-i"], [4]],
+    [["-k", "k", "-i"], [4, 5]],
+    [["-k", "ox", "-k", "an"], [1, 2, 3, 4, 5]],
+    [["-k", "ox", "-k", "an", "--all"], [1, 3]],
+    [["-k", "ox", "-k", "an", "--all", "--without", "old"], [1]],
+    [["-k", "an", "--without", "ox", "--without=_"], [4]],
+  ];
+  for (const [args, numbers] of cases) {
+    const { stdout, stderr } = await home.run(
+      "logscan",
+      "--lines",
+      ...args,
+      "log",
+    );
+    assertEquals(stderr, "");
+    const found = stdout.split("\n").filter((line) => line !== "")
+      .map((line) => Number(line.split(":")[1]));
+    assertEquals(found, numbers, args.join(" "));
+  }
 });
 
 Deno.test("logscan --include and --exclude choose among the files of folders", async () => {

@@ -30,9 +30,9 @@ export function fold(table: usize, from: usize, end: usize, to: usize): u32 {
     const ascii = <usize> ctz(i8x16.bitmask(bytes) | 0x10000);
     from += ascii;
     to += ascii;
-    if (ascii < 16 && from < end && !table) return 2;
     // A character that is not ASCII mostly has another one beside it.
     while (from < end && load<u8>(from) > 0x7f) {
+      if (!table) return 2;
       const length = lengthAt(from);
       if (length == 0) {
         store<u8>(to++, load<u8>(from++));

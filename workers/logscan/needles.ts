@@ -30,6 +30,18 @@ export interface Query {
   mode: Mode;
   /** How many lines are enough. Default: no limit. */
   max?: number;
+  /** Set by {@linkcode shared}, instead of the keywords and `without`. */
+  shared?: SharedQuery;
+}
+
+/** A compiled query in memory that all threads share. */
+export interface SharedQuery {
+  /** Another one for each. */
+  id: string;
+  /** What the kernels need. */
+  compiled: SharedArrayBuffer;
+  /** The query as JSON, for what the compiled one does not reach. */
+  source: SharedArrayBuffer;
 }
 
 /** A keyword as bytes. */
@@ -110,6 +122,8 @@ const NEWLINE = 10;
  * those of another length, as the sign of Kelvin, which is a form of k.
  */
 export type Reach = "ascii" | "usual" | "all";
+/** What is tried first. */
+export const FIRST_REACH: Reach = "ascii";
 
 /** The sizes of what kernels/needles.ts and kernels/search.ts define, in bytes. */
 const HEADER = 32, NEEDLE = 28, TABLE = 64, SEEN = 12;
@@ -165,6 +179,58 @@ export function compile(
     ...[each, folds, longest],
   ]);
   return layout.copy(at);
+}
+
+/**
+ * Makes a query that workers need neither copy nor compile.
+ *
+ * @param query A query
+ * @param at As for {@linkcode compile}
+ * @returns The same query, for requests to workers of this process
+ *
+ * @example
+ * ```ts
+ * import { shared, unshared } from "./needles.ts";
+ * import * as kernels from "../kernels/kernels.wasm";
+ *
+ * const query = { keywords: ["a", "b"], mode: "count" as const };
+ * const other = shared(query, kernels.base());
+ * console.log(other.keywords, unshared(other).keywords); // [] [ "a", "b" ]
+ * ```
+ */
+export function shared(query: Query, at: number): Query {
+  const source = toShared(encoder.encode(JSON.stringify(query)));
+  const compiled = toShared(compile(query, at, FIRST_REACH));
+  const id = crypto.randomUUID();
+  const { ignoreCase, words, all, mode, max } = query;
+  const rest = { ignoreCase, words, all, mode, max };
+  return { ...rest, keywords: [], shared: { id, compiled, source } };
+}
+
+/**
+ * Gives the query that was {@linkcode shared}.
+ *
+ * @param query What `shared` returned
+ * @returns What it was given
+ *
+ * @example
+ * ```ts
+ * import { unshared } from "./needles.ts";
+ *
+ * console.log(unshared({ keywords: ["a"], mode: "count" }).keywords); // [ "a" ]
+ * ```
+ */
+export function unshared(query: Query): Query {
+  if (!query.shared) return query;
+  // `TextDecoder` does not read shared memory.
+  const bytes = new Uint8Array(query.shared.source).slice();
+  return JSON.parse(new TextDecoder().decode(bytes));
+}
+
+function toShared(bytes: Uint8Array): SharedArrayBuffer {
+  const memory = new SharedArrayBuffer(bytes.length);
+  new Uint8Array(memory).set(bytes);
+  return memory;
 }
 
 /** The keyword that probably is in the fewest lines. */

@@ -7,7 +7,14 @@
 
 import * as kernels from "../kernels/kernels.wasm";
 import { align, free, growMemory, holdMemory } from "../shared/memory.ts";
-import { compile, type Query, type Reach } from "./needles.ts";
+import {
+  compile,
+  FIRST_REACH,
+  type Query,
+  type Reach,
+  shared,
+  unshared,
+} from "./needles.ts";
 
 export type { Mode, Query } from "./needles.ts";
 
@@ -91,6 +98,8 @@ class CompiledQuery {
   /** The table of all keywords, and where it says how many were seen. */
   readonly table: number;
   readonly seen: number;
+  /** How many keywords there are. */
+  readonly count: number;
   /** The table for folding case; 0 if there is none. */
   readonly folds: number;
   /** How many bytes a keyword has at most, in its longest form. */
@@ -101,7 +110,9 @@ class CompiledQuery {
     const { buffer, byteOffset, length } = bytes;
     const numbers = new Uint32Array(buffer, byteOffset, length >> 2);
     [, , this.unwanted, this.table, this.folds, this.longest] = numbers;
-    this.seen = numbers[(this.table - QUERY_AT + 8 >> 2) + 1];
+    const table = (this.table - QUERY_AT) / 4; // as kernels/needles.ts has it
+    this.seen = numbers[table + 3];
+    this.count = numbers[table + 4];
   }
 
   /** Puts it into the memory, unless it is there. */
@@ -121,16 +132,41 @@ let latest: {
 /** Compiles a query, unless it is the same one as before: requests repeat it. */
 function compiled(query: Query, reach: Reach): CompiledQuery {
   if (latest.query !== query) { // else of the same request
-    const key = JSON.stringify({ ...query, mode: "" });
+    const key = query.shared?.id ??
+      JSON.stringify({ ...query, mode: "", max: 0 });
     const { compiled } = latest.key === key ? latest : { compiled: new Map() };
     latest = { query, key, compiled };
   }
   let found = latest.compiled.get(reach);
   if (!found) {
-    found = new CompiledQuery(compile(query, QUERY_AT, reach));
-    latest.compiled.set(reach, found);
+    const bytes = query.shared && reach === FIRST_REACH
+      ? new Uint8Array(query.shared.compiled)
+      : compile(unshared(query), QUERY_AT, reach);
+    latest.compiled.set(reach, found = new CompiledQuery(bytes));
   }
   return found;
+}
+
+/** From so many keywords on, copying and compiling them takes time. */
+const MANY = 32;
+
+/**
+ * Makes a query that workers of this process neither copy nor compile, where it
+ * has many keywords.
+ *
+ * @param query A query
+ * @returns The same query, for requests to workers
+ *
+ * @example
+ * ```ts
+ * import { forWorkers } from "./search.ts";
+ *
+ * const query = { keywords: ["a"], mode: "count" as const };
+ * console.log(forWorkers(query) === query); // true
+ * ```
+ */
+export function forWorkers(query: Query): Query {
+  return query.keywords.length < MANY ? query : shared(query, QUERY_AT);
 }
 
 /**
@@ -200,7 +236,7 @@ export class Search {
   /** The query, as it is used for the block in the memory. */
   #compiled: CompiledQuery;
   /** What the text had so far, if case is ignored. */
-  #reach: Reach = "ascii";
+  #reach = FIRST_REACH;
   /** How far behind what is searched the text is: that may be a folded copy. */
   #ahead = 0;
   /** How many bytes beside a keyword decide whether it is there. */
@@ -432,7 +468,7 @@ export class Search {
 
   /** The keywords in a range, in their order. */
   #seenIn(from: number, end: number): number[] {
-    if (this.#query.keywords.length === 1) return FIRST_KEYWORD;
+    if (this.#compiled.count === 1) return FIRST_KEYWORD;
     return this.#mark(from, end).sort((a, b) => a - b);
   }
 
@@ -501,14 +537,13 @@ export class Search {
    */
   #searchLong(base: number, start: number, end: number, isLast = false): void {
     const long = this.#long!;
-    const { keywords, without = [] } = this.#query;
-    if (long.keywords.size === keywords.length && without.length === 0) return;
+    const { count, unwanted } = this.#compiled;
+    if (long.keywords.size === count && !unwanted) return;
     const isFirst = this.#offset + start - base === long.offset;
     const from = isFirst ? start : start + this.#margin;
     const to = isLast ? end : end - this.#margin;
     if (from >= to) return;
     for (const keyword of this.#mark(from, to)) long.keywords.add(keyword);
-    const { unwanted } = this.#compiled;
     if (!unwanted) return;
     const [at, until] = [from - this.#ahead, to - this.#ahead];
     if (kernels.search(unwanted, at, until, FIRST) < until) {
@@ -522,8 +557,7 @@ export class Search {
     const { offset, keywords, isUnwanted } = this.#long!;
     this.#long = undefined;
     const length = this.#offset + end - from - offset;
-    const { all, keywords: wanted } = this.#query;
-    const least = all ? wanted.length : 1;
+    const least = this.#query.all ? this.#compiled.count : 1;
     if (keywords.size >= least && !isUnwanted) {
       this.#addHit(offset, length, [...keywords].sort((a, b) => a - b));
     }

@@ -1,0 +1,285 @@
+import { assertEquals } from "@std/assert";
+import {
+  forWorkers,
+  type Query,
+  Search,
+} from "../../workers/logscan/search.ts";
+
+const encoder = new TextEncoder();
+
+/** A generator of the same numbers in every run. */
+function randoms(seed: number): (n: number) => number {
+  return (n) => (seed = seed * 48271 % 2147483647) % n;
+}
+type Random = ReturnType<typeof randoms>;
+
+const pick = <T>(random: Random, from: ArrayLike<T>): T =>
+  from[random(from.length)];
+
+const latin1 = (text: string) =>
+  Array.from(encoder.encode(text), (byte) => String.fromCharCode(byte)).join(
+    "",
+  );
+
+/** Which keywords each line has, found in the slow and obvious way. */
+function naive(text: string, keywords: string[]): string[] {
+  const lines = latin1(text).split("\n"), needles = keywords.map(latin1);
+  return lines.map((line) => {
+    const there: number[] = [];
+    needles.forEach((needle, i) => line.includes(needle) && there.push(i));
+    return there.join();
+  });
+}
+
+/** The same, by a `Search` that gets the text in blocks. */
+function searched(text: string, query: Query, block: number): string[] {
+  const bytes = encoder.encode(text);
+  const search = new Search(query, { offset: 0 }, true);
+  for (let at = 0; at < bytes.length; at += block) {
+    search.add(bytes.subarray(at, at + block));
+  }
+  search.end();
+  const { hits } = search.take();
+  const lines = text.split("\n").map(() => "");
+  hits?.lines.forEach((line, i) => {
+    lines[line] = hits.sets[hits.keywords[i]].join();
+  });
+  return lines;
+}
+
+function check(
+  clue: string,
+  keywords: string[],
+  text: string,
+  blocks = [1 << 20],
+) {
+  const wanted = naive(text, keywords);
+  for (const block of blocks) {
+    const query: Query = { keywords, mode: "lines", ignoreCase: false };
+    const found = searched(text, query, block);
+    const i = found.findIndex((each, i) => each !== wanted[i]);
+    const line = i < 0 ? "" : text.split("\n")[i];
+    const shown = `${clue}, blocks of ${block}, line ${i}: ${line}`;
+    assertEquals(found[i], wanted[i], shown.slice(0, 2000));
+    const search = new Search({ ...query, mode: "count" }, { offset: 0 }, true);
+    search.add(encoder.encode(text));
+    search.end();
+    const count = wanted.filter((line) => line !== "").length;
+    assertEquals(search.take().count, count, clue);
+  }
+}
+
+/** A text of pieces of the keywords, whole and cut, among other things. */
+function textOf(random: Random, keywords: string[], pieces: number): string {
+  let text = "";
+  for (let i = 0; i < pieces; i++) {
+    const keyword = pick(random, keywords);
+    const at = random(keyword.length);
+    text += random(4) === 0
+      ? keyword
+      : keyword.slice(at, at + 1 + random(keyword.length - at));
+    text += pick(random, ["", "", "", " ", "\n", "x", "é"]);
+  }
+  return text;
+}
+
+const letters = (random: Random, alphabet: string, length: number) =>
+  Array.from({ length }, () => pick(random, [...alphabet])).join("");
+
+/** Lists of a kind, of so many keywords. */
+const KINDS: Record<string, (random: Random, i: number) => string> = {
+  "of 1 to 300 bytes": (random) =>
+    letters(random, "abcdefghij é:", 1 + random(random(10) ? 20 : 300)),
+  "short": (random) => letters(random, "abc", 1 + random(6)),
+  "of two letters": (random) => letters(random, "ab", 1 + random(20)),
+  "with the same four bytes": (_, i) => `aaaa${i}aaaa`,
+  "with a long common beginning": (_, i) => `${"path/".repeat(20)}${i}`,
+  "nested": (_, i) => "ab".repeat(150).slice(0, 1 + i % 300),
+  "nested at the end": (_, i) => `${"a".repeat(i % 300)}b`,
+  "equal but for case": (_, i) =>
+    Array.from(
+      "abcdefghijklmno",
+      (c, bit) => i >> bit & 1 ? c.toUpperCase() : c,
+    ).join(""),
+  "binary": (random) =>
+    letters(random, "\0\x01\x02\t\r\x7f\x1b\u0080\u{10ffff}", 1 + random(30)),
+  "addresses": (random) =>
+    Array.from({ length: 4 }, () => random(256)).join("."),
+  "all the same": () => "the same",
+};
+
+Deno.test("Search finds every keyword of a list, of any kind and size", async (t) => {
+  for (const [kind, make] of Object.entries(KINDS)) {
+    await t.step(kind, () => {
+      const random = randoms(7);
+      for (const count of [2, 47, 49, 300, 2000]) {
+        const keywords = Array.from(
+          { length: count },
+          (_, i) => make(random, i),
+        );
+        const text = textOf(random, keywords, 200);
+        const clue = `${count} keywords ${kind}`;
+        check(
+          clue,
+          keywords,
+          text,
+          count === 300 ? [1 << 20, 1, 7] : undefined,
+        );
+      }
+    });
+  }
+});
+
+// Case, whole words, all of them and none of others
+
+/** What belongs to a word. */
+const WORD = "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}]";
+
+/** The keywords of a line by regular expressions; undefined if it is unwanted. */
+function naiveLine(line: string, query: Query): string {
+  const { ignoreCase, words, all, keywords, without = [] } = query;
+  const patterns = (texts: string[]) =>
+    texts.map((text) => {
+      const escaped = text.replace(/[\\^$.*+?()[\]{}|\/]/g, "\\$&");
+      const whole = words ? `(?<!${WORD})${escaped}(?!${WORD})` : escaped;
+      return new RegExp(whole, ignoreCase ? "iu" : "u");
+    });
+  const there = patterns(keywords).flatMap((pattern, i) =>
+    pattern.test(line) ? [i] : []
+  );
+  if (all && there.length < keywords.length) return "";
+  return patterns(without).some((each) => each.test(line)) ? "" : there.join();
+}
+
+function checkQuery(text: string, query: Query, blocks: number[]): void {
+  const wanted = text.split("\n").map((line) => naiveLine(line, query));
+  for (const block of blocks) {
+    const found = searched(text, query, block);
+    const clue = `blocks of ${block}, ${JSON.stringify(query)}`;
+    const i = found.findIndex((each, i) => each !== wanted[i]);
+    const line = i < 0 ? "" : text.split("\n")[i];
+    const shown = `${clue}: ${JSON.stringify(line.slice(0, 500))}`;
+    assertEquals(found[i], wanted[i], shown);
+  }
+}
+
+/** Characters with forms of several lengths, and what is beside words. */
+const LETTERS = [..."kKsSaAé\u00c9\u212a\u017fßẞåÅ\u212bσςΣрРιΙ\u1fbe\u0345"];
+const OTHERS = [..." \n.-_1²ↅ٣\u0301\u200d中‿\u{10400}\u{10428}İı"];
+
+Deno.test("Search ignores case, takes whole words, all and none, as regular expressions do", () => {
+  const random = randoms(17);
+  const word = (most: number, from = LETTERS) =>
+    Array.from({ length: 1 + random(most) }, () => pick(random, from)).join("");
+  for (let i = 0; i < 150; i++) {
+    const some = [...LETTERS, ...OTHERS.filter((c) => c !== "\n")];
+    const keywords = Array.from({ length: 1 + random(4) }, () => word(3, some));
+    if (i % 10 === 0) {
+      while (keywords.length < 60) keywords.push(word(i % 20 ? 3 : 12, some));
+    }
+    let text = "";
+    for (let k = 0; k < 60; k++) {
+      text += random(3)
+        ? pick(random, keywords)
+        : word(2, [...LETTERS, ...OTHERS]);
+      text += random(2) ? pick(random, OTHERS) : "";
+    }
+    const query: Query = {
+      keywords,
+      ignoreCase: random(3) > 0,
+      words: random(2) === 0,
+      all: keywords.length < 4 && random(3) === 0,
+      without: random(3) === 0 ? [word(2, some)] : [],
+      mode: "lines",
+    };
+    checkQuery(text, query, [1 << 20, 1, 5]);
+  }
+});
+
+Deno.test("Search ignores case as Unicode's simple folding does, of all characters", () => {
+  const all = Array.from({ length: 0x110000 }, (_, code) => code)
+    .filter((code) => code !== 10 && (code < 0xd800 || code > 0xdfff));
+  const lines = all.map((code) => String.fromCodePoint(code));
+  const cased = lines.filter((each) => /[\p{CWCF}\p{CWCM}]/u.test(each));
+  const query: Query = { keywords: cased, ignoreCase: true, mode: "lines" };
+  const found = searched(lines.join("\n"), query, 1 << 20);
+  const together = cased.join("");
+  const byCharacter = new Map(cased.map((each, i) => [each, i]));
+  for (const [i, line] of lines.entries()) {
+    const same = byCharacter.has(line)
+      ? together.match(new RegExp(line, "giu"))!
+      : [];
+    const wanted = same.map((each) => byCharacter.get(each)).join();
+    if (found[i] !== wanted) assertEquals([line, found[i]], [line, wanted]);
+  }
+  for (const [a, b, is] of [["İ", "i", 0], ["ß", "ẞ", 1], ["k", "\u212a", 1]]) {
+    const query: Query = {
+      keywords: [`${a}`],
+      ignoreCase: true,
+      mode: "lines",
+    };
+    assertEquals(searched(`${b}`, query, 9)[0], is ? "0" : "", `${a} and ${b}`);
+  }
+});
+
+Deno.test("Search decides at the edges of a long line's pieces by what is beside them", () => {
+  const LINE_MAX = 64 << 10, BLOCK = 1 << 18;
+  const cases: [there: string, keyword: string][] = [
+    ["\u212aey", "key"],
+    [" key ", "key"],
+    ["xkey ", "key"],
+    [" keyé", "key"],
+    ["ékey ", "key"],
+    [" ke\u017f\u017f\u212a\u212aey\u017f ", "kesskkeys"],
+  ];
+  for (const edge of [LINE_MAX, BLOCK]) {
+    for (const [there, keyword] of cases) {
+      for (let back = 0; back <= there.length * 3 + 2; back++) {
+        const text = `${".".repeat(edge - back)}${there}${".".repeat(99)}`;
+        for (const words of [true, false]) {
+          const query: Query = {
+            ...{ keywords: [keyword, "nothing"], ignoreCase: true, words },
+            ...{ without: ["absent"], mode: "lines" },
+          };
+          checkQuery(text, query, [edge === BLOCK ? BLOCK : 30_000]);
+        }
+      }
+    }
+  }
+});
+
+Deno.test("Search: a long line has all of the keywords, and none of the others, wherever they are", () => {
+  const long = ".".repeat(300_000);
+  const query: Query = { keywords: ["one", "two"], all: true, mode: "lines" };
+  const without = { ...query, without: ["bad"] };
+  for (
+    const [text, is] of [
+      [`one${long}two`, true],
+      [`two${long}one${long}`, true],
+      [`one${long}one`, false],
+      [`one${long}two${long}bad`, false],
+      [`bad${long}two${long}one`, false],
+    ] as const
+  ) {
+    for (const whole of [text, `one\n${text}\ntwo`]) {
+      checkQuery(whole, query, [1 << 20, 9999]);
+      checkQuery(whole, without, [1 << 20, 9999]);
+      const lines = searched(whole, without, 1 << 20);
+      assertEquals(lines.includes("0,1"), is, whole.slice(0, 9));
+    }
+  }
+});
+
+Deno.test("Search takes a list that it was given compiled, in shared memory", () => {
+  const random = randoms(23);
+  const keywords = Array.from({ length: 500 }, (_, i) => `${i}k é ${i % 7}`);
+  const text = textOf(random, keywords, 500) + "\n17\u212a É 3";
+  for (const ignoreCase of [false, true]) {
+    const query: Query = { keywords, ignoreCase, mode: "lines" };
+    const sent = structuredClone(forWorkers(query));
+    assertEquals(sent.keywords, []);
+    const found = searched(text, sent, 1 << 20);
+    assertEquals(found, searched(text, query, 1 << 20));
+    assertEquals(found.at(-1) !== "", ignoreCase);
+  }
+});
