@@ -256,6 +256,8 @@ class LogScan {
   readonly #options: ScanOptions;
   /** The files whose reports have not been given, in the order of the paths. */
   readonly #files: FileState[] = [];
+  /** How many of these have been given since. */
+  #given = 0;
   /** Spans that are searched before more paths are taken. */
   readonly #queue: PlannedSpan[] = [];
   /** The spans of each request under way; outcomes arrive in the same order. */
@@ -376,7 +378,7 @@ class LogScan {
   /** Merges what has arrived of the oldest files; gives the complete ones. */
   async *#mergeFinished(): AsyncGenerator<Report, void, void> {
     const files = this.#files, query = this.#query;
-    for (let file; (file = files[0]); files.shift()) {
+    for (let file; (file = files[this.#given]); this.#give()) {
       for (let next; (next = file.results.shift());) {
         const { span, found } = next;
         file.left--;
@@ -396,6 +398,13 @@ class LogScan {
       } else this.#searched++;
       yield file.report;
     }
+  }
+
+  /** By the thousand: to shift each out of 60,000 took 16 µs. */
+  #give(): void {
+    if (++this.#given < 1000) return;
+    this.#files.splice(0, this.#given);
+    this.#given = 0;
   }
 
   /** Searches the rest of a span that has more hits than fit into one answer. */

@@ -12,7 +12,6 @@ import {
   type Host,
   JobError,
   type Jobs,
-  revive,
   Runner,
   type Segment,
   type Service,
@@ -79,6 +78,8 @@ export interface MachineWork {
   seconds: number;
 }
 
+type Answer = AnswerMessage<ItemAnswer>;
+
 /** Items that were sent together. */
 interface Chunk {
   segment: Segment;
@@ -86,6 +87,8 @@ interface Chunk {
   tries: number;
   /** When they were sent, in ms since the epoch. */
   sent: number;
+  /** How large an item was on average, in characters. */
+  chars: number;
 }
 
 /** A machine that has answered. */
@@ -104,7 +107,7 @@ class Colleague {
   }
 
   /** Learns from a chunk that was sent before it began, and ended before now. */
-  compareClocks(sent: number, { began, ended }: AnswerMessage): void {
+  compareClocks(sent: number, { began, ended }: Answer): void {
     this.#least = Math.max(this.#least, sent - began);
     this.#most = Math.min(this.#most, now() - ended);
   }
@@ -233,7 +236,7 @@ export class Cluster<J extends Jobs> extends Runner<J> implements Host {
     while (this.#chunks.size < AHEAD * this.size) {
       const segment = this.#next();
       if (!segment) break;
-      this.#send({ segment, tries: 0, sent: 0 });
+      this.#send({ segment, tries: 0, sent: 0, chars: 1 });
     }
     this.#isScheduling = false;
   }
@@ -281,6 +284,7 @@ export class Cluster<J extends Jobs> extends Runner<J> implements Host {
       }
       const id = `c${++this.#sent}`;
       chunk.sent = now();
+      chunk.chars = text.length / items.length;
       this.#chunks.set(id, chunk);
       this.#run.add(id, text);
     } catch (error) {
@@ -312,7 +316,7 @@ export class Cluster<J extends Jobs> extends Runner<J> implements Host {
   #onAnswer(id: string, data: unknown): void {
     const chunk = this.#take(id);
     if (!chunk) return;
-    let message: AnswerMessage;
+    let message: Answer;
     try {
       message = decodeAnswer(data, chunk.segment.items.length);
     } catch (error) {
@@ -344,20 +348,20 @@ export class Cluster<J extends Jobs> extends Runner<J> implements Host {
     if (answer.kind === "done") {
       const { restore } = JOBS[this.#options.name][job];
       const only = spread ? (item as unknown[])[0] : item;
-      const value = restore?.(answer.value, only) ?? answer.value;
+      const value = restore ? restore(answer.value, only) : answer.value;
       return call.fulfil(first, [value], 0, 1);
     }
     if (answer.kind === "timed out") {
       return void call.miss(segment, timeoutError(call, first));
     }
-    const cause = answer.failure && revive(answer.failure);
+    const { cause } = answer;
     if (answer.kind === "failed") {
       call.reject(first, new JobError(job, first, cause));
     } else call.miss(segment, new WorkerLostError(job, first, cause));
   }
 
   /** Notes what a machine has done, and how long items take. */
-  #learn({ segment, sent }: Chunk, message: AnswerMessage): void {
+  #learn({ segment, sent, chars }: Chunk, message: Answer): void {
     const { machine, worker, answers, files, times, began, ended } = message;
     const { call: { job }, first } = segment;
     let colleague = this.#colleagues.get(machine);
@@ -385,6 +389,7 @@ export class Cluster<J extends Jobs> extends Runner<J> implements Host {
     // Step by step, as the first items may be the short ones.
     const fitting = Math.min(
       CHUNK_MS / estimate.perItem,
+      CHUNK_CHARS / chars,
       Math.max(estimate.chunkSize, 4 * answers.length),
     );
     estimate.chunkSize = Math.max(1, Math.min(ITEMS_MAX, Math.floor(fitting)));

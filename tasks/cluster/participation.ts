@@ -30,8 +30,8 @@ import {
   decodeChunk,
   decodeInit,
   encode,
-  type ItemAnswer,
-  sizeOf,
+  pack,
+  type PackedAnswer,
   VALUE_BYTES,
 } from "./wire.ts";
 
@@ -218,7 +218,7 @@ export class Participation {
     try {
       for (const item of items) {
         if (item instanceof Error) {
-          answer.answers.push({ kind: "failed", failure: describe(item) });
+          answer.answers.push({ kind: "failed", cause: describe(item) });
           answer.times.push(began, began);
           continue;
         }
@@ -338,20 +338,20 @@ export class Participation {
 function answerOf(
   outcome: PromiseSettledResult<unknown>,
   { complete }: LocalItem,
-): [answer: ItemAnswer, size: number] {
+): [answer: PackedAnswer, size: number] {
   if (outcome.status === "fulfilled") {
-    const value = complete ? complete(outcome.value) : outcome.value;
-    const size = sizeOf(value);
-    if (size <= VALUE_BYTES) return [{ kind: "done", value }, size];
-    const error = new RangeError(`its result is too large: ${size} bytes`);
-    return [{ kind: "failed", failure: describe(error) }, 0];
+    const value = pack(complete ? complete(outcome.value) : outcome.value);
+    const { length } = value;
+    if (length <= VALUE_BYTES) return [{ kind: "done", value }, length];
+    const error = new RangeError(`its result is too large: ${length} bytes`);
+    return [{ kind: "failed", cause: describe(error) }, 0];
   }
   const { reason } = outcome;
   if (reason instanceof JobError || reason instanceof WorkerLostError) {
     const kind = reason instanceof JobError ? "failed" : "lost";
     const hasCause = reason.cause !== undefined;
-    const failure = hasCause ? { failure: describe(reason.cause) } : {};
-    return [{ kind, ...failure }, 1000];
+    const cause = hasCause ? { cause: describe(reason.cause) } : {};
+    return [{ kind, ...cause }, 1000];
   }
   if (reason instanceof DOMException && reason.name === "TimeoutError") {
     return [{ kind: "timed out" }, 0];

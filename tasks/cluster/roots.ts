@@ -19,6 +19,8 @@ export class Root {
   readonly folder: string;
   /** Where it really is: its own path may lead through links. */
   readonly #real: string;
+  /** Both of its paths. */
+  readonly paths: string[];
 
   /**
    * @param folder The folder, absolute
@@ -30,11 +32,7 @@ export class Root {
     if (!Deno.statSync(folder).isDirectory) {
       throw new Error("it is not a folder");
     }
-  }
-
-  /** Both of its paths. */
-  get paths(): string[] {
-    return [...new Set([this.folder, this.#real])];
+    this.paths = [...new Set([this.folder, this.#real])];
   }
 
   /**
@@ -54,12 +52,15 @@ export class Root {
   }
 }
 
+/** What a plain path does not have: `//`, `/.` or `/..` as a part, a `/` at its end. */
+const ODD = /\/(\.{0,2}\/|\.{0,2}$)/;
+
 /** Lets paths pass that do not leave a folder. */
 export class Gate {
   readonly #root: Root;
   readonly #real: string;
   readonly #isRelative: boolean;
-  readonly #folders = new Map<string, string>();
+  readonly #folders = new Map<string, Folder>();
 
   constructor(root: Root, real: string, isRelative: boolean) {
     this.#root = root;
@@ -80,13 +81,17 @@ export class Gate {
       throw new Error("it is not a path");
     }
     if (isAbsolute(path) === this.#isRelative) throw this.#outside();
-    const absolute = this.#isRelative ? join(folder, path) : resolve(path);
+    const whole = this.#isRelative ? `${folder}/${path}` : path;
+    // To bring every path into its plain form took 9 µs of 60 for a small file.
+    const absolute = ODD.test(whole) ? resolve(whole) : whole;
+    if (paths.includes(absolute)) return this.#real;
     if (!paths.some((each) => isBelow(absolute, each))) throw this.#outside();
-    const real = paths.includes(absolute)
-      ? this.#real
-      : join(this.#folderOf(dirname(absolute)), basename(absolute));
+    const at = absolute.lastIndexOf("/");
+    const parent = this.#folderOf(absolute.slice(0, at) || "/");
+    const name = absolute.slice(at + 1);
+    const real = `${parent.real === "/" ? "" : parent.real}/${name}`;
     // What is written replaces a link, so where that leads does not matter.
-    if (access === "read" && isLink(real)) {
+    if (access === "read" && parent.hasLink(name)) {
       const target = realPath(real);
       if (target === undefined) throw new Error("No such file or directory");
       if (!isBelow(target, this.#real)) throw this.#outside();
@@ -94,24 +99,61 @@ export class Gate {
     return real;
   }
 
-  /** The real path of a folder, of which the last parts may be missing. */
-  #folderOf(path: string): string {
-    let real = this.#folders.get(path);
-    if (real === undefined) {
+  /** A folder, of which the last parts may be missing. */
+  #folderOf(path: string): Folder {
+    let folder = this.#folders.get(path);
+    if (folder === undefined) {
       // A link that leads nowhere is there all the same, and may not be made use of.
-      real = realPath(path);
+      let real = realPath(path);
       if (real === undefined) {
         if (isLink(path)) throw this.#outside();
-        real = join(this.#folderOf(dirname(path)), basename(path));
+        real = join(this.#folderOf(dirname(path)).real, basename(path));
       }
-      this.#folders.set(path, real);
+      this.#folders.set(path, folder = new Folder(real));
     }
-    if (!isBelow(real, this.#real)) throw this.#outside();
-    return real;
+    if (!isBelow(folder.real, this.#real)) throw this.#outside();
+    return folder;
   }
 
   #outside(): Error {
     return new Error(`it is outside of the --root ${this.#root.folder}`);
+  }
+}
+
+/** After so many files of a folder the whole folder is listed. */
+const LIST_FROM = 32;
+/** But not one that takes longer to list: it has some 30,000 files. */
+const LIST_MAX_BYTES = 1 << 20;
+
+/** A folder, and which of the names in it are links. */
+class Folder {
+  /** Its real path. */
+  readonly real: string;
+  #looked = 0;
+  #links?: Set<string>;
+
+  constructor(real: string) {
+    this.real = real;
+  }
+
+  /**
+   * Whether a name in it is a link. To look at each of many small logs took a fifth
+   * of the time that it takes to search them, and a round trip on shared storage.
+   */
+  hasLink(name: string): boolean {
+    if (++this.#looked === LIST_FROM) this.#list();
+    return this.#links?.has(name) ?? isLink(join(this.real, name));
+  }
+
+  #list(): void {
+    try {
+      if (Deno.statSync(this.real).size > LIST_MAX_BYTES) return;
+      const entries = [...Deno.readDirSync(this.real)];
+      const links = entries.filter(({ isSymlink }) => isSymlink);
+      this.#links = new Set(links.map(({ name }) => name));
+    } catch {
+      // It may not be listed: its files are looked at one by one.
+    }
   }
 }
 

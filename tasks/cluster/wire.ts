@@ -10,7 +10,7 @@
  */
 
 import { deserialize, serialize } from "node:v8";
-import type { Failure } from "../../mod.ts";
+import { type Failure, revive } from "../../mod.ts";
 
 /** Items of one job that are done together on one machine. */
 export interface ChunkMessage {
@@ -25,15 +25,21 @@ export interface ChunkMessage {
 /** What became of an item. */
 export type ItemAnswer =
   | { kind: "done"; value: unknown }
-  | { kind: "failed" | "lost"; failure?: Failure }
+  | { kind: "failed" | "lost"; cause: unknown }
+  | { kind: "timed out" };
+
+/** The same on its way. A value is packed by itself: so its size is known. */
+export type PackedAnswer =
+  | { kind: "done"; value: Uint8Array }
+  | { kind: "failed" | "lost"; cause?: Failure }
   | { kind: "timed out" };
 
 /** What became of a chunk's items, in their order; what is missing is not done. */
-export interface AnswerMessage {
+export interface AnswerMessage<A = PackedAnswer> {
   /** Who did it: the machine, and which of its workers, counted from 1. */
   machine: string;
   worker: number;
-  answers: ItemAnswer[];
+  answers: A[];
   /** How many files these items stood for. */
   files: number;
   /** When each item began and ended, in the machine's time, in ms. */
@@ -45,8 +51,11 @@ export interface AnswerMessage {
 
 /** The most items in a chunk. */
 export const ITEMS_MAX = 256;
-/** Above this size a chunk is parted, in characters. */
-export const CHUNK_CHARS = 1 << 20;
+/**
+ * How large a chunk may be, in characters: so what is under way does not grow with
+ * the items. It is some 3,000 small logs, a tenth of a second of work.
+ */
+export const CHUNK_CHARS = 1 << 18;
 /** An answer with more than this is sent as it is, in bytes; the rest comes later. */
 export const ANSWER_BYTES = 16 << 20;
 /** A single result may be so large, in bytes. */
@@ -77,9 +86,9 @@ export function decodeInit(data: unknown): unknown {
   return (decode(data) as { init: unknown }).init;
 }
 
-/** How large a value is in a message, in bytes, about. */
-export function sizeOf(value: unknown): number {
-  return serialize(value).length;
+/** Packs a value. */
+export function pack(value: unknown): Uint8Array {
+  return new Uint8Array(serialize(value));
 }
 
 /**
@@ -107,17 +116,29 @@ export function decodeChunk(data: unknown): ChunkMessage {
  * @param count How many items it may be about
  * @throws {Error} If it is none; the message is a line
  */
-export function decodeAnswer(data: unknown, count: number): AnswerMessage {
+export function decodeAnswer(
+  data: unknown,
+  count: number,
+): AnswerMessage<ItemAnswer> {
   const message = decode(data) as AnswerMessage;
   const { machine, worker, answers, files, times, began, ended } = message;
   const numbers = [worker, files, began, ended];
   if (
     typeof machine !== "string" || !numbers.every(Number.isFinite) ||
     !Array.isArray(answers) || answers.length > count ||
-    !answers.every((answer) => typeof answer?.kind === "string") ||
     !Array.isArray(times) || !times.every(Number.isFinite)
   ) throw new TypeError("it is not an answer");
-  return message;
+  return { ...message, answers: answers.map(unpack) };
+}
+
+function unpack(answer: PackedAnswer): ItemAnswer {
+  const { kind } = answer;
+  if (kind === "done") return { kind, value: deserialize(answer.value) };
+  if (kind === "timed out") return { kind };
+  if (kind !== "failed" && kind !== "lost") {
+    throw new TypeError("it is not an answer");
+  }
+  return { kind, cause: answer.cause && revive(answer.cause) };
 }
 
 function decode(data: unknown): Record<never, never> {

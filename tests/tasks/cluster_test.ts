@@ -268,6 +268,14 @@ Deno.test("cluster: nothing leaves a root", () =>
       );
       assertThrows(() => absolute.pass("a", access), Error, "outside");
     }
+    // Of many files in a folder the folder is looked at, not each of them.
+    for (let i = 0; i < 100; i++) {
+      Deno.writeTextFileSync(join(root, `${i}`), "");
+    }
+    const many = new Root(root).gate(false);
+    for (let i = 0; i < 100; i++) many.pass(join(root, `${i}`), "read");
+    assertThrows(() => many.pass(join(root, "file"), "read"), Error, "outside");
+    many.pass(join(root, "inside"), "read");
     // Each way to the folder counts as the folder.
     const real = absolute.pass(join(root, "a"), "read");
     const linked = new Root(join(folder, "other name")).gate(false);
