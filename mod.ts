@@ -413,6 +413,9 @@ export type Only<F extends (...args: never[]) => unknown> = F extends
 /** Items for a call, from any kind of iterable. */
 export type Items<T> = Iterable<T> | AsyncIterable<T>;
 
+/** Beside the options of a call, has the argument of `transfer` need no type. */
+export type Untyped = Pick<CallOptions, "transfer">;
+
 /** No options. */
 export type None = Record<never, never>;
 
@@ -472,7 +475,7 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
   apply<K extends keyof J & string, const O extends CallOptions = None>(
     job: K,
     args: Parameters<J[K]>,
-    options?: O,
+    options?: O & Untyped,
   ): Promise<Outcome<Result<J, K>, O>> {
     const items = [args];
     return this.gather({ job, items, single: true, spread: true, options });
@@ -502,7 +505,7 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
   map<K extends keyof J & string, const O extends CallOptions = None>(
     job: K,
     items: Items<Only<J[K]>>,
-    options?: O,
+    options?: O & Untyped,
   ): Promise<Outcome<Result<J, K>, O>[]> {
     return this.gather({ job, items, options });
   }
@@ -518,7 +521,7 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
   starmap<K extends keyof J & string, const O extends CallOptions = None>(
     job: K,
     items: Items<Parameters<J[K]>>,
-    options?: O,
+    options?: O & Untyped,
   ): Promise<Outcome<Result<J, K>, O>[]> {
     return this.gather({ job, items, spread: true, options });
   }
@@ -542,7 +545,7 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
   imap<K extends keyof J & string, const O extends CallOptions = None>(
     job: K,
     items: Items<Only<J[K]>>,
-    options?: O,
+    options?: O & Untyped,
   ): AsyncGenerator<Outcome<Result<J, K>, O>, void, void> {
     return this.stream({ job, items, options });
   }
@@ -558,7 +561,7 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
   imapUnordered<K extends keyof J & string, const O extends CallOptions = None>(
     job: K,
     items: Items<Only<J[K]>>,
-    options?: O,
+    options?: O & Untyped,
   ): AsyncGenerator<Outcome<Result<J, K>, O>, void, void> {
     return this.stream({ job, items, unordered: true, options });
   }

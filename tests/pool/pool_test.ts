@@ -520,10 +520,9 @@ poolTest("Pool: the input may use the pool itself", async () => {
 poolTest("Pool: transfer moves instead of copying, both ways", async () => {
   await using pool = new Pool(service, { size: 2 });
   const buffers = numbers(100).map((n) => new Uint8Array(1000).fill(n));
-  const options = {
-    transfer: (bytes: Uint8Array<ArrayBuffer>) => [bytes.buffer],
-  };
-  const back = await pool.map("same", buffers, options) as Uint8Array[];
+  const back = await pool.map("same", buffers, {
+    transfer: (bytes) => [bytes.buffer], // without a type of its own
+  }) as Uint8Array[];
   assertEquals(back.map((bytes) => bytes[999]), numbers(100));
   assertEquals(buffers.map((bytes) => bytes.length), Array(100).fill(0));
   assertEquals((await pool.map("fill", [5, 6])).map((b) => b.length), [5, 6]);
