@@ -14,14 +14,15 @@ import { grayBmpParts } from "./grayscale/bmp.ts";
 import { KEEP_BYTES, recode } from "./grayscale/codec.ts";
 import {
   checkLimits,
+  type ConvertOptions,
   type Header,
   nameOfOther,
-  readHeader,
+  readAvifHeader,
   sniff,
 } from "./grayscale/formats.ts";
+import { grayGifParts } from "./grayscale/gif.ts";
 import { grayJpegParts, withSegmentsOf } from "./grayscale/jpeg.ts";
-import { grayWebp } from "./grayscale/webp.ts";
-import { luma } from "./kernels/luma.ts";
+import { grayWebpParts } from "./grayscale/webp.ts";
 import { folderOf, writeWhole } from "./shared/files.ts";
 import { free, joined } from "./shared/memory.ts";
 
@@ -127,52 +128,49 @@ async function convert<T>(
         : "not an image (JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF)",
     );
   }
-  let header!: Header;
-  const check = (read: Header) => checkLimits(format, header = read, maxPixels);
+  let header: Header | undefined;
+  const check = (read: Header) => {
+    checkLimits(format, read, maxPixels);
+    header = read;
+  };
+  const options = { checkHeader: check, warn, salvage };
   if (format === "PNG") {
     // Loaded on first need: node:zlib takes 20 ms of each worker's start.
     const { grayPngParts } = await import("./grayscale/png.ts");
     return take(grayPngParts(bytes, check, warn, salvage));
   }
-  if (format === "BMP") return take(grayBmpParts(bytes, check));
-  if (format === "JPEG") {
-    const parts = grayJpegParts(bytes, check, warn) ??
-      withSegmentsOf(bytes, await recode(format, header, bytes));
-    return take(parts);
-  }
   if (format === "TIFF") {
     const { grayTiff } = await import("./grayscale/tiff.ts");
-    return take(await grayTiff(bytes, { checkHeader: check, warn, salvage }));
+    return take(await grayTiff(bytes, options));
   }
-  check(readHeader(format, bytes));
-  if (format === "WEBP") {
-    const gray = await grayWebp(
-      bytes,
-      (picture, still) => recode(format, picture, still),
-    );
-    return take([gray]);
+  if (format === "GIF") return take(grayGifParts(bytes, options));
+  if (format === "BMP") return take(grayBmpParts(bytes, options));
+  if (format === "WEBP") return take(await grayWebpParts(bytes, options));
+  if (format === "AVIF") {
+    const read = readAvifHeader(bytes);
+    check(read);
+    return take([await recode(format, read, bytes)]);
   }
-  const { palettes } = header;
-  return take([
-    palettes
-      ? grayPalettes(bytes, palettes)
-      : await recode(format, header, bytes),
-  ]);
+  return take(await grayJpegOrSalvage(bytes, options, () => header));
 }
 
-/** Turns the color tables of a GIF gray; its pixels stay as they are coded. */
-function grayPalettes(
+/** Takes the luma out of a JPEG, or has the codec do it, or salvages what is there. */
+async function grayJpegOrSalvage(
   bytes: Uint8Array,
-  palettes: [number, number][],
-): Uint8Array {
-  const out = new Uint8Array(bytes); // `slice()` of a Buffer would not copy
-  for (const [start, end] of palettes) {
-    for (let i = start; i < end; i += 3) {
-      out.fill(luma(out[i], out[i + 1], out[i + 2]), i, i + 3);
-    }
+  { checkHeader, warn, salvage }: ConvertOptions,
+  header: () => Header | undefined,
+): Promise<Uint8Array[]> {
+  try {
+    return grayJpegParts(bytes, checkHeader, warn) ??
+      withSegmentsOf(bytes, await recode("JPEG", header()!, bytes));
+  } catch (error) {
+    const checked = header();
+    if (!salvage || !checked) throw error;
+    const { salvageJpeg } = await import("./grayscale/jpeg_salvage.ts");
+    return await salvageJpeg(bytes, error as Error, checked, warn);
   }
-  return out;
 }
+
 /**
  * Reads an image file, turns it gray, and writes the result.
  *

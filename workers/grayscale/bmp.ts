@@ -7,7 +7,14 @@
  */
 
 import { luma } from "../kernels/luma.ts";
-import type { Header } from "./formats.ts";
+import { joined } from "../shared/memory.ts";
+import {
+  type ConvertOptions,
+  type Header,
+  missingRows,
+  readWhole,
+  truncation,
+} from "./formats.ts";
 
 /** What the headers of a BMP say. */
 interface BmpHeader extends Header {
@@ -31,6 +38,9 @@ interface Channel {
 /** The compressions of Windows; OS/2 2.x gives 3 and 4 other meanings. */
 const RGB = 0, RLE8 = 1, RLE4 = 2, BITFIELDS = 3, ALPHA_BITFIELDS = 6;
 
+/** What stands for a pixel that is missing. */
+const MIDDLE = 128;
+
 /** Of a 16-bit word 5 bits a channel, of others 8. */
 const DEFAULT_MASKS: Record<number, number[]> = {
   16: [0x7c00, 0x3e0, 0x1f],
@@ -42,7 +52,7 @@ const DEFAULT_MASKS: Record<number, number[]> = {
  * Makes a BMP gray.
  *
  * @param bytes A whole file; it is not changed
- * @param checkHeader Called with what the headers say; it may throw to refuse it
+ * @param options How to convert it
  * @returns A whole file, in parts
  * @throws {Error} If it is broken or truncated, or something is not supported
  *
@@ -50,8 +60,9 @@ const DEFAULT_MASKS: Record<number, number[]> = {
  * ```ts
  * import { grayBmpParts } from "./bmp.ts";
  *
+ * const options = { checkHeader() {}, warn() {} };
  * try {
- *   grayBmpParts(new TextEncoder().encode("BM"));
+ *   grayBmpParts(new TextEncoder().encode("BM"), options);
  * } catch (error) {
  *   console.log(String(error)); // Error: truncated BMP: the file ends too early
  * }
@@ -59,19 +70,25 @@ const DEFAULT_MASKS: Record<number, number[]> = {
  */
 export function grayBmpParts(
   bytes: Uint8Array,
-  checkHeader: (header: Header) => void = () => {},
+  { checkHeader, warn, salvage }: ConvertOptions,
 ): Uint8Array[] {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  try {
+  const viewOf = ({ buffer, byteOffset, length }: Uint8Array) =>
+    new DataView(buffer, byteOffset, length);
+  return readWhole("BMP", () => {
+    let whole = bytes, view = viewOf(bytes);
     const header = readHeader(view);
     checkHeader(header.bits > 8 ? { ...header, bits: 8 } : header);
-    checkPixels(bytes, header);
-    if (header.bits <= 8) return [grayTable(bytes, view, header)];
-    return grayWords(bytes, view, header);
-  } catch (error) {
-    if (!(error instanceof RangeError)) throw error; // read behind the end
-    throw new Error("truncated BMP: the file ends too early");
-  }
+    const real = countRows(bytes, header);
+    if (real < header.height) {
+      if (!salvage || !real) throw truncation("BMP");
+      whole = completed(bytes, header, real);
+      view = viewOf(whole);
+      const { message } = truncation("BMP");
+      warn(missingRows(real, header.height, message));
+    }
+    if (header.bits <= 8) return [grayTable(whole, view, header)];
+    return grayWords(whole, view, header, real);
+  });
 }
 
 /** Reads the headers of OS/2 1.x (12 bytes), OS/2 2.x (16 to 64) and Windows. */
@@ -98,8 +115,8 @@ function readHeader(view: DataView): BmpHeader {
   };
 }
 
-/** Throws if the pixels are not all there, or coded in a way that is not known. */
-function checkPixels(bytes: Uint8Array, header: BmpHeader): void {
+/** Counts the rows that are there; throws if they are coded in an unknown way. */
+function countRows(bytes: Uint8Array, header: BmpHeader): number {
   const { width, height, bits, size, compression, start } = header;
   const unsupported = (cause: string): never => {
     throw new Error(`unsupported BMP: ${cause}`);
@@ -111,7 +128,7 @@ function checkPixels(bytes: Uint8Array, header: BmpHeader): void {
   if (
     compression === RLE8 && bits === 8 || compression === RLE4 && bits === 4
   ) {
-    return checkRuns(bytes.subarray(start), compression);
+    return runsOf(bytes.subarray(start), header).rows;
   }
   if (isWindows && (compression === 4 || compression === 5)) {
     unsupported("JPEG or PNG inside");
@@ -121,44 +138,110 @@ function checkPixels(bytes: Uint8Array, header: BmpHeader): void {
   if (compression !== RGB && !(hasMasks && hasWords)) {
     unsupported(`compression ${compression} of ${bits} bits per pixel`);
   }
-  if (start + strideOf(width, bits) * height > bytes.length) {
-    throw new RangeError();
-  }
+  const rows = Math.floor((bytes.length - start) / strideOf(width, bits));
+  return Math.max(0, Math.min(height, rows));
 }
 
 /** The bytes of a row, which are a multiple of four. */
 const strideOf = (width: number, bits: number): number =>
   Math.ceil(width * bits / 32) * 4;
 
-/** Throws if run-length coded data end before they say so. */
-function checkRuns(data: Uint8Array, compression: number): void {
+/** How far run-length coded data go. */
+interface Runs {
+  /** Where the last row that is whole ends, in bytes. */
+  end: number;
+  /** How many rows are whole; all, if the data say where they end. */
+  rows: number;
+}
+
+function runsOf(
+  data: Uint8Array,
+  { compression, height }: BmpHeader,
+): Runs {
+  let row = 0, rows = 0, end = 0;
   for (let at = 0; at + 1 < data.length;) {
     const [count, value] = [data[at], data[at + 1]];
     at += 2;
     if (count) continue; // a run
-    if (value === 1) return; // the end
-    if (value === 2) at += 2; // a move to the right and down
+    if (value === 1) return { rows: height, end: at }; // the end
+    if (value === 2) { // a move to the right and down
+      row += data[at + 1] ?? 0;
+      at += 2;
+    }
+    if (value === 0) [rows, end] = [++row, at]; // the end of a row
     if (value > 2) { // pixels one by one, filled up to 16-bit words
       const size = compression === RLE8 ? value : value + 1 >> 1;
       at += size + (size & 1);
     }
   }
-  throw new RangeError();
+  return { rows: Math.min(rows, height - 1), end };
+}
+
+/** The file with gray in the place of the rows that are missing. */
+function completed(
+  bytes: Uint8Array,
+  header: BmpHeader,
+  real: number,
+): Uint8Array {
+  const { width, height, bits, start, compression } = header;
+  const color = bits <= 8 ? grayestOf(bytes, header) : 0;
+  if (compression === RLE8 || compression === RLE4) {
+    const { end } = runsOf(bytes.subarray(start), header), row: number[] = [];
+    const value = compression === RLE8 ? color : color << 4 | color;
+    for (let left = width; left > 0; left -= 255) {
+      row.push(Math.min(255, left), value);
+    }
+    const rows = Array(height - real).fill([...row, 0, 0]);
+    const whole = joined([bytes.subarray(0, start + end), ...rows, [0, 1]]);
+    const view = new DataView(whole.buffer);
+    view.setUint32(2, whole.length, true);
+    if (header.size >= 40) view.setUint32(34, whole.length - start, true);
+    return whole;
+  }
+  const stride = strideOf(width, bits), end = start + real * stride;
+  // Color numbers of fewer bits stand side by side in a byte.
+  const byte = bits < 8 ? color * 255 / (2 ** bits - 1) : color;
+  const missing = new Uint8Array((height - real) * stride).fill(byte);
+  return joined([bytes.subarray(0, end), missing]);
+}
+
+/** The color number whose gray is nearest to the middle. */
+function grayestOf(bytes: Uint8Array, header: BmpHeader): number {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const { entry, count } = tableOf(view, header);
+  let best = 0, least = Infinity;
+  for (let i = 0; i < count; i++) {
+    const at = 14 + header.size + i * entry;
+    const off = Math.abs(
+      luma(bytes[at + 2], bytes[at + 1], bytes[at]) - MIDDLE,
+    );
+    if (off < least) [best, least] = [i, off];
+  }
+  return best;
+}
+
+/** The bytes of a color, and how many there are. */
+function tableOf(
+  view: DataView,
+  { size, bits, start }: BmpHeader,
+): { entry: number; count: number } {
+  const entry = size === 12 ? 3 : 4;
+  const used = size < 36 ? 0 : view.getUint32(46, true);
+  // A table is sometimes shorter than it should be, with the pixels behind it.
+  const room = Math.floor((start - 14 - size) / entry);
+  return { entry, count: Math.min(used || 1 << bits, room) };
 }
 
 /** A copy with a gray color table. */
 function grayTable(
   bytes: Uint8Array,
   view: DataView,
-  { size, bits, start }: BmpHeader,
+  header: BmpHeader,
 ): Uint8Array {
-  const entry = size === 12 ? 3 : 4, first = 14 + size;
-  const used = size < 36 ? 0 : view.getUint32(46, true);
-  // A table is sometimes shorter than it should be, with the pixels behind it.
-  const room = Math.floor((start - first) / entry);
+  const { entry, count } = tableOf(view, header);
   const out = new Uint8Array(bytes); // `slice()` of a Buffer would not copy
-  for (let i = 0; i < Math.min(used || 1 << bits, room); i++) {
-    const at = first + i * entry;
+  for (let i = 0; i < count; i++) {
+    const at = 14 + header.size + i * entry;
     out.fill(luma(out[at + 2], out[at + 1], out[at]), at, at + 3);
   }
   return out;
@@ -187,6 +270,7 @@ function grayWords(
   bytes: Uint8Array,
   view: DataView,
   header: BmpHeader,
+  real: number,
 ): Uint8Array[] {
   const { width, height, bits, start, size } = header;
   const [red, green, blue, alpha] = masksOf(view, header).map(channelOf);
@@ -216,10 +300,26 @@ function grayWords(
       }
     }
   }
+  fillMissing(out, header, real, outStep);
   const resolution = size < 32
     ? [0, 0]
     : [38, 42].map((at) => view.getUint32(at, true));
   return [headersOf(width, height, hasAlpha, resolution, out.length), out];
+}
+
+/** Puts gray in the place of the rows that are missing. */
+function fillMissing(
+  out: Uint8Array,
+  { height, isTopDown }: BmpHeader,
+  real: number,
+  step: number,
+): void {
+  const stride = out.length / height, missing = stride * (height - real);
+  const first = isTopDown ? 0 : stride * real;
+  out.fill(MIDDLE, first, first + missing);
+  for (let i = first + 3; step === 4 && i < first + missing; i += 4) {
+    out[i] = 255;
+  }
 }
 
 /** The headers of a gray BMP: of 40 bytes and a table, or of 108 with masks. */

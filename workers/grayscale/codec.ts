@@ -117,6 +117,7 @@ export function recode(
  * @param format What `bytes` are
  * @param header What their headers tell
  * @param bytes A whole file; it is not changed
+ * @param options Whether pixels may be missing
  * @returns Its pixels
  * @throws {Error} If it is broken, or something in it is not supported
  */
@@ -124,11 +125,13 @@ export function decodeGray(
   format: CodecFormat,
   header: Header,
   bytes: Uint8Array,
+  { isTolerant = false }: { isTolerant?: boolean } = {},
 ): Promise<GrayImage> {
   return withCodec(format, header, (magick) => {
     const source = magick.MagickImage.create();
     try {
-      decode(magick, source, format, patched(bytes, header.patches ?? []));
+      const whole = patched(bytes, header.patches ?? []);
+      decode(magick, source, format, whole, isTolerant);
       return grayPixels(magick, source);
     } finally {
       source.dispose();
@@ -141,18 +144,21 @@ export function decodeGray(
  *
  * @param format What to make
  * @param image The pixels
+ * @param options Whether a WebP is to be without loss
  * @returns A whole file
  * @throws {Error} If it cannot
  */
 export function encodeGray(
   format: CodecFormat,
   image: GrayImage,
+  { lossless = false }: { lossless?: boolean } = {},
 ): Promise<Uint8Array> {
   return withCodec(format, image, (magick) => {
     const target = magick.MagickImage.create();
     try {
       readGray(magick, target, image);
       target.quality = QUALITY;
+      if (format === "WEBP") setWebp(target, lossless);
       return target.write(format, (data) => data.slice());
     } finally {
       target.dispose();
@@ -261,6 +267,7 @@ function decode(
   image: MagickImage,
   format: CodecFormat,
   bytes: Uint8Array,
+  isTolerant = false,
 ): void {
   let fatal: Error | undefined;
   image.onWarning = ({ error }) => {
@@ -274,7 +281,7 @@ function decode(
     bytes,
     new magick.MagickReadSettings({ format, frameIndex: 0, frameCount: 1 }),
   );
-  if (fatal) throw fatal;
+  if (fatal && !isTolerant) throw fatal;
 }
 /**
  * Computes the luma of the stored samples. ImageMagick's own conversion has other
@@ -366,14 +373,16 @@ function encodeLike(
     // coarse ones, which is below 50.
     target.quality = lossless ? 100 : source.quality || 50;
   }
-  if (format === "WEBP") {
-    // Level 2 of 6 is two to five times as fast as the default, for 5 % more bytes.
-    settings.setDefine("WEBP", "method", 2);
-    settings.setDefine("WEBP", "lossless", lossless);
-    settings.setDefine("WEBP", "exact", lossless);
-    // A lower quality would mean "near-lossless" to ImageMagick.
-    if (lossless) target.quality = 100;
-  }
+  if (format === "WEBP") setWebp(target, lossless);
   // The default speed takes 15 s for two megapixels.
   if (format === "AVIF") settings.setDefine("HEIC", "speed", 8);
+}
+
+function setWebp(target: MagickImage, lossless: boolean): void {
+  // Level 2 of 6 is two to five times as fast as the default, for 5 % more bytes.
+  target.settings.setDefine("WEBP", "method", 2);
+  target.settings.setDefine("WEBP", "lossless", lossless);
+  target.settings.setDefine("WEBP", "exact", lossless);
+  // A lower quality would mean "near-lossless" to ImageMagick.
+  if (lossless) target.quality = 100;
 }

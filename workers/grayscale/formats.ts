@@ -6,12 +6,11 @@
  */
 
 import { readLevels } from "./avif.ts";
-import { readWebpHeader } from "./webp.ts";
 
 /** The formats that can be converted, by the names of ImageMagick's coders. */
-export type Format = "PNG" | "BMP" | CodecFormat;
-/** The formats that the codec converts; JPEG only where jpeg.ts cannot. */
-export type CodecFormat = "JPEG" | "WEBP" | "GIF" | "TIFF" | "AVIF";
+export type Format = "PNG" | "BMP" | "GIF" | CodecFormat;
+/** The formats that the codec reads; JPEG and TIFF only where others cannot. */
+export type CodecFormat = "JPEG" | "WEBP" | "TIFF" | "AVIF";
 
 /** What the headers of an image say. */
 export interface Header {
@@ -27,14 +26,22 @@ export interface Header {
   lossless?: boolean;
   /** AVIF: the colors were multiplied by alpha. */
   premultiplied?: boolean;
-  /** GIF: where the color tables begin and end, in bytes. */
-  palettes?: [start: number, end: number][];
   /** AVIF: what the codec gives has black at 16 and white at 235. */
   isLimited?: boolean;
   /** AVIF: so has its alpha. */
   isAlphaLimited?: boolean;
   /** What the codec must read in place of bytes that it misunderstands. */
   patches?: Patch[];
+}
+
+/** How to convert an image of any format. */
+export interface ConvertOptions {
+  /** Called with what the headers say; it may throw to refuse the file. */
+  checkHeader(header: Header): void;
+  /** Called with what is wrong with an image that is converted, in one line. */
+  warn(cause: string): void;
+  /** Whether pixels may be missing; they become gray. */
+  salvage?: boolean;
 }
 
 /** Bytes for a place in a file. */
@@ -98,70 +105,16 @@ export function nameOfOther(bytes: Uint8Array): string | undefined {
   return OTHERS.find(([, magic]) => magic.test(head))?.[0];
 }
 
-/** GIF89a, 17 to 27: all blocks up to the trailer, which may be missing. */
-function gifHeader(bytes: Uint8Array, view: DataView): Header {
-  let [width, height] = [view.getUint16(6, true), view.getUint16(8, true)];
-  const palettes: [number, number][] = [];
-  let at = 13, frames = 0, area = 0;
-  const skipPalette = (flags: number) => {
-    if (flags & 0x80) palettes.push([at, at += 6 << (flags & 7)]);
-  };
-  skipPalette(view.getUint8(10));
-  while (!(frames && at === bytes.length)) {
-    const block = view.getUint8(at++);
-    if (block === 0x3b) break;
-    if (block === 0 && frames) continue; // padding of some writers
-    if (block === 0x2c) {
-      frames++;
-      const w = view.getUint16(at + 4, true), h = view.getUint16(at + 6, true);
-      area = width && height && w * h;
-      if (!area) return { width: 0, height };
-      [width, height] = [Math.max(width, w), Math.max(height, h)];
-      at += 9;
-      skipPalette(view.getUint8(at - 1));
-    } else if (block !== 0x21) throw new Error("broken GIF: unknown block");
-    const codeSize = view.getUint8(at++); // in an extension this is its label
-    const data = [];
-    for (let size; (size = view.getUint8(at++)); at += size) {
-      data.push(bytes.subarray(at, at + size));
-    }
-    if (block === 0x2c && lzwLength(data, codeSize) < area) {
-      throw new RangeError();
-    }
-  }
-  return { width, height, frames, palettes };
-}
-
-/** GIF89a, appendix F: how many pixels the LZW codes stand for. */
-function lzwLength(blocks: Uint8Array[], codeSize: number): number {
-  if (codeSize < 1 || codeSize > 8) throw new Error("broken GIF: code size");
-  const clear = 1 << codeSize,
-    lengths = new Uint32Array(4096).fill(1, 0, clear);
-  let width = codeSize + 1, next = clear + 2, last = 0, pixels = 0;
-  let bits = 0, held = 0;
-  for (const block of blocks) {
-    for (const byte of block) {
-      bits |= byte << held;
-      held += 8;
-      while (held >= width) {
-        const code = bits & (1 << width) - 1;
-        bits >>>= width;
-        held -= width;
-        if (code === clear + 1) return pixels;
-        if (code === clear) {
-          [width, next, last] = [codeSize + 1, clear + 2, 0];
-          continue;
-        }
-        // Each code but the first defines one: the last string and one pixel.
-        if (last && next < 4096) lengths[next++] = last + 1;
-        if (code >= next) throw new Error("broken GIF: undefined code");
-        pixels += last = lengths[code];
-        if (next === 1 << width && width < 12) width++;
-      }
-    }
-  }
-  return pixels;
-}
+/** Reads the headers of an AVIF; an error says if the file ends before they do. */
+export const readAvifHeader = (bytes: Uint8Array): Header =>
+  readWhole(
+    "AVIF",
+    () =>
+      avifHeader(
+        bytes,
+        new DataView(bytes.buffer, bytes.byteOffset, bytes.length),
+      ),
+  );
 
 /** ISO/IEC 23008-12: `ispe` has a size, and `av1C` (AV1-ISOBMFF) a depth. */
 function avifHeader(bytes: Uint8Array, view: DataView): Header {
@@ -192,39 +145,47 @@ function avifHeader(bytes: Uint8Array, view: DataView): Header {
   return { ...header, ...readLevels(bytes) };
 }
 
-/** The formats whose headers are read here. */
-export type HeaderFormat = Exclude<CodecFormat, "JPEG" | "TIFF">;
-
-/** How to read them; those of the others are read where they are converted. */
-const HEADERS: Record<
-  HeaderFormat,
-  (bytes: Uint8Array, view: DataView) => Header
-> = {
-  WEBP: readWebpHeader,
-  GIF: gifHeader,
-  AVIF: avifHeader,
-};
+/**
+ * Says what is missing of an image that was salvaged.
+ *
+ * @param real How many rows are there
+ * @param all How many there should be
+ * @param cause Why the others are not
+ * @returns One line
+ */
+export function missingRows(real: number, all: number, cause: string): string {
+  const are = `${real} of ${all} rows are there (${cause})`;
+  return real < all
+    ? `missing pixels, which are gray: ${are}`
+    : `doubtful pixels: ${are}`;
+}
 
 /** What users call a format. */
 export const nameOf = (format: Format): string =>
   format === "WEBP" ? "WebP" : format;
 
-/** Reads the headers; an error says if the file ends before they do. */
-export function readHeader(
-  format: HeaderFormat,
-  bytes: Uint8Array,
-): Header {
+/**
+ * Runs what reads a file; says so if it reads behind the end, by a `RangeError` as
+ * of a `DataView`.
+ *
+ * @param format What the file is
+ * @param read What reads it
+ * @returns What `read` returns
+ * @throws {Error} What `read` throws, or that the file ends too early
+ */
+export function readWhole<T>(format: Format, read: () => T): T {
   try {
-    return HEADERS[format](
-      bytes,
-      new DataView(bytes.buffer, bytes.byteOffset, bytes.length),
-    );
+    return read();
   } catch (error) {
-    // A DataView throws it when read behind its end, and so do the readers above.
     if (!(error instanceof RangeError)) throw error;
-    throw new Error(`truncated ${nameOf(format)}: the file ends too early`);
+    throw truncation(format);
   }
 }
+
+/** What is said of a file that ends too early. */
+export const truncation = (format: Format): Error =>
+  new Error(`truncated ${nameOf(format)}: the file ends too early`);
+
 /** Throws if an image must not be decoded, by what its headers say. */
 export function checkLimits(
   format: Format,

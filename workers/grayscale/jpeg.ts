@@ -257,7 +257,11 @@ class LumaExtractor {
 
   /** The segments that are kept of a file that is left to the codec. */
   readKept(): Uint8Array[] {
-    this.run();
+    try {
+      this.run();
+    } catch {
+      // What is wrong was said before.
+    }
     return this.#keptSegments;
   }
 

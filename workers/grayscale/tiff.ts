@@ -8,6 +8,7 @@
  */
 
 import { decodeGray, encodeGray, type GrayImage } from "./codec.ts";
+import { type ConvertOptions, missingRows, truncation } from "./formats.ts";
 import { grayJpeg } from "./jpeg.ts";
 import {
   CODINGS,
@@ -52,16 +53,6 @@ import {
   YCBCR,
 } from "./tiff_samples.ts";
 import { joined } from "../shared/memory.ts";
-
-/** How to convert a TIFF. */
-export interface TiffOptions {
-  /** Called with the size of each page; it may throw to refuse the file. */
-  checkHeader(header: { width: number; height: number }): void;
-  /** Called with what is wrong beside the pixels, in one line. */
-  warn(cause: string): void;
-  /** Whether blocks that are damaged or missing become gray. */
-  salvage?: boolean;
-}
 
 /** What a page's fields say of its pixels. */
 interface Page extends Meaning {
@@ -144,26 +135,28 @@ const unsupported = (cause: string): never => {
  */
 export async function grayTiff(
   bytes: Uint8Array,
-  options: TiffOptions,
+  options: ConvertOptions,
 ): Promise<Uint8Array[]> {
   try {
     return await new TiffConverter(bytes, options).run();
   } catch (error) {
     if (!(error instanceof RangeError)) throw error; // read behind the end
-    throw new Error("truncated TIFF: the file ends too early");
+    throw truncation("TIFF");
   }
 }
 
 class TiffConverter {
   readonly #bytes: Uint8Array;
-  readonly #options: TiffOptions;
+  readonly #options: ConvertOptions;
   readonly #reader: TiffReader;
   readonly #writer: TiffWriter;
   readonly #kind: Kind;
+  /** Why rows have been lost first. */
+  #cause?: Error;
   /** What has been lost of the page that is worked on. */
   #lost!: LostRows;
 
-  constructor(bytes: Uint8Array, options: TiffOptions) {
+  constructor(bytes: Uint8Array, options: ConvertOptions) {
     this.#bytes = bytes;
     this.#options = options;
     this.#reader = new TiffReader(bytes, options.warn);
@@ -183,7 +176,9 @@ class TiffConverter {
       isGray &&= this.#isCopied(page);
     }
     if (rows.real < rows.all) {
-      this.#options.warn(`${rows.real} of ${rows.all} rows are real`);
+      if (!rows.real) throw this.#cause!;
+      const { message } = this.#cause!;
+      this.#options.warn(missingRows(rows.real, rows.all, message));
     } else if (isGray) return [this.#bytes];
     return this.#writer.finish();
   }
@@ -411,14 +406,14 @@ class TiffConverter {
       }
     }
     if (block.length === size || isLeftOut(page, i)) return block;
-    if (!this.#options.salvage) {
-      const name = `${page.isTiled ? "tile" : "strip"} ${i + 1}`;
-      throw new Error(
-        cause
-          ? `broken TIFF: damaged data (${name}: ${cause})`
-          : `truncated TIFF: too few data (${name})`,
-      );
-    }
+    const name = `${page.isTiled ? "tile" : "strip"} ${i + 1}`;
+    const error = new Error(
+      cause
+        ? `broken TIFF: damaged data (${name}: ${cause})`
+        : `truncated TIFF: too few data (${name})`,
+    );
+    if (!this.#options.salvage) throw error;
+    this.#cause ??= error;
     const rows = this.#rowsOf(page, i);
     const first = Math.floor(i % (page.across * page.down) / page.across) *
       page.blockHeight;

@@ -7,40 +7,31 @@
  */
 
 import { joined } from "../shared/memory.ts";
+import { decodeGray, encodeGray, recode } from "./codec.ts";
+import { type ConvertOptions, missingRows, readWhole } from "./formats.ts";
 
 /** 2.3: a chunk. */
 interface Chunk {
   type: string;
   data: Uint8Array;
+  /** How many bytes are missing at its end. */
+  missing?: number;
 }
 
-/** What the headers of a WebP say. */
-export interface WebpHeader {
-  /** Columns of the canvas. */
+/** A picture, and what its header says. */
+interface Picture {
   width: number;
-  /** Its rows. */
   height: number;
-  /** How many pictures there are. */
-  frames: number;
-}
-
-/** What the header of a picture says. */
-export interface WebpPicture {
-  /** Columns of the picture. */
-  width: number;
-  /** Its rows. */
-  height: number;
-  /** Whether it is coded without loss. */
   lossless: boolean;
-}
-
-interface Picture extends WebpPicture {
   /** ALPH, if there is one, and VP8 or VP8L. */
   chunks: Chunk[];
 }
 
 /** The bytes of an ANMF before its picture: place, size, time and flags. */
 const FRAME_HEADER = 16;
+/** What stands for bytes that are missing; the codec refuses runs of ones. */
+const FILLS = [0, 0x55, 0xaa];
+
 /** The chunks of a picture. */
 const PICTURE = /^(ALPH|VP8[ L])$/;
 /** 2.7: the flag of VP8X for a color profile. */
@@ -53,15 +44,32 @@ const le32 = (value: number): number[] =>
   [0, 8, 16, 24].map((shift) => value >>> shift & 255);
 
 /**
- * Reads what all headers say.
+ * Makes a WebP gray.
  *
- * @param bytes A whole file
- * @returns The size and the number of pictures
- * @throws {RangeError} If the file ends too early
- * @throws {Error} If a frame is not what it says
+ * @param bytes A whole file; it is not changed
+ * @param options How to convert it
+ * @returns The parts of a whole file
+ * @throws {Error} If it is broken or truncated, or the codec cannot read it
  */
-export function readWebpHeader(bytes: Uint8Array): WebpHeader {
-  const chunks = fileChunks(bytes);
+export async function grayWebpParts(
+  bytes: Uint8Array,
+  options: ConvertOptions,
+): Promise<Uint8Array[]> {
+  try {
+    const chunks = readWhole("WEBP", () => {
+      const chunks = fileChunks(bytes);
+      checkPictures(chunks, options);
+      return chunks;
+    });
+    return [await convert(chunks, (p) => recode("WEBP", p, stillOf(p)))];
+  } catch (error) {
+    if (!options.salvage) throw error;
+    return [await salvage(bytes, error as Error, options)];
+  }
+}
+
+/** Checks the sizes of the canvas and of all pictures. */
+function checkPictures(chunks: Chunk[], { checkHeader }: ConvertOptions): void {
   const canvas = chunks.find(({ type }) => type === "VP8X")?.data;
   if (canvas && canvas.length < 10) throw new RangeError();
   const header = {
@@ -69,68 +77,130 @@ export function readWebpHeader(bytes: Uint8Array): WebpHeader {
     height: canvas ? u24(canvas, 7) + 1 : 0,
   };
   const pictures = chunks.filter(({ type }) => type === "ANMF")
-    .map(({ data }) => readFrame(data, header));
+    .map((frame) => readFrame(frame, header));
   const still = pictures.length ? undefined : readPicture(chunks);
   if (still) {
     pictures.push(still);
     header.width = Math.max(header.width, still.width);
     header.height = Math.max(header.height, still.height);
   }
-  return { ...header, frames: pictures.length };
+  checkHeader({ ...header, frames: pictures.length });
 }
 
-/**
- * Makes a WebP gray.
- *
- * @param bytes A whole file, whose headers were read; it is not changed
- * @param recode Makes a still WebP gray that is a picture and nothing else
- * @returns A whole file
- * @throws {Error} If `recode` does
- */
-export async function grayWebp(
-  bytes: Uint8Array,
-  recode: (picture: WebpPicture, bytes: Uint8Array) => Promise<Uint8Array>,
+/** Converts each picture; of it `gray` makes a still WebP, or nothing. */
+async function convert(
+  chunks: Chunk[],
+  gray: (picture: Picture) => Promise<Uint8Array | undefined>,
 ): Promise<Uint8Array> {
-  const gray = async (chunks: Chunk[]): Promise<Chunk[]> => {
-    const picture = readPicture(chunks)!;
-    const still = await recode(picture, stillOf(picture));
-    return fileChunks(still).filter(({ type }) => PICTURE.test(type));
+  const out: Chunk[] = [];
+  const coded = async (chunks: Chunk[]): Promise<Chunk[]> => {
+    const still = await gray(readPicture(chunks)!);
+    const all = still ? fileChunks(still) : [];
+    return all.filter(({ type }) => PICTURE.test(type));
   };
-  const chunks = fileChunks(bytes), out: Chunk[] = [];
-  const isAnimated = chunks.some(({ type }) => type === "ANMF");
-  let isDone = isAnimated;
-  for (const { type, data } of chunks) {
+  let isDone = chunks.some(({ type }) => type === "ANMF");
+  for (const chunk of chunks) {
+    const { type, data } = chunk;
     if (type === "VP8X") {
       const flags = data[0] & ~HAS_PROFILE;
       out.push({ type, data: joined([[flags], data.subarray(1)]) });
     } else if (type === "ANMF") {
-      const frame = await gray(chunksOf(data.subarray(FRAME_HEADER)));
+      const frame = await coded(frameChunks(chunk));
       const head = data.subarray(0, FRAME_HEADER);
+      if (!frame.length) continue;
       out.push({ type, data: joined([head, ...frame.flatMap(partsOf)]) });
     } else if (PICTURE.test(type)) {
-      if (!isDone) out.push(...await gray(chunks));
+      if (!isDone) out.push(...await coded(chunks));
       isDone = true;
     } else if (type !== "ICCP") out.push({ type, data });
   }
   return riffOf(out);
 }
 
-/** The chunks of a file; what stands behind them is none of it. */
-function fileChunks(bytes: Uint8Array): Chunk[] {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  const end = 8 + view.getUint32(4, true);
-  if (end > bytes.length) throw new RangeError();
-  return chunksOf(bytes.subarray(12, end));
+/**
+ * Makes gray what is there of a file that ends too early. The last picture is
+ * decoded with several bytes in the place of what is missing: the rows that are
+ * always the same are there.
+ */
+async function salvage(
+  bytes: Uint8Array,
+  error: Error,
+  options: ConvertOptions,
+): Promise<Uint8Array> {
+  const chunks = fileChunks(bytes, true).filter((chunk) =>
+    chunk.type !== "ANMF" || hasPicture(frameChunks(chunk))
+  );
+  const isCut = chunks.at(-1)?.missing;
+  if (!isCut || chunks[0].type === "VP8X" && chunks[0].missing) throw error;
+  readWhole("WEBP", () => checkPictures(chunks, options));
+  const rows = { real: 0, all: 0 };
+  const out = await convert(chunks, async (picture) => {
+    const { height } = picture;
+    rows.all += height;
+    if (!picture.chunks.some(({ missing }) => missing)) {
+      rows.real += height;
+      return await recode("WEBP", picture, stillOf(picture));
+    }
+    const { still, real } = await salvagePicture(picture);
+    rows.real += real;
+    return still;
+  });
+  if (!rows.real) throw error;
+  options.warn(missingRows(rows.real, rows.all, error.message));
+  return out;
 }
 
-function chunksOf(data: Uint8Array): Chunk[] {
+async function salvagePicture(
+  picture: Picture,
+): Promise<{ still?: Uint8Array; real: number }> {
+  const { width, height, lossless } = picture;
+  try {
+    const image = await decodeGray("WEBP", picture, stillOf(picture, FILLS[0]));
+    const { gray, alpha } = image, step = alpha ? 2 : 1, size = width * step;
+    let real = height;
+    for (const fill of FILLS.slice(1)) {
+      const other = await decodeGray("WEBP", picture, stillOf(picture, fill));
+      if (other.gray.length !== gray.length) return { real: 0 };
+      const far = gray.findIndex((value, i) => value !== other.gray[i]);
+      if (far >= 0) real = Math.min(real, Math.floor(far / size));
+    }
+    for (let i = real * size; i < gray.length; i += step) {
+      gray[i] = 128;
+      if (alpha) gray[i + 1] = 255;
+    }
+    return { still: await encodeGray("WEBP", image, { lossless }), real };
+  } catch {
+    return { real: 0 }; // too little of it is there to decode anything
+  }
+}
+
+const hasPicture = (chunks: Chunk[]): boolean => {
+  const picture = chunks.find(({ type }) => /^VP8[ L]$/.test(type));
+  return picture !== undefined && picture.data.length >= 10;
+};
+
+const frameChunks = ({ data, missing }: Chunk): Chunk[] =>
+  chunksOf(data.subarray(FRAME_HEADER), missing !== undefined);
+
+/** The chunks of a file; what stands behind them is none of it. */
+function fileChunks(bytes: Uint8Array, mayBeCut = false): Chunk[] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const end = 8 + view.getUint32(4, true);
+  if (end > bytes.length && !mayBeCut) throw new RangeError();
+  return chunksOf(bytes.subarray(12, end), mayBeCut);
+}
+
+function chunksOf(data: Uint8Array, mayBeCut = false): Chunk[] {
   const view = new DataView(data.buffer, data.byteOffset, data.length);
   const chunks: Chunk[] = [];
   for (let at = 0, size; at < data.length; at += 8 + size + (size & 1)) {
+    if (mayBeCut && at + 8 > data.length) break;
     const type = String.fromCharCode(...data.subarray(at, at + 4));
     size = view.getUint32(at + 4, true);
-    if (at + 8 + size > data.length) throw new RangeError();
-    chunks.push({ type, data: data.subarray(at + 8, at + 8 + size) });
+    const chunk = { type, data: data.subarray(at + 8, at + 8 + size) };
+    const missing = size - chunk.data.length;
+    if (missing && !mayBeCut) throw new RangeError();
+    chunks.push(missing ? { ...chunk, missing } : chunk);
   }
   return chunks;
 }
@@ -155,11 +225,12 @@ function readPicture(chunks: Chunk[]): Picture | undefined {
 
 /** 2.7.1.1: a frame lies inside of the canvas, and its picture has its size. */
 function readFrame(
-  data: Uint8Array,
+  frame: Chunk,
   canvas: { width: number; height: number },
 ): Picture {
+  const { data } = frame;
   if (data.length < FRAME_HEADER) throw new RangeError();
-  const picture = readPicture(chunksOf(data.subarray(FRAME_HEADER)));
+  const picture = readPicture(frameChunks(frame));
   if (!picture) throw new Error("broken WebP: frame without a picture");
   const [left, top] = [2 * u24(data, 0), 2 * u24(data, 3)];
   const { width, height } = picture;
@@ -172,12 +243,24 @@ function readFrame(
   return picture;
 }
 
-/** A still WebP; one with ALPH must say so in a VP8X. */
-function stillOf({ chunks, width, height }: Picture): Uint8Array {
-  if (chunks.length === 1) return riffOf(chunks);
+/**
+ * A still WebP; one with ALPH must say so in a VP8X. Where bytes are missing, `fill`
+ * stands, and as often behind them that the codec does not meet the end.
+ */
+function stillOf({ chunks, width, height }: Picture, fill = 0): Uint8Array {
+  const whole = chunks.map(({ type, data, missing = 0 }) => ({
+    type,
+    data: missing
+      ? joined([
+        data,
+        new Uint8Array(missing + width * height + 4096).fill(fill),
+      ])
+      : data,
+  }));
+  if (chunks.length === 1) return riffOf(whole);
   const size = [width - 1, height - 1].flatMap((n) => le32(n).slice(0, 3));
   const data = Uint8Array.of(0x10, 0, 0, 0, ...size);
-  return riffOf([{ type: "VP8X", data }, ...chunks]);
+  return riffOf([{ type: "VP8X", data }, ...whole]);
 }
 
 /** A chunk's type, size, data, and a byte that makes its size even. */
