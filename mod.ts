@@ -3396,14 +3396,15 @@ class Sequential<J extends Jobs> extends Runner<J> implements Host {
     };
     const code = this.#service.jobs[job] as (...args: unknown[]) => unknown;
     const run = () => spread ? code(...args as unknown[]) : code(args);
+    let value: unknown;
     try {
       const isAlone = timeout === Infinity && !signal;
-      const value = isAlone ? run() : within(isCancelled, run);
+      value = isAlone ? run() : within(isCancelled, run);
       if (isThenable(value)) return settled(value, settle, timeout);
-      settle(value);
     } catch (thrown) {
-      settle(thrown, true);
+      return void settle(thrown, true);
     }
+    settle(value); // what `onTask` throws is not the job's error
   }
 }
 
@@ -3418,11 +3419,13 @@ async function settled(
     ? setTimeout(resolve, Math.min(timeout + 1, TIMER_MAX))
     : undefined;
   try {
-    settle(await Promise.race([value, timedOut]));
-  } catch (thrown) {
-    settle(thrown, true);
+    await Promise.race([value, timedOut]).then(
+      (result) => settle(result),
+      (thrown) => settle(thrown, true),
+    );
+  } finally {
+    if (timer !== undefined) clearTimeout(timer);
   }
-  if (timer !== undefined) clearTimeout(timer);
 }
 
 interface Contexts {

@@ -396,3 +396,18 @@ runnerTest("a signal is heard between jobs that block", async (runner) => {
   );
   assert(error === signal.reason);
 });
+
+poolTest(
+  "sequential: what onTask throws does not hold up the call",
+  async () => {
+    const error = new Error("told");
+    const onTask = () => {
+      throw error;
+    };
+    for (const job of ["double", "later"] as const) {
+      const calls = sequential(service, { onTask });
+      const thrown = await assertRejects(() => calls.map(job, [1, 2]));
+      assert(thrown === error, job);
+    }
+  },
+);
