@@ -34,7 +34,8 @@ import { Printer } from "./logscan/printer.ts";
 import { logscanWork } from "./logscan/workload.ts";
 
 const HELP =
-  `Finds keywords in logs, also in those that gzip or zstd has compressed.
+  `Finds keywords in logs, also in those that gzip, zstd, bzip2, xz or lz4 has
+compressed, and in the members of zip archives (ARCHIVE:MEMBER is their name).
 
 Keywords are searched as their UTF-8 bytes; in a file with a UTF-16 byte-order
 mark, in that encoding.
@@ -198,11 +199,11 @@ async function scan(printer: Printer): Promise<void> {
   });
   for await (const report of reports) {
     await printer.printReport(report, listing.name);
-    if (report.part) continue;
+    if (printer.isDone) break;
+    if (report.part || report.member !== undefined) continue;
     listing.finish();
     progress.expect(listing.count);
     progress.step();
-    if (printer.isDone) break;
   }
   await progress.stop();
   printer.end();
@@ -238,7 +239,9 @@ async function compareScans(printer: Printer, command: string): Promise<void> {
   });
   // The last run may have scanned all files several times; they are printed once.
   for (const [i, name] of names.entries()) {
-    await printer.printReport(workload.reports[i], name);
+    for (const report of workload.reports[i]) {
+      await printer.printReport(report, name);
+    }
   }
   printer.end();
   if (!comparison) return;

@@ -110,10 +110,17 @@ export interface Hit {
   raw?: string;
 }
 
-/** What was found in a file. */
+/** What was found in a file, or in a member of an archive. */
 export interface Report {
   /** The path as it was given. */
   path: string;
+  /**
+   * For a member of an archive: its name there. A report of the archive itself, with
+   * the sums, follows those of its members.
+   */
+  member?: string;
+  /** Whether the file is an archive, which has no hits itself. */
+  isArchive?: true;
   /** Whether a keyword is in the file. */
   found: boolean;
   /** How many lines have a keyword; at most 1 for mode `"found"`. */
@@ -122,6 +129,8 @@ export interface Report {
   bytes: number;
   /** The lines: none for mode `"count"`, the first one for `"found"`. */
   hits: Hit[];
+  /** For a member: its number in the archive, for a `PartReader`. */
+  content?: number;
   /** Why the file, or the rest of it, could not be searched. */
   error?: string;
   /**
@@ -137,15 +146,19 @@ export interface Part {
   hits: Hits;
   /** How many lines of the file come before line 0 of `hits`. */
   before: number;
+  /** The number of a member in its archive, for a `PartReader`; else 0. */
+  content: number;
 }
 
 /**
  * Searches files for keywords.
  *
  * If a file cannot be read, or only in part, its report has the cause, and the
- * other files are searched all the same. Files compressed with gzip or zstd are
- * searched decompressed, files with a UTF-16 byte-order mark as UTF-8, and all
- * others byte by byte; files that are compressed in another way are not searched.
+ * other files are searched all the same. Files compressed by gzip, zstd, bzip2, xz
+ * or lz4 are searched decompressed, the members of a zip archive one by one, files
+ * with a UTF-16 byte-order mark as UTF-8, and all others byte by byte; files that are
+ * compressed in another way are not searched. The first .xz file loads a package
+ * from npm.
  * The path `-` is standard input, which is read on the thread that calls this.
  *
  * @param runner Where the work is done: a `Pool` or `sequential(service)`
@@ -233,6 +246,14 @@ interface FileState {
   lines: number;
   /** Reports of its spans that arrived while earlier files were incomplete. */
   results: SpanResult[];
+  /** The member of it that is searched, if it is an archive. */
+  member?: FileState;
+}
+
+function newFileState(path: string, member?: string): FileState {
+  const report: Report = { path, found: false, count: 0, bytes: 0, hits: [] };
+  if (member !== undefined) report.member = member;
+  return { report, left: 0, lines: 0, results: [] };
 }
 
 /** A span to be searched. */
@@ -301,8 +322,7 @@ class LogScan {
     try {
       for await (const path of paths) {
         yield* this.#takeQueue();
-        const report = { path, found: false, count: 0, bytes: 0, hits: [] };
-        const file: FileState = { report, left: 0, lines: 0, results: [] };
+        const file = newFileState(path);
         this.#files.push(file);
         if (path === STDIN) continue;
         file.left = 1;
@@ -394,7 +414,8 @@ class LogScan {
       if (file.report.path === STDIN) {
         const read = (into: Uint8Array) => Deno.stdin.read(into);
         // Each hit is given at once: the input may go on, as with `tail -f`.
-        yield* this.#addAll(file, searchDecoded({ read }, query, 0, 0));
+        const from = { content: 0, offset: 0 };
+        yield* this.#addAll(file, searchDecoded({ read }, query, from, 0));
       } else this.#searched++;
       yield file.report;
     }
@@ -413,13 +434,16 @@ class LogScan {
     { span: { path, end }, found }: SpanResult,
   ): AsyncGenerator<Report, void, void> {
     while (found.next !== undefined) {
-      const wanted = this.#wantedOf(file);
-      if (wanted === 0) return;
-      const query = { ...this.#sent, max: wanted };
-      if (found.decoded) {
+      // Each member of an archive has its own number.
+      const isArchive = file.report.isArchive;
+      const max = isArchive ? this.#query.max : this.#wantedOf(file);
+      if (max === 0) return;
+      const query = { ...this.#sent, max };
+      if (found.content !== undefined) {
         // On this thread and in one go: every request would decode the file
         // from its start.
-        return yield* this.#addAll(file, searchAgain(path, query, found.next));
+        const from = { content: found.content, offset: found.next };
+        return yield* this.#addAll(file, searchAgain(path, query, from));
       }
       end ??= Math.min(SPAN, found.size!);
       const request = { spans: [{ path, start: found.next, end }], query };
@@ -435,7 +459,28 @@ class LogScan {
     file: FileState,
     reports: AsyncIterable<SpanReport>,
   ): AsyncGenerator<Report, void, void> {
-    for await (const found of reports) yield* this.#addResult(file, found);
+    for await (const found of reports) {
+      if (found.member === undefined) yield* this.#addResult(file, found);
+      else yield* this.#addMember(file, found);
+    }
+  }
+
+  /** Adds to the report of a member, and gives that when it is complete. */
+  *#addMember(
+    file: FileState,
+    found: SpanReport,
+  ): Generator<Report, void, void> {
+    const { report } = file;
+    report.isArchive = true;
+    const member = file.member ??= newFileState(report.path, found.member);
+    member.report.content = found.content;
+    yield* this.#addResult(member, found);
+    report.bytes += found.bytes;
+    if (found.next !== undefined) return;
+    report.count += member.report.count;
+    report.found ||= member.report.found;
+    file.member = undefined;
+    yield member.report;
   }
 
   /** Adds to a file's report; with the option `parts` it gives the hits. */
@@ -443,6 +488,9 @@ class LogScan {
     file: FileState,
     found: SpanReport,
   ): Generator<Report, void, void> {
+    for (const member of found.members ?? []) {
+      yield* this.#addMember(file, member);
+    }
     const { report, lines: before } = file;
     if (report.path !== STDIN) {
       this.#weight += weightOf(report.path, found.bytes);
@@ -450,11 +498,11 @@ class LogScan {
     report.bytes += found.bytes;
     limitHits(found, this.#wantedOf(file));
     report.count += found.count;
-    report.found = report.count > 0;
+    report.found ||= found.count > 0;
     if (found.error !== undefined) report.error ??= found.error;
     file.lines += found.lines;
     if (!found.hits) return;
-    const part = { hits: found.hits, before };
+    const part = { hits: found.hits, before, content: found.content ?? 0 };
     if (this.#query.mode === "lines" && this.#options.parts) {
       return yield { ...report, part };
     }

@@ -73,13 +73,17 @@ export class Printer {
 
   /** Prints a report of a file, or a part of one. */
   async printReport(report: Report, name: string): Promise<void> {
+    if (report.member !== undefined) name = `${name}:${report.member}`;
     if (report.error !== undefined && !report.part) {
       this.printFailure(name, report.error);
     }
     if (report.found) this.#found = true;
-    if (!report.part) this.#count(report);
     const { quiet, json, lines } = this.flags.is;
-    if (quiet) return;
+    // An archive itself has nothing, but perhaps an error.
+    if (quiet || report.isArchive && (!json || report.error === undefined)) {
+      return;
+    }
+    if (!report.part) this.#count(report);
     if (json) this.#printJson(report, name);
     else if (this.flags.is["files-with-matches"]) {
       if (report.found) print(`${printable(name)}\n`);
@@ -115,8 +119,10 @@ export class Printer {
     }
     const shown = printable(name);
     for (const hit of this.#hitsOf(report)) {
-      if (hit.text === undefined) await this.#printLong(path, name, hit);
-      else if (hit.raw === undefined || stdoutIsTerminal) {
+      const { content } = part ?? report;
+      if (hit.text === undefined) {
+        await this.#printLong(path, name, hit, content);
+      } else if (hit.raw === undefined || stdoutIsTerminal) {
         print(`${shown}:${hit.line}:${printable(hit.text)}\n`);
       } else {
         print(`${shown}:${hit.line}:`);
@@ -131,7 +137,7 @@ export class Printer {
   }
 
   async #printPart(path: string, name: string, part: Part): Promise<void> {
-    const { hits, before } = part;
+    const { hits, before, content } = part;
     for (const run of labelled(hits, before, name)) {
       if (typeof run !== "number") {
         print(run);
@@ -139,7 +145,7 @@ export class Printer {
       }
       const line = before + hits.lines[run] + 1;
       const [offset, length] = [hits.offsets[run], hits.lengths[run]];
-      await this.#printLong(path, name, { line, offset, length });
+      await this.#printLong(path, name, { line, offset, length }, content);
     }
     free(hits.text);
   }
@@ -148,13 +154,15 @@ export class Printer {
     path: string,
     name: string,
     { line, offset, length }: Omit<Hit, "keywords">,
+    content?: number,
   ): Promise<void> {
     if (path === "-") {
       return this.printFailure(name, `line ${line} is too long to show`);
     }
     const decoder = new TextDecoder();
     print(`${printable(name)}:${line}:`);
-    for await (const block of this.#readAgain(path, name, offset, length)) {
+    const place = [offset, length, content] as const;
+    for await (const block of this.#readAgain(path, name, ...place)) {
       if (!stdoutIsTerminal) print(block);
       else print(printable(decoder.decode(block, { stream: true })));
     }
@@ -167,6 +175,7 @@ export class Printer {
     name: string,
     offset: number,
     length: number,
+    content?: number,
   ): AsyncGenerator<Uint8Array, void, void> {
     try {
       if (this.#reader?.path !== path) {
@@ -174,7 +183,7 @@ export class Printer {
         this.#reader = undefined;
         this.#reader = new PartReader(path);
       }
-      yield* this.#reader.read(offset, length);
+      yield* this.#reader.read(offset, length, content);
     } catch (error) {
       this.printFailure(name, causeOf(error));
     }
@@ -182,7 +191,8 @@ export class Printer {
 
   /** Prints an object per file; with `--lines` one per hit instead. */
   #printJson(report: Report, name: string): void {
-    const { found, count, bytes, error, part } = report;
+    const { found, count, bytes, error, part, isArchive } = report;
+    if (isArchive) return printObject({ path: name, error });
     const { lines } = this.flags.is;
     const hits = this.#hitsOf(report);
     if (!lines) {

@@ -329,7 +329,10 @@ async function scanPipe(
     return part.length;
   };
   const query = { keywords: [KEYWORD], ignoreCase: false, mode: "count" };
-  const reports = searchDecoded({ read }, query as Query, 0);
+  const reports = searchDecoded({ read }, query as Query, {
+    content: 0,
+    offset: 0,
+  });
   const [{ count, error }] = await Array.fromAsync(reports);
   return [count, error];
 }
@@ -407,7 +410,7 @@ Deno.test("scanLogs searches a .gz to its end, and reports what is behind it", a
       const first = size > 99 ? memberOf(size) : member;
       const bytes = Buffer.concat([first, new Uint8Array(other)]);
       const clue = `${other.slice(0, 9)} behind ${first.length} bytes`;
-      await checkEncoded(bytes, 1, /header|unexpected end of file/, clue);
+      await checkEncoded(bytes, 1, /header|unexpected end|follows/, clue);
     }
   }
 });
@@ -759,14 +762,6 @@ Deno.test("scanLogs ignores case, and refuses keywords that are no text of a lin
 Deno.test("scanLogs reports what is compressed otherwise, and does not search it", async () => {
   const ones = Array(8).fill(255);
   const magics: [name: string, bytes: number[]][] = [
-    ["xz", [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0]],
-    ["bzip2", [0x42, 0x5a, 0x68, 0x39, 0x31, 0x41, 0x59, 0x26, 0x53, 0x59]],
-    ["bzip2", [0x42, 0x5a, 0x68, 0x39, 0x17, 0x72, 0x45, 0x38, 0x50, 0x90]],
-    ["lz4", [0x04, 0x22, 0x4d, 0x18]],
-    ["lz4", [0x02, 0x21, 0x4c, 0x18]],
-    ["zip", [0x50, 0x4b, 3, 4]],
-    ["zip", [0x50, 0x4b, 5, 6]],
-    ["zip", [0x50, 0x4b, 7, 8]],
     ["7z", [0x37, 0x7a, 0xbc, 0xaf, 0x27, 0x1c]],
     ["rar", [0x52, 0x61, 0x72, 0x21, 0x1a, 7]],
     ["lzma", [0x5d, 0, 0, 0x80, 0, ...ones, 0]],
@@ -784,7 +779,8 @@ Deno.test("scanLogs reports what is compressed otherwise, and does not search it
     await check(new Uint8Array(magic.slice(0, -1)));
     await check(new Uint8Array([...magic.slice(0, -1), 66, ...text(KEYWORD)]));
   }
-  // They begin like bzip2 and .lzma, but go on as text.
+  // They begin like zip, bzip2 and .lzma, but go on as text.
+  await check(text(`PK\x07\x08 ${KEYWORD}\n`));
   await check(text(`BZh9 is what ${KEYWORD} begins with\n`));
   await check(text(`]\0\0 ${KEYWORD} and the like\n`));
 });
@@ -836,13 +832,11 @@ Deno.test("scanLogs searches all frames of zstd, and skips what is to be skipped
 
 Deno.test("scanLogs says that something else follows the end of zstd", async () => {
   const one = zstdCompressSync(`${KEYWORD}\n`);
-  const lz4 = [0x04, 0x22, 0x4d, 0x18];
-  for (const other of [[1], [0, 1], [...text("not compressed\n")]]) {
+  const zip = [0x50, 0x4b, 5, 6];
+  for (const other of [[1], [0, 1], zip, [...text("not compressed\n")]]) {
     const bytes = Buffer.concat([one, new Uint8Array(other)]);
     await checkEncoded(bytes, 1, /^something else follows/, `${other}`);
   }
-  const skipped = Buffer.concat([skippedFrame(9), new Uint8Array(lz4)]);
-  await checkEncoded(skipped, 0, /^lz4 is not supported/, "lz4");
 });
 
 Deno.test("scanLogs finds what is before the end of a zstd that is cut anywhere", async () => {

@@ -4,14 +4,9 @@
  * @module
  */
 
-import {
-  decoded,
-  encodingOf,
-  HEAD,
-  plain,
-  type Source,
-  sourceOf,
-} from "./decode.ts";
+import { type Content, contentsOf, isEncoded } from "./decode.ts";
+import { HEAD } from "./formats.ts";
+import { type Blocks, Input, type Source, sourceOf } from "./input.ts";
 
 /**
  * Reads parts of a file again, such as lines that are too long to be held. A file
@@ -36,8 +31,11 @@ export class PartReader implements Disposable {
   readonly path: string;
   readonly #file: Deno.FsFile;
   readonly #source: Source;
+  /** What is in an archive, and the number of what is read. */
+  #contents?: AsyncGenerator<Content, void, void>;
+  #content = 0;
   /** The blocks, the unread rest of the last one, and where that begins. */
-  #blocks?: AsyncGenerator<Uint8Array, void, void>;
+  #blocks?: Blocks;
   #rest: Uint8Array = new Uint8Array(0);
   #position = 0;
   #isPlain = false;
@@ -59,17 +57,21 @@ export class PartReader implements Disposable {
    *
    * @param offset Where it begins, in bytes, as in `offsets` of a search
    * @param length How long it is, in bytes
+   * @param content The number of the member, in an archive
    * @returns Its blocks; each is valid until the next one is asked for
    * @throws {Error} If reading or decompressing fails
    */
   async *read(
     offset: number,
     length: number,
+    content = 0,
   ): AsyncGenerator<Uint8Array, void, void> {
     // A plain file is positioned anew, which costs nothing however far it is.
-    const isAhead = !this.#isPlain && offset >= this.#position;
+    const isAhead = !this.#isPlain && (content > this.#content ||
+      content === this.#content && offset >= this.#position);
     if (!this.#blocks || !isAhead) this.#begin(offset);
     try {
+      while (this.#content < content) await this.#nextContent();
       while (length > 0) {
         this.#skip(offset - this.#position);
         if (this.#rest.length === 0) {
@@ -95,10 +97,20 @@ export class PartReader implements Disposable {
     const head = new Uint8Array(HEAD);
     this.#file.seekSync(0, Deno.SeekMode.Start);
     this.#file.readSync(head);
-    this.#isPlain = encodingOf(head) === undefined;
+    this.#isPlain = !isEncoded(head);
     this.#position = this.#isPlain ? offset : 0;
     this.#file.seekSync(this.#position, Deno.SeekMode.Start);
-    this.#blocks = this.#isPlain ? plain(this.#source) : decoded(this.#source);
+    if (this.#isPlain) this.#blocks = new Input(this.#source).blocks();
+    else this.#contents = contentsOf(this.#source);
+    this.#content = this.#isPlain ? 0 : -1;
+    this.#rest = new Uint8Array(0);
+  }
+
+  async #nextContent(): Promise<void> {
+    this.#content++;
+    const { value } = await this.#contents!.next();
+    this.#blocks = value?.blocks ?? new Input({ read: () => null }).blocks();
+    this.#position = 0;
     this.#rest = new Uint8Array(0);
   }
 
@@ -111,7 +123,8 @@ export class PartReader implements Disposable {
   /** Ends the decoding. Nobody depends on when that is done. */
   #end(): void {
     this.#blocks?.return().catch(() => {});
-    this.#blocks = undefined;
+    this.#contents?.return().catch(() => {});
+    this.#blocks = this.#contents = undefined;
   }
 
   /** Closes the file. */

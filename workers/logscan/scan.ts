@@ -5,7 +5,8 @@
  */
 
 import { causeOf } from "../shared/files.ts";
-import { decoded, encodingOf, type Source, sourceOf } from "./decode.ts";
+import { type Content, contentsOf, isEncoded } from "./decode.ts";
+import { type Source, sourceOf } from "./input.ts";
 import {
   countNewlines,
   LINE_MAX,
@@ -27,6 +28,9 @@ export const REQUEST_BYTES = 4 << 20;
 const HITS_BYTES = 1 << 20, DECODED_HITS_BYTES = 8 << 20;
 /** How many bytes of a plain file take as long as one byte of a compressed one. */
 const COMPRESSED_WEIGHT = 16;
+const COMPRESSED = /\.(gz|tgz|zst|bz2|tbz2?|xz|txz|lz4|zip)$/i;
+/** What the report of a member of an archive weighs besides its hits, in bytes. */
+const MEMBER_WEIGHT = 1000;
 
 /** A part of a file. The lines that begin in it are searched. */
 export interface Span {
@@ -46,8 +50,15 @@ export interface SpanReport extends SearchResult {
   error?: string;
   /** Set if the hits filled the answer: where to go on, in bytes. */
   next?: number;
-  /** Set if the file was decoded: to go on means to decode it from its start. */
-  decoded?: true;
+  /**
+   * Set if the file was decoded: to go on means to decode it from its start. It is
+   * the number of the content to go on with: 0, or that of a member of an archive.
+   */
+  content?: number;
+  /** For a member of an archive: its name. */
+  member?: string;
+  /** For an archive: what was found in its members. */
+  members?: SpanReport[];
   /** The file's size, if the file is longer than a span without an end. */
   size?: number;
   /** Set if the span was not searched, because those before it were enough. */
@@ -56,7 +67,7 @@ export interface SpanReport extends SearchResult {
 
 /** How many plain bytes take as long to search as a file of so many bytes. */
 export function weightOf(path: string, bytes: number): number {
-  return /\.(gz|zst)$/.test(path) ? COMPRESSED_WEIGHT * bytes : bytes;
+  return COMPRESSED.test(path) ? COMPRESSED_WEIGHT * bytes : bytes;
 }
 
 /** What a job is asked to search. */
@@ -95,8 +106,10 @@ export async function scanSpans(
   return reports;
 }
 
-function weightOfHits({ hits }: SearchResult): number {
-  return hits ? hits.text.length + 100 * hits.lines.length : 0;
+function weightOfHits({ hits, members = [] }: SpanReport): number {
+  let weight = hits ? hits.text.length + 100 * hits.lines.length : 0;
+  for (const member of members) weight += MEMBER_WEIGHT + weightOfHits(member);
+  return weight;
 }
 
 async function scanSpan(
@@ -148,7 +161,7 @@ function scanPlain(
         ended = true;
         break;
       }
-      if (position === 0 && encodingOf(block.subarray(0, n))) return;
+      if (position === 0 && isEncoded(block.subarray(0, n))) return;
       // For mode "found" lines are counted only once there is a hit, below: most
       // files have none.
       if (blocks > 0 && query.mode === "found") search.counts = false;
@@ -187,33 +200,82 @@ async function scanDecoded(
   query: Query,
 ): Promise<SpanReport> {
   file.seekSync(0, Deno.SeekMode.Start);
-  const reports = searchDecoded(sourceOf(file), query, start);
-  const { value } = await reports.next();
-  await reports.return();
-  return value!;
+  const members: SpanReport[] = [];
+  let weight = 0;
+  const from = { content: 0, offset: start };
+  const most = DECODED_HITS_BYTES;
+  for await (const report of searchDecoded(sourceOf(file), query, from, most)) {
+    if (report.member === undefined) {
+      return members.length > 0 ? { ...report, members } : report;
+    }
+    members.push(report);
+    weight += MEMBER_WEIGHT + weightOfHits(report);
+    if (weight <= most) continue;
+    const { content = 0, next } = report;
+    return next === undefined
+      ? { ...newSpanReport(), members, content: content + 1, next: 0 }
+      : { ...newSpanReport(), members, content, next };
+  }
+  return newSpanReport(); // it always gives a report
+}
+
+/** Where to begin in what is decoded. */
+export interface DecodedPlace {
+  /** Which content: 0, or the number of a member. */
+  content: number;
+  /** Where in it, in bytes. */
+  offset: number;
 }
 
 /**
- * Searches a source that has to be decoded, from an offset in the decoded bytes.
- * It gives a report whenever the hits weigh more than `most` bytes, and one at
- * the end.
+ * Searches a source that has to be decoded, from a place in what is decoded. It
+ * gives a report whenever the hits weigh more than `most` bytes, and one at the end;
+ * of an archive also one at the end of each member.
  */
 export async function* searchDecoded(
   source: Source,
   query: Query,
-  start: number,
+  from: DecodedPlace,
   most = DECODED_HITS_BYTES,
+): AsyncGenerator<SpanReport, void, void> {
+  let error: string | undefined;
+  let content = 0;
+  let isArchive = false;
+  try {
+    for await (const each of contentsOf(source)) {
+      isArchive = each.member !== undefined;
+      const start = content === from.content ? from.offset : 0;
+      if (content >= from.content) {
+        yield* searchContent(each, content, query, start, most);
+      }
+      content++;
+      if (!isArchive) return;
+    }
+  } catch (thrown) {
+    error = causeOf(thrown);
+  }
+  yield { ...newSpanReport(), error };
+}
+
+/** Searches a content from an offset. */
+async function* searchContent(
+  { blocks, member }: Content,
+  content: number,
+  query: Query,
+  start: number,
+  most: number,
 ): AsyncGenerator<SpanReport, void, void> {
   const search = new Search(query, { offset: start }, query.mode !== "count");
   let error: string | undefined;
   let taken = start, position = start;
   try {
-    for await (const block of skipped(decoded(source), start)) {
+    for await (const block of skipped(blocks, start)) {
       position += block.length;
       if (!search.add(block)) break;
       if (!search.isFull(most)) continue;
       const { next } = search;
-      yield { ...search.take(), bytes: next - taken, next, decoded: true };
+      const bytes = next - taken;
+      yield { ...search.take(), bytes, next, content, member };
       taken = next;
     }
   } catch (thrown) {
@@ -221,18 +283,18 @@ export async function* searchDecoded(
   }
   search.end();
   const bytes = position - taken;
-  yield { ...search.take(), bytes, error, decoded: true };
+  yield { ...search.take(), bytes, error, content, member };
 }
 
-/** Decodes a file again and searches it from an offset in the decoded bytes. */
+/** Decodes a file again and searches it from a place in what is decoded. */
 export async function* searchAgain(
   path: string,
   query: Query,
-  start: number,
+  from: DecodedPlace,
 ): AsyncGenerator<SpanReport, void, void> {
   try {
     using file = Deno.openSync(path);
-    yield* searchDecoded(sourceOf(file), query, start);
+    yield* searchDecoded(sourceOf(file), query, from);
   } catch (error) {
     yield { ...newSpanReport(), error: causeOf(error) }; // the file is gone
   }

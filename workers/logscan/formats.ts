@@ -1,0 +1,105 @@
+/**
+ * Tells compressed files and archives by what they begin with.
+ *
+ * @module
+ */
+
+/** What is decompressed on the way. */
+export type Format = "gzip" | "zstd" | "bzip2" | "xz" | "lz4" | "zip";
+
+/** A name, and the bytes that it begins with; -1 is any byte. */
+type Magic<Name = string> = [name: Name, bytes: number[]];
+
+/** What zstd and lz4 may have in front of a frame to be skipped. */
+const SKIPPABLE: Magic<"skippable">[] = Array.from(
+  { length: 16 },
+  (_, i) => ["skippable", [0x50 + i, 0x2a, 0x4d, 0x18]],
+);
+
+const SUPPORTED: Magic<Format | "skippable">[] = [
+  ["gzip", [0x1f, 0x8b, 8]],
+  ["zstd", [0x28, 0xb5, 0x2f, 0xfd]],
+  ...SKIPPABLE,
+  ["xz", [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]],
+  ["bzip2", [0x42, 0x5a, 0x68, -1, 0x31, 0x41, 0x59, 0x26, 0x53, 0x59]],
+  ["bzip2", [0x42, 0x5a, 0x68, -1, 0x17, 0x72, 0x45, 0x38, 0x50, 0x90]],
+  ["lz4", [0x04, 0x22, 0x4d, 0x18]],
+  ["lz4", [0x02, 0x21, 0x4c, 0x18]],
+  ["zip", [0x50, 0x4b, 3, 4]],
+  ["zip", [0x50, 0x4b, 5, 6]], // an empty one
+  ["zip", [0x50, 0x4b, 7, 8, 0x50, 0x4b, 3, 4]], // the first of several parts
+  ["zip", [0x50, 0x4b, 0x30, 0x30, 0x50, 0x4b, 3, 4]], // the only one of them
+];
+
+/** An .lzma file: five bytes of properties, the size if it is known, a zero. */
+const LZMA = [0x5d, 0, 0, -1, -1];
+
+const UNSUPPORTED: Magic[] = [
+  ["7z", [0x37, 0x7a, 0xbc, 0xaf, 0x27, 0x1c]],
+  ["rar", [0x52, 0x61, 0x72, 0x21, 0x1a, 7]],
+  ["lzma", [...LZMA, ...Array(8).fill(0xff), 0]],
+  ["lzma", [...LZMA, -1, -1, -1, -1, -1, 0, 0, 0, 0]],
+  ["lzip", [0x4c, 0x5a, 0x49, 0x50, 1]],
+  ["lzop", [0x89, 0x4c, 0x5a, 0x4f, 0, 0x0d, 0x0a, 0x1a, 0x0a]],
+  ["compress (.Z)", [0x1f, 0x9d]],
+];
+
+const MAGICS: Magic[] = [...SUPPORTED, ...UNSUPPORTED];
+
+/** How many bytes tell them all. */
+export const HEAD: number = Math.max(...MAGICS.map(([, { length }]) => length));
+
+/** By their first bytes: for most files this one look-up is enough. */
+const BY_FIRST = Map.groupBy(MAGICS, ([, [first]]) => first);
+
+/** Whether a file begins so, as far as it is known. */
+function agrees(head: Uint8Array, [, bytes]: Magic): boolean {
+  const known = head.length;
+  return bytes.every((byte, i) => i >= known || byte < 0 || byte === head[i]);
+}
+
+/**
+ * Tells how a file is compressed by its first bytes.
+ *
+ * @param head The file's first {@linkcode HEAD} bytes; fewer if it is shorter
+ * @returns The format; `"skippable"` for a frame of zstd or lz4 that is there to be
+ * skipped; undefined if it is not compressed
+ * @throws {Error} If it is compressed in a way that is not supported
+ *
+ * @example
+ * ```ts
+ * import { formatOf } from "./formats.ts";
+ *
+ * console.log(formatOf(new Uint8Array([0x1f, 0x8b, 8]))); // gzip
+ * ```
+ */
+export function formatOf(head: Uint8Array): Format | "skippable" | undefined {
+  const found = BY_FIRST.get(head[0])?.find((magic) =>
+    head.length >= magic[1].length && agrees(head, magic)
+  );
+  if (!found) return;
+  const [name] = found;
+  if (SUPPORTED.some((magic) => magic === found)) return name as Format;
+  throw new Error(`${name} is not supported: decompress it first`);
+}
+
+/**
+ * Whether more bytes could tell that a file is compressed.
+ *
+ * @param head What is known of its beginning
+ * @returns Whether a format begins so that is longer than what is known
+ *
+ * @example
+ * ```ts
+ * import { isUndecided } from "./formats.ts";
+ *
+ * console.log(isUndecided(new Uint8Array([0x1f]))); // true
+ * ```
+ */
+export function isUndecided(head: Uint8Array): boolean {
+  if (head.length === 0) return true;
+  const magics = BY_FIRST.get(head[0]) ?? [];
+  return magics.some((magic) =>
+    head.length < magic[1].length && agrees(head, magic)
+  );
+}
