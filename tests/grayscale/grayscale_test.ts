@@ -582,6 +582,86 @@ Deno.test("grayscale: an AVIF's alpha has the range of its AV1 header", async ()
   }
 });
 
+/** AV1 data of a ramp from left to right and from top to bottom. */
+async function rampAv1(size: number): Promise<Av1> {
+  const { MagickFormat, MagickImage, MagickReadSettings } = await useCodec();
+  const image = MagickImage.create();
+  try {
+    const data = Uint8Array.from({ length: 3 * size * size }, (_, i) => {
+      const pixel = Math.floor(i / 3), x = pixel % size;
+      return x + Math.floor(pixel / size) * 2 + (i % 3);
+    });
+    const settings = { format: MagickFormat.Rgb, width: size, height: size };
+    image.read(data, new MagickReadSettings({ ...settings, depth: 8 }));
+    image.quality = 98;
+    image.settings.setDefine("HEIC", "speed", 9);
+    return av1Of(image.write("AVIF", (bytes) => bytes.slice()));
+  } finally {
+    image.dispose();
+  }
+}
+
+const be32 = (value: number): number[] =>
+  [24, 16, 8, 0].map((n) => value >> n & 255);
+const fractions = (...values: number[]): number[] =>
+  values.flatMap((value) => [...be32(2 * value), ...be32(2)]);
+
+Deno.test("grayscale: an AVIF that is cropped, and perhaps turned, is so afterwards", async () => {
+  const size = 80, color = await rampAv1(size);
+  // A part of 20 × 10 pixels that begins at 30, 5. The offsets are of the middle.
+  const [wide, high, left, top] = [20, 10, 30, 5];
+  const middle = (start: number, part: number) => start + part / 2 - size / 2;
+  const clap = fractions(wide, high, middle(left, wide), middle(top, high));
+  const ramp = (x: number, y: number) => left + x + 2 * (top + y) + 1;
+  type Place = [x: number, y: number];
+  // Where a pixel was in the part, by quarters of a turn against the clock.
+  const turned: ((x: number, y: number) => Place)[] = [
+    (x, y) => [x, y],
+    (x, y) => [wide - 1 - y, x],
+    (x, y) => [wide - 1 - x, high - 1 - y],
+    (x, y) => [y, high - 1 - x],
+  ];
+  for (let turns = 0; turns < 4; turns++) {
+    for (const mirror of [undefined, 0, 1]) {
+      const transforms: Avif["transforms"] = [["clap", clap], ["irot", [
+        turns,
+      ]]];
+      if (mirror !== undefined) transforms.push(["imir", [mirror]]);
+      const avif = { width: size, height: size, color, transforms };
+      const out = await decode(await grayscale(encodeAvif(avif)));
+      const [w, h] = turns % 2 ? [high, wide] : [wide, high];
+      const clue = `${turns} turns, mirror ${mirror}`;
+      assertEquals([out.width, out.height], [w, h], clue);
+      for (let i = 0; i < w * h; i++) {
+        const x = i % w, y = Math.floor(i / w);
+        const place = turned[turns](
+          mirror === 1 ? w - 1 - x : x,
+          mirror === 0 ? h - 1 - y : y,
+        );
+        const off = Math.abs(out.data[4 * i] - ramp(...place));
+        assert(off < 6, `${clue}: pixel ${x}, ${y} is off by ${off}`);
+      }
+    }
+  }
+});
+
+Deno.test("grayscale: an AVIF with a crop or layers that cannot be is refused by name", async () => {
+  const color = await rampAv1(32), size = { width: 32, height: 32, color };
+  const crop = "unsupported AVIF: a crop that is no part in whole pixels";
+  const layers = "unsupported AVIF: one layer of several (lsel)";
+  const cases: [string, number[], string][] = [
+    ["clap", fractions(10, 10, 12, 0), crop],
+    ["clap", fractions(10.5, 10, 0, 0), crop],
+    ["clap", fractions(9, 10, 0, 0), crop],
+    ["clap", fractions(0, 10, 0, 0), crop],
+    ["lsel", [0, 0], layers],
+  ];
+  for (const [type, content, cause] of cases) {
+    const avif = encodeAvif({ ...size, transforms: [[type, content]] });
+    assertEquals(await refusal(avif, type), cause);
+  }
+});
+
 Deno.test("grayscale: an AVIF of unknown colors is refused by its name", async () => {
   const color = await flatAv1(100, true), size = { width: 32, height: 32 };
   const cases: [matrix: number, isFull: boolean][] = [

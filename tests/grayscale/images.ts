@@ -595,6 +595,8 @@ export interface Avif {
   alpha?: Av1;
   /** The `colr` box: primaries, transfer, matrix, and whether the range is full. */
   colr?: [primaries: number, transfer: number, matrix: number, isFull: boolean];
+  /** Further properties of all items: their types and contents. */
+  transforms?: [type: string, content: number[]][];
 }
 
 const be16 = (value: number): number[] => [value >> 8, value & 255];
@@ -606,7 +608,7 @@ function isoBox(type: string, ...parts: (Uint8Array | number[] | string)[]) {
 
 /** ISO/IEC 23008-12: one item or, with alpha, two; their data are in `idat`. */
 export function encodeAvif(avif: Avif): Uint8Array {
-  const { width, height, color, alpha, colr } = avif;
+  const { width, height, color, alpha, colr, transforms = [] } = avif;
   const full = [0, 0, 0, 0]; // version and flags
   const items = alpha ? [color, alpha] : [color];
   const properties = [
@@ -622,8 +624,11 @@ export function encodeAvif(avif: Avif): Uint8Array {
         [colr[3] ? 128 : 0],
       )
       : isoBox("free"),
+    ...transforms.map(([type, content]) => isoBox(type, content)),
   ];
-  const first = [1, 0x82, ...colr ? [5] : []], second = [1, 0x83, 4];
+  const more = transforms.map((_, i) => 0x86 + i); // they are essential
+  const first = [1, 0x82, ...colr ? [5] : [], ...more];
+  const second = [1, 0x83, 4, ...more];
   const ofItems = (alpha ? [first, second] : [first]).map((indexes, i) =>
     bytesOf(be16(i + 1), [indexes.length, ...indexes])
   );

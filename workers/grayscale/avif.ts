@@ -1,17 +1,31 @@
 /**
- * What levels an AVIF has: whether black is 0 and white 255 (full range), or 16 and
- * 235 (limited range). The codec knows it of colors, but neither of monochrome
- * pictures nor of alpha.
+ * What the codec does not know of an AVIF. Its levels: whether black is 0 and white 255
+ * (full range), or 16 and 235 (limited range), in monochrome pictures and in alpha. And
+ * what is cropped: the codec takes the part for the size of the whole, and refuses it.
  *
  * @module
  */
 
-/** How the levels of an AVIF are to be read. */
+/** The part of a picture that is shown, and how it is turned. */
+export interface Crop {
+  left: number;
+  top: number;
+  width: number;
+  height: number;
+  /** Quarters of a turn, against the clock. */
+  turns: number;
+  /** Top and bottom, or left and right change places behind that. */
+  mirror?: "rows" | "columns";
+}
+
+/** How an AVIF is to be read. */
 export interface Levels {
   /** Whether what the codec gives is still in limited range. */
   isLimited: boolean;
   /** The same of its alpha. */
   isAlphaLimited: boolean;
+  /** What is to be cut out of what the codec gives. */
+  crop?: Crop;
   /** Bytes to replace for the codec. */
   patches: { at: number; bytes: number[] }[];
 }
@@ -35,9 +49,16 @@ interface Boxes {
   places: Map<number, number>;
   /** Properties, and of each item the indexes (from 1) of its own. */
   properties: Box[];
-  associations: Map<number, number[]>;
+  associations: Map<number, Association[]>;
   /** References between items: `auxl` to a master, `dimg` to the tiles of a grid. */
   references: { type: string; from: number; to: number[] }[];
+}
+
+/** An index of a property, and the bytes in which it stands. */
+interface Association {
+  index: number;
+  at: number;
+  size: number;
 }
 
 interface Box {
@@ -86,12 +107,93 @@ export function readLevels(bytes: Uint8Array): Levels {
   if (stated && matrix === UNSPECIFIED) {
     patches.push({ at: stated.body + 8, bytes: [0, BT601] });
   }
+  const shown = propertiesOf(boxes, primary);
+  if (shown.some(({ type }) => type === "lsel")) {
+    throw new Error("unsupported AVIF: one layer of several (lsel)");
+  }
+  const crop = cropOf(shown, view);
+  if (crop) patches.push(...withoutTransforms(boxes));
   return {
+    crop,
     isLimited: isMono && !isFull,
     isAlphaLimited: alpha !== undefined &&
       sequenceHeaderOf(bytes, boxes, alpha)?.isFull === false,
     patches,
   };
+}
+
+/** ISO/IEC 23008-12, 6.5.8 to 6.5.12: `clap`, then `irot` and `imir`. */
+function cropOf(properties: Box[], view: DataView): Crop | undefined {
+  const bodyOf = (name: string) =>
+    properties.find(({ type }) => type === name)?.body;
+  const clap = bodyOf("clap"), size = bodyOf("ispe");
+  if (clap === undefined || size === undefined) return;
+  const fraction = (at: number) => view.getInt32(at) / view.getInt32(at + 4);
+  const [width, height] = [fraction(clap), fraction(clap + 8)];
+  // The offsets are those of the middle.
+  const start = (whole: number, part: number, offset: number) =>
+    offset + (whole - part) / 2;
+  const wide = view.getUint32(size + 4), high = view.getUint32(size + 8);
+  const left = start(wide, width, fraction(clap + 16));
+  const top = start(high, height, fraction(clap + 24));
+  const isInside = left >= 0 && top >= 0 && width > 0 && height > 0 &&
+    left + width <= wide && top + height <= high;
+  if (!isInside || ![left, top, width, height].every(Number.isInteger)) {
+    throw new Error("unsupported AVIF: a crop that is no part in whole pixels");
+  }
+  const rotation = bodyOf("irot"), mirroring = bodyOf("imir");
+  const turns = rotation === undefined ? 0 : view.getUint8(rotation) & 3;
+  const crop = { left, top, width, height, turns };
+  if (mirroring === undefined) return crop;
+  const mirror = view.getUint8(mirroring) & 1 ? "columns" : "rows";
+  return { ...crop, mirror };
+}
+
+/** Takes from every item what the codec would do to it: 0 is no property. */
+function withoutTransforms({ associations, properties }: Boxes) {
+  return [...associations.values()].flat()
+    .filter(({ index }) =>
+      /^(clap|irot|imir)$/.test(properties[index - 1]?.type ?? "")
+    )
+    .map(({ at, size }) => ({ at, bytes: Array<number>(size).fill(0) }));
+}
+
+/**
+ * Cuts a part out of pixels, and turns it.
+ *
+ * @param pixels Row by row
+ * @param wide How many pixels a row has
+ * @param step How many bytes a pixel has
+ * @param crop What to cut out
+ * @returns The part, and its size
+ */
+export function cropped(
+  pixels: Uint8Array,
+  wide: number,
+  step: number,
+  { left, top, width, height, turns, mirror }: Crop,
+): { pixels: Uint8Array; width: number; height: number } {
+  const isTurned = turns % 2 === 1;
+  const [w, h] = isTurned ? [height, width] : [width, height];
+  const out = new Uint8Array(w * h * step);
+  for (let y = 0, o = 0; y < h; y++) {
+    for (let x = 0; x < w; x++, o += step) {
+      const [column, row] = [
+        mirror === "columns" ? w - 1 - x : x,
+        mirror === "rows" ? h - 1 - y : y,
+      ];
+      // Where it was before it was turned.
+      const [from, line] = [
+        [column, row],
+        [width - 1 - row, column],
+        [width - 1 - column, height - 1 - row],
+        [row, height - 1 - column],
+      ][turns];
+      const at = ((top + line) * wide + left + from) * step;
+      for (let k = 0; k < step; k++) out[o + k] = pixels[at + k];
+    }
+  }
+  return { pixels: out, width: w, height: h };
 }
 
 /** Reads a box's header; the last box may leave its size open. */
@@ -202,17 +304,19 @@ function readAssociations(
   const version = view.getUint8(body), isWide = view.getUint8(body + 3) & 1;
   const reader = new Reader(view, body + 4);
   for (let items = reader.read(4); items > 0; items--) {
-    const item = reader.read(version ? 4 : 2), indexes: number[] = [];
+    const item = reader.read(version ? 4 : 2), all: Association[] = [];
     for (let count = reader.read(1); count > 0; count--) {
-      indexes.push(reader.read(isWide ? 2 : 1) & (isWide ? 0x7fff : 0x7f));
+      const at = reader.at, size = isWide ? 2 : 1;
+      const index = reader.read(size) & (isWide ? 0x7fff : 0x7f);
+      all.push({ index, at, size });
     }
-    associations.set(item, indexes);
+    associations.set(item, all);
   }
 }
 
 /** The properties of an item. */
 const propertiesOf = (boxes: Boxes, item: number): Box[] =>
-  (boxes.associations.get(item) ?? []).flatMap((index) =>
+  (boxes.associations.get(item) ?? []).flatMap(({ index }) =>
     boxes.properties[index - 1] ?? []
   );
 

@@ -6,6 +6,7 @@
  */
 
 import { luma } from "../kernels/luma.ts";
+import { cropped } from "./avif.ts";
 import {
   type CodecFormat,
   type Header,
@@ -196,6 +197,10 @@ function plainError(
   { width, height }: { width: number; height: number },
 ): Error {
   let cause = error instanceof Error ? error.message : "no reason given";
+  if (/security limit/i.test(cause)) {
+    cause = `unsupported ${nameOf(format)}: more pixels than its header says`;
+    return new Error(cause, { cause: error });
+  }
   if (/memory alloc|out of memory|OOM|exhausted|allocation/i.test(cause)) {
     cause = `too large for the codec's memory: ${width}x${height} pixels`;
     return new Error(cause, { cause: error });
@@ -227,7 +232,8 @@ function convert(
     target = magick.MagickImage.create();
   try {
     decode(magick, source, format, patched(bytes, header.patches ?? []));
-    const image = grayPixels(magick, source), { gray, alpha } = image;
+    const image = cropIfAsked(grayPixels(magick, source), header);
+    const { gray, alpha } = image;
     const step = alpha ? 2 : 1;
     if (header.isLimited) expand(gray, 0, step);
     if (header.isAlphaLimited && alpha) expand(gray, 1, step);
@@ -241,6 +247,13 @@ function convert(
     source.dispose();
     target.dispose();
   }
+}
+
+function cropIfAsked(image: GrayImage, { crop }: Header): GrayImage {
+  if (!crop) return image;
+  const { gray, alpha } = image;
+  const part = cropped(gray, image.width, alpha ? 2 : 1, crop);
+  return { ...part, gray: part.pixels, alpha };
 }
 
 function readGray(

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { readLevels } from "./avif.ts";
+import { type Crop, readLevels } from "./avif.ts";
 
 /** The formats that can be converted, by the names of ImageMagick's coders. */
 export type Format = "PNG" | "BMP" | "GIF" | CodecFormat;
@@ -30,6 +30,8 @@ export interface Header {
   isLimited?: boolean;
   /** AVIF: so has its alpha. */
   isAlphaLimited?: boolean;
+  /** AVIF: what is to be cut out of what the codec gives. */
+  crop?: Crop;
   /** What the codec must read in place of bytes that it misunderstands. */
   patches?: Patch[];
 }
