@@ -19,7 +19,7 @@ import {
   withVariable,
   workText,
 } from "./cluster/start.ts";
-import { commandLine, readFlags, UsageError } from "./cli/flags.ts";
+import { commandLine, type Flags, readFlags, UsageError } from "./cli/flags.ts";
 import { projectFolder } from "./cli/paths.ts";
 import { onInterrupt, runTask } from "./cli/program.ts";
 import { print, Progress } from "./cli/terminal.ts";
@@ -27,6 +27,8 @@ import { type Batch, findBatch, makeBatch } from "./grayscale/batch.ts";
 import { runExercise } from "./grayscale/exercise.ts";
 import {
   conversionsOf,
+  ENDINGS,
+  isTarget,
   permissionsFor,
   TemporaryFiles,
 } from "./grayscale/plan.ts";
@@ -43,6 +45,11 @@ goes into reports/grayscale.md.
 
       --out DIR       where the gray images go (default: gray), laid out as
                       the images are below the folder that they have in common
+      --to FORMAT     what the gray images are: jpeg, png, webp, tiff or avif
+                      (default: what each image is); so also HEIC and JPEG XL
+                      can be converted
+      --quality N     from 1 to 100, where the format has one (default: that of
+                      the image as far as it is known, or 85)
       --force         convert also what has an up-to-date gray image already
       --salvage       convert also what is truncated or damaged: gray for the
                       rows that are missing, and a line says how many are there
@@ -68,13 +75,14 @@ usage and when nothing could be done at all, 130 when interrupted.
 async function main(args: string[]): Promise<number> {
   const flags = readFlags(withVariable(args), {
     boolean: ["force", "salvage", "compare", "simulate", "json"],
-    text: ["out", ...CLUSTER_TEXTS],
+    text: ["out", "to", ...CLUSTER_TEXTS],
     list: ["include", "exclude"],
-    number: { "max-pixels": 1, ...CLUSTER_NUMBERS },
+    number: { "max-pixels": 1, quality: 1, ...CLUSTER_NUMBERS },
     paths: true,
   });
   if (flags.is.help) return print(HELP), 0;
   confine(flags);
+  checkTarget(flags);
   const { paths, is: { compare, simulate } } = flags;
   if (simulate && paths.length > 0) {
     throw new UsageError("--simulate takes no paths");
@@ -93,6 +101,21 @@ async function main(args: string[]): Promise<number> {
     : await makeBatch(flags);
   if (paths.length > 0 && !compare) return await convert(batch);
   return await compareConversions(batch, commandLine("grayscale", args));
+}
+
+/** Checks what the gray images are to be. */
+function checkTarget({ text, number }: Flags): void {
+  const { to } = text, { quality } = number;
+  if (to !== undefined && !isTarget(to)) {
+    const all = Object.keys(ENDINGS).join(", ");
+    throw new UsageError(`--to must be one of ${all}, not '${to}'`);
+  }
+  if (quality !== undefined && quality > 100) {
+    throw new UsageError(`--quality must be at most 100, not '${quality}'`);
+  }
+  if (quality !== undefined && (to === "png" || to === "tiff")) {
+    throw new UsageError(`--quality: ${to} has none`);
+  }
 }
 
 /** Converts a batch in parallel and says how it went. */

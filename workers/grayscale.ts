@@ -14,6 +14,7 @@ import { grayBmpParts } from "./grayscale/bmp.ts";
 import { KEEP_BYTES, recode } from "./grayscale/codec.ts";
 import {
   checkLimits,
+  convertibleOther,
   type ConvertOptions,
   type Header,
   nameOfOther,
@@ -22,11 +23,13 @@ import {
 } from "./grayscale/formats.ts";
 import { grayGifParts } from "./grayscale/gif.ts";
 import { grayJpegParts, withSegmentsOf } from "./grayscale/jpeg.ts";
+import type { Target } from "./grayscale/transcode.ts";
 import { grayWebpParts } from "./grayscale/webp.ts";
 import { folderOf, writeWhole } from "./shared/files.ts";
 import { free, joined } from "./shared/memory.ts";
 
 export { type Magick, useCodec } from "./grayscale/codec.ts";
+export type { Target } from "./grayscale/transcode.ts";
 
 /** Options of {@linkcode grayscale}. */
 export interface GrayscaleOptions {
@@ -37,6 +40,13 @@ export interface GrayscaleOptions {
    * gray, and a warning says how much is real. Default false.
    */
   salvage?: boolean;
+  /** The format of the result. Default: that of the image. */
+  to?: Target;
+  /**
+   * The quality of the result, from 1 to 100, if its format has one. Default: that
+   * of the image as far as it is known, or 85. A JPEG is coded anew then.
+   */
+  quality?: number;
   /**
    * Called with what is wrong with an image that is converted all the same, on one
    * line, such as "12 stray bytes before a marker, at byte 20". Default: nothing is
@@ -45,7 +55,7 @@ export interface GrayscaleOptions {
   onWarning?: (cause: string) => void;
 }
 
-/** Options of {@linkcode grayscaleFile}. */
+/** Options of {@linkcode grayscaleFile}; `to` does not change the name `out`. */
 export interface GrayscaleFileOptions
   extends Omit<GrayscaleOptions, "onWarning"> {
   /** The image to read. */
@@ -72,6 +82,10 @@ const MAX_BYTES = 2 ** 31;
  * Turns an image gray: image bytes in, gray image bytes out, in the same
  * format (JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF, recognized by the content).
  *
+ * With `to` or `quality` it is encoded anew: turned upright, if EXIF says that it
+ * is not, and with EXIF, XMP and IPTC where the format has them; a warning says what
+ * it has not. HEIC and JPEG XL are read then, too.
+ *
  * On failure the promise rejects with an Error whose message is one line
  * without a path ("truncated PNG: …", "unsupported format: HEIC"), and the next
  * call works as usual: a codec that crashed is started anew.
@@ -91,7 +105,8 @@ const MAX_BYTES = 2 ** 31;
  * @throws {Error} If the bytes are no image, or an image that is broken or
  * truncated (but see `salvage`), too large, or coded in a way that is not supported,
  * such as AVIF or JPEG of more than 8 bits.
- * @throws {RangeError} If `maxPixels` is not positive.
+ * @throws {RangeError} If `maxPixels` is not positive, `quality` not from 1 to 100,
+ * or `to` no format.
  *
  * @example One red pixel
  * ```ts
@@ -115,11 +130,20 @@ export async function grayscale(
  */
 async function convert<T>(
   bytes: Uint8Array,
-  { maxPixels, salvage, onWarning: warn = () => {} }: GrayscaleOptions,
+  { to, quality, ...same }: GrayscaleOptions,
   take: (parts: Uint8Array[]) => T,
 ): Promise<T> {
   if (!bytes.length) throw new Error("empty file");
+  const { maxPixels, salvage, onWarning: warn = () => {} } = same;
   const format = sniff(bytes);
+  if (to !== undefined || quality !== undefined) {
+    const { transcode } = await import("./grayscale/transcode.ts");
+    const input = format ?? (to && convertibleOther(bytes));
+    const how = { to, quality, maxPixels, salvage, warn };
+    const gray = () => convert(bytes, same, joined);
+    const file = await transcode(bytes, input, how, gray);
+    if (file) return take([file]);
+  }
   if (!format) {
     const other = nameOfOther(bytes);
     throw new Error(
@@ -204,18 +228,29 @@ export async function grayscaleFile(
   const buffer = takeBuffer(input.size);
   try {
     const image = readInto(buffer, path, input.size);
-    let warning: string | undefined;
-    const onWarning = (cause: string) => void (warning ??= cause);
+    const causes = new Set<string>();
+    const onWarning = (cause: string) => void causes.add(cause);
     const bytes = await convert(image, { ...options, onWarning }, (parts) => {
       writeInFolder(out, parts, input.mode);
       const size = parts.reduce((sum, part) => sum + part.length, 0);
       for (const part of parts) if (part.buffer !== image.buffer) free(part);
       return size;
     });
+    const warning = lineOf(causes);
     return { path, out, bytes, ...warning && { warning } };
   } finally {
     if (buffer.length <= KEEP_BYTES) spareBuffer = buffer;
   }
+}
+
+/** The most warnings of an image that are said. */
+const WARNINGS_MAX = 3;
+
+/** Some warnings on one line. */
+function lineOf(causes: Set<string>): string {
+  const more = causes.size - WARNINGS_MAX;
+  const said = [...causes].slice(0, WARNINGS_MAX).join("; ");
+  return more > 0 ? `${said}; and ${more} more` : said;
 }
 
 /**

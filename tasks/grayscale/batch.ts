@@ -100,7 +100,9 @@ export class Batch {
   addFailed(name: string, error: string): void {
     this.#failed++;
     this.#record({ path: name, error });
-    warn(`${printable(name, Deno.stderr)}: ${error}`);
+    const isConvertible = /^unsupported format: (HEI[CF]|JPEG XL)$/.test(error);
+    const wayOut = isConvertible ? ": --to jpeg converts it" : "";
+    warn(`${printable(name, Deno.stderr)}: ${error}${wayOut}`);
   }
 
   /** Records what each machine did, where several did it. */
@@ -174,7 +176,7 @@ export async function findBatch(flags: Flags): Promise<Batch> {
 }
 
 /** Endings of images, also of those that are refused. */
-const ENDING = new RegExp(
+export const ENDING = new RegExp(
   "\\.(jpe?g|jpe|jfif|a?png|gif|webp|tiff?|bmp|dib|avif|hei[cf]|hif|jxl|jp2|" +
     "j2k|jpx)$",
   "i",

@@ -8,7 +8,7 @@
 import { dirname } from "@std/path/dirname";
 import { join } from "@std/path/join";
 import { relative } from "@std/path/relative";
-import type { GrayscaleFileOptions } from "../../workers/grayscale.ts";
+import type { GrayscaleFileOptions, Target } from "../../workers/grayscale.ts";
 import {
   causeOf,
   clearTemporary,
@@ -18,7 +18,7 @@ import { UsageError } from "../cli/flags.ts";
 import { shownPath, userFolder } from "../cli/paths.ts";
 import { onInterrupt } from "../cli/program.ts";
 import { warn } from "../cli/terminal.ts";
-import type { Batch, InputImage } from "./batch.ts";
+import { type Batch, ENDING, type InputImage } from "./batch.ts";
 
 /** An image to convert, and what the user calls it. */
 export type Conversion = GrayscaleFileOptions & InputImage;
@@ -36,10 +36,16 @@ export function* conversionsOf(
   const base = commonFolder([...batch.folders]);
   const maxPixels = flags.number["max-pixels"], { salvage } = flags.is;
   const redo = flags.is.force || flags.is.compare || flags.paths.length === 0;
+  const { quality } = flags.number, to = flags.text.to as Target | undefined;
+  const outOf = (path: string) =>
+    renamed(join(batch.out, relative(base, path)), to);
+  const twice = to
+    ? repeated(images.map(({ path }) => outOf(path)))
+    : undefined;
   const folders = new OutputFolders(batch);
   let inputs: Set<string> | undefined; // needed once an output exists already
   for (const { path, name } of images) {
-    const out = join(batch.out, relative(base, path)), old = infoOf(out);
+    const out = outOf(path), old = infoOf(out);
     inputs ??= old && new Set(images.map(({ path }) => identityOf(path)));
     if (old && inputs!.has(identityOf(out, old))) {
       const isOwn = identityOf(path) === identityOf(out, old);
@@ -47,12 +53,43 @@ export function* conversionsOf(
       batch.addRefused(name, `the output would replace ${which}`);
       continue;
     }
+    if (twice?.has(out)) {
+      const which = `another output, ${shownPath(out)}`;
+      batch.addRefused(name, `the output would replace ${which}`);
+      continue;
+    }
     temporaryFiles.clearBeside(out);
     if (!redo && old && isNewer(old, infoOf(path))) batch.addSkipped(name, out);
     else if (folders.isWritable(out, name)) {
-      yield { path, out, maxPixels, salvage, name };
+      {
+        yield { path, out, to, quality, maxPixels, salvage, name };
+      }
     }
   }
+}
+
+/** The endings of the formats: the one that is given, and others that stay. */
+export const ENDINGS: Record<Target, [own: string, all: RegExp]> = {
+  jpeg: [".jpg", /\.(jpe?g|jpe|jfif)$/i],
+  png: [".png", /\.a?png$/i],
+  webp: [".webp", /\.webp$/i],
+  tiff: [".tiff", /\.tiff?$/i],
+  avif: [".avif", /\.avif$/i],
+};
+
+/** Whether a text is the name of a format that there is an ending for. */
+export const isTarget = (text: string): text is Target => text in ENDINGS;
+
+/** Gives a path the ending of a format, in the place of another image's. */
+function renamed(path: string, to?: Target): string {
+  if (!to || ENDINGS[to][1].test(path)) return path;
+  return path.replace(ENDING, "") + ENDINGS[to][0];
+}
+
+/** Those texts that there are several times. */
+function repeated(texts: string[]): Set<string> {
+  const seen = new Set<string>();
+  return new Set(texts.filter((text) => seen.size === seen.add(text).size));
 }
 
 /** Whether a file is newer than another one, which may have been removed. */

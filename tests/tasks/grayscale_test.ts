@@ -163,3 +163,79 @@ Deno.test("grayscale --salvage converts what is truncated, and says what is real
   );
   assertEquals(home.list("gray"), ["a.png"]);
 });
+
+Deno.test("grayscale --to gives every image the format, and its ending", async () => {
+  await using home = new Home();
+  const names = [
+    "a.gif",
+    "b.png",
+    "c.JPEG",
+    "no ending",
+    "v1.2",
+    "deep/d.x.bmp",
+  ];
+  for (const name of names) await home.write({ [`in/${name}`]: faultyPng() });
+  const cases: [to: string, made: string[]][] = [
+    ["webp", ["a", "b", "c", "deep/d.x", "no ending", "v1.2"]],
+    ["tiff", ["a", "b", "c", "deep/d.x", "no ending", "v1.2"]],
+  ];
+  for (const [to, made] of cases) {
+    const args = ["in", "--to", to, "--out", to];
+    assertEquals((await home.run("grayscale", ...args)).code, 0);
+    assertEquals(home.list(to), made.map((name) => `${name}.${to}`).sort());
+  }
+  const jpeg = ["in", "--to", "jpeg", "--quality", "30", "--out", "jpeg"];
+  assertEquals((await home.run("grayscale", ...jpeg)).code, 0);
+  assertEquals(home.list("jpeg"), [
+    ...[
+      "a.jpg",
+      "b.jpg",
+      "c.JPEG",
+      "deep/d.x.jpg",
+      "no ending.jpg",
+      "v1.2.jpg",
+    ],
+  ]);
+  const again = await home.run("grayscale", ...jpeg);
+  assertMatch(again.stdout, /^0 images .*, 6 up to date/);
+});
+
+Deno.test("grayscale --to refuses images that would get the same name", async () => {
+  await using home = new Home();
+  for (const name of ["a.gif", "a.png", "b.gif"]) {
+    await home.write({ [`in/${name}`]: GIF });
+  }
+  const args = ["in", "--to", "png"];
+  const { code, stdout, stderr } = await home.run("grayscale", ...args);
+  assertEquals(code, 1);
+  assertMatch(stdout, /^1 image converted into gray, 2 failed/);
+  const cause = "the output would replace another output, gray/a.png";
+  assertEquals(stderr, `in/a.gif: ${cause}\nin/a.png: ${cause}\n`);
+  assertEquals(home.list("gray"), ["b.png"]);
+});
+
+Deno.test("grayscale --to and --quality say in one line what is wrong", async () => {
+  await using home = new Home();
+  await home.write({
+    "a.gif": GIF,
+    "b.heic": "\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+  });
+  const cases: [args: string[], line: string][] = [
+    [
+      ["--to", "gif"],
+      "--to must be one of jpeg, png, webp, tiff, avif, not 'gif'",
+    ],
+    [["--to", "png", "--quality", "9"], "--quality: png has none"],
+    [["--quality", "101"], "--quality must be at most 100, not '101'"],
+    [["--quality", "0"], "--quality must be a whole number from 1 on, not '0'"],
+  ];
+  for (const [args, line] of cases) {
+    const { code, stderr } = await home.run("grayscale", "a.gif", ...args);
+    assertEquals([code, stderr], [2, `grayscale: ${line}\n`]);
+  }
+  const { stderr } = await home.run("grayscale", "b.heic");
+  const line = "unsupported format: HEIC: --to jpeg converts it";
+  assertEquals(stderr, `b.heic: ${line}\n`);
+  const other = await home.run("grayscale", "b.heic", "--to", "jpeg");
+  assertMatch(other.stderr, /^b.heic: (broken|truncated) HEIC: [^\n]+\n$/);
+});

@@ -47,6 +47,7 @@ const FLAGS: Record<string, string[]> = {
   grayscale: [
     ...["--out=x", "--force", "--max-pixels=1", "--compare", "--simulate"],
     ...["--json", "--workers=1", "--quiet", "--salvage"],
+    ...["--to=jpeg", "--quality=1"],
     ...["--include=x", "--exclude=x"],
     ...["--redis=redis://x", "--root=x", "--wait=1"],
   ],

@@ -9,8 +9,10 @@ import { luma } from "../kernels/luma.ts";
 import { cropped } from "./avif.ts";
 import {
   type CodecFormat,
+  type Format,
   type Header,
   nameOf,
+  type OtherFormat,
   type Patch,
 } from "./formats.ts";
 
@@ -23,7 +25,8 @@ const CODEC = "npm:@imagemagick/magick-wasm@0.0.43";
 
 /** The codec's module. */
 export type Magick = typeof import("npm:@imagemagick/magick-wasm@0.0.43");
-type MagickImage = ReturnType<Magick["MagickImage"]["create"]>;
+/** An image of the codec. */
+export type MagickImage = ReturnType<Magick["MagickImage"]["create"]>;
 /** A private field of the codec's loader; it holds the running instance. */
 type CodecLoader = { _api?: { HEAPU8: Uint8Array } };
 
@@ -31,14 +34,14 @@ type CodecLoader = { _api?: { HEAPU8: Uint8Array } };
 export const KEEP_BYTES = 2 ** 28;
 
 /** The quality of what is coded anew, where its own is not known. */
-const QUALITY = 85;
+export const QUALITY = 85;
 
 /**
  * The warnings that do not concern pixels. Any other warning refuses the image,
  * because ImageMagick only warns when, for example, libjpeg fills a missing half
  * with gray.
  */
-const HARMLESS_WARNINGS: Partial<Record<CodecFormat, RegExp>> = {
+const HARMLESS_WARNINGS: Partial<Record<CodecInput, RegExp>> = {
   JPEG: /SOS parameters|JFIF|Adobe|ICC|profile/i,
   TIFF: /^(?!.*(ColorMap|Offsets)).*`TIFF(Read(Custom)?Directory|Fetch)/,
 };
@@ -82,6 +85,17 @@ async function startCodec(): Promise<Magick> {
   return magick;
 }
 
+/** What the codec reads, where it is converted into another format, too. */
+export type CodecInput = Format | OtherFormat;
+
+/** Encodes gray pixels and what belongs to them, with an image of the codec. */
+export type Encode = (
+  magick: Magick,
+  source: MagickImage,
+  image: GrayImage,
+  target: MagickImage,
+) => Uint8Array;
+
 /** Gray pixels: a byte each, or two with alpha. */
 export interface GrayImage {
   width: number;
@@ -97,18 +111,20 @@ export interface GrayImage {
  * @param format What `bytes` are
  * @param header What their headers tell
  * @param bytes A whole file; it is not changed
+ * @param encode Encodes the pixels; default: in the same format
  * @returns A whole file
  * @throws {Error} If it is broken, or something in it is not supported
  */
 export function recode(
-  format: CodecFormat,
+  format: CodecInput,
   header: Header,
   bytes: Uint8Array,
+  encode: Encode = encodeLike(format, header.lossless ?? false),
 ): Promise<Uint8Array> {
   return withCodec(
     format,
     header,
-    (magick) => convert(magick, format, header, bytes),
+    (magick) => convert(magick, format, header, bytes, encode),
   );
 }
 
@@ -167,8 +183,31 @@ export function encodeGray(
   });
 }
 
+/**
+ * Asks the codec how large an image is; no pixel is decoded.
+ *
+ * @param format What `bytes` are
+ * @param bytes A whole file
+ * @returns Its size
+ * @throws {Error} If it is broken
+ */
+export function sizeOf(
+  format: CodecInput,
+  bytes: Uint8Array,
+): Promise<{ width: number; height: number }> {
+  return withCodec(format, { width: 0, height: 0 }, (magick) => {
+    const image = magick.MagickImage.create();
+    try {
+      image.ping(bytes, new magick.MagickReadSettings({ format }));
+      return { width: image.width, height: image.height };
+    } finally {
+      image.dispose();
+    }
+  });
+}
+
 async function withCodec<T>(
-  format: CodecFormat,
+  format: CodecInput,
   size: { width: number; height: number },
   use: (magick: Magick) => T,
 ): Promise<T> {
@@ -193,7 +232,7 @@ async function withCodec<T>(
 function plainError(
   error: unknown,
   crashed: boolean,
-  format: CodecFormat,
+  format: CodecInput,
   { width, height }: { width: number; height: number },
 ): Error {
   let cause = error instanceof Error ? error.message : "no reason given";
@@ -224,9 +263,10 @@ function plainError(
 /** Decodes, turns gray and encodes. */
 function convert(
   magick: Magick,
-  format: CodecFormat,
+  format: CodecInput,
   header: Header,
   bytes: Uint8Array,
+  encode: Encode,
 ): Uint8Array {
   const source = magick.MagickImage.create(),
     target = magick.MagickImage.create();
@@ -238,11 +278,7 @@ function convert(
     if (header.isLimited) expand(gray, 0, step);
     if (header.isAlphaLimited && alpha) expand(gray, 1, step);
     if (header.premultiplied && alpha) divideByAlpha(gray);
-    readGray(magick, target, image);
-    copySettings(magick, source, target);
-    target.orientation = source.orientation;
-    encodeLike(source, target, format, header.lossless ?? false);
-    return target.write(format, (data) => data.slice());
+    return encode(magick, source, image, target);
   } finally {
     source.dispose();
     target.dispose();
@@ -256,7 +292,14 @@ function cropIfAsked(image: GrayImage, { crop }: Header): GrayImage {
   return { ...part, gray: part.pixels, alpha };
 }
 
-function readGray(
+/**
+ * Gives gray pixels to an image of the codec.
+ *
+ * @param magick The codec
+ * @param target The image
+ * @param image The pixels
+ */
+export function readGray(
   magick: Magick,
   target: MagickImage,
   { width, height, gray, alpha }: GrayImage,
@@ -278,7 +321,7 @@ function patched(file: Uint8Array, patches: Patch[]): Uint8Array {
 function decode(
   magick: Magick,
   image: MagickImage,
-  format: CodecFormat,
+  format: CodecInput,
   bytes: Uint8Array,
   isTolerant = false,
 ): void {
@@ -354,8 +397,14 @@ function divideByAlpha(gray: Uint8Array): void {
   }
 }
 
-/** Keeps resolution and metadata, but no color profile. */
-function copySettings(
+/**
+ * Keeps resolution and metadata, but no color profile.
+ *
+ * @param magick The codec
+ * @param source What was read
+ * @param target What is to be written
+ */
+export function copySettings(
   magick: Magick,
   source: MagickImage,
   target: MagickImage,
@@ -371,11 +420,22 @@ function copySettings(
   target.density = source.density;
 }
 
+/** Encodes as the source was, as far as that is known. */
+const encodeLike =
+  (format: CodecInput, lossless: boolean): Encode =>
+  (magick, source, image, target) => {
+    readGray(magick, target, image);
+    copySettings(magick, source, target);
+    target.orientation = source.orientation;
+    setEncoder(source, target, format, lossless);
+    return target.write(format, (data) => data.slice());
+  };
+
 /** Sets the encoder to what the source was, as far as that is known. */
-function encodeLike(
+function setEncoder(
   source: MagickImage,
   target: MagickImage,
-  format: CodecFormat,
+  format: CodecInput,
   lossless: boolean,
 ): void {
   const { settings } = target;

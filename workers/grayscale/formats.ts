@@ -11,6 +11,8 @@ import { type Crop, readLevels } from "./avif.ts";
 export type Format = "PNG" | "BMP" | "GIF" | CodecFormat;
 /** The formats that the codec reads; JPEG and TIFF only where others cannot. */
 export type CodecFormat = "JPEG" | "WEBP" | "TIFF" | "AVIF";
+/** The formats that can only be converted into another one. */
+export type OtherFormat = "HEIC" | "JXL";
 
 /** What the headers of an image say. */
 export interface Header {
@@ -107,6 +109,18 @@ export function nameOfOther(bytes: Uint8Array): string | undefined {
   return OTHERS.find(([, magic]) => magic.test(head))?.[0];
 }
 
+/**
+ * Recognizes a format that can only be converted into another one.
+ *
+ * @param bytes A whole file
+ * @returns The format; undefined if it is none of them
+ */
+export function convertibleOther(bytes: Uint8Array): OtherFormat | undefined {
+  const name = nameOfOther(bytes);
+  if (name === "HEIC" || name === "HEIF") return "HEIC";
+  if (name === "JPEG XL") return "JXL";
+}
+
 /** Reads the headers of an AVIF; an error says if the file ends before they do. */
 export const readAvifHeader = (bytes: Uint8Array): Header =>
   readWhole(
@@ -163,8 +177,8 @@ export function missingRows(real: number, all: number, cause: string): string {
 }
 
 /** What users call a format. */
-export const nameOf = (format: Format): string =>
-  format === "WEBP" ? "WebP" : format;
+export const nameOf = (format: Format | OtherFormat): string =>
+  format === "WEBP" ? "WebP" : format === "JXL" ? "JPEG XL" : format;
 
 /**
  * Runs what reads a file; says so if it reads behind the end, by a `RangeError` as
@@ -190,7 +204,7 @@ export const truncation = (format: Format): Error =>
 
 /** Throws if an image must not be decoded, by what its headers say. */
 export function checkLimits(
-  format: Format,
+  format: Format | OtherFormat,
   header: Header,
   maxPixels = MAX_PIXELS,
 ): void {

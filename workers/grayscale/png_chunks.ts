@@ -160,6 +160,23 @@ export const be32 = (value: number): number[] => [
 const wordAt = (data: Uint8Array, at: number): number =>
   new DataView(data.buffer, data.byteOffset, data.length).getUint32(at);
 
+/**
+ * How many frames a good file has: 1 if it is not animated.
+ *
+ * @param bytes A whole file
+ * @returns What acTL says
+ */
+export function animationOf(bytes: Uint8Array): number {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  for (let at = SIGNATURE.length; at + 12 <= bytes.length;) {
+    const type = String.fromCharCode(...bytes.subarray(at + 4, at + 8));
+    if (type === "acTL") return view.getUint32(at + 8);
+    if (type === "IDAT") break;
+    at += 12 + view.getUint32(at);
+  }
+  return 1;
+}
+
 /** 5.3: makes a chunk in parts: length and type, data, checksum. */
 export function chunkOf(type: string, ...data: Uint8Array[]): Uint8Array[] {
   const letters = Array.from(type, (letter) => letter.charCodeAt(0));

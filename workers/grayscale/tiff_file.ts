@@ -213,6 +213,12 @@ export class TiffWriter {
     this.#put(previous, 0, this.#wordType, at);
   }
 
+  /** Writes a directory without pixels behind the others, as EXIF has it. */
+  addFields(fields: Field[]): void {
+    const previous = this.#link, at = this.#directory(fields);
+    this.#put(previous, 0, this.#wordType, at);
+  }
+
   /** The parts of the whole file. */
   finish(): Uint8Array[] {
     return this.#parts;

@@ -68,6 +68,17 @@ export async function grayWebpParts(
   }
 }
 
+/**
+ * Checks a WebP that is not made gray here.
+ *
+ * @param bytes A whole file
+ * @param options Who is told its size, and how many pictures there are
+ * @throws {Error} If it is truncated
+ */
+export function checkWebp(bytes: Uint8Array, options: ConvertOptions): void {
+  readWhole("WEBP", () => checkPictures(fileChunks(bytes), options));
+}
+
 /** Checks the sizes of the canvas and of all pictures. */
 function checkPictures(chunks: Chunk[], { checkHeader }: ConvertOptions): void {
   const canvas = chunks.find(({ type }) => type === "VP8X")?.data;

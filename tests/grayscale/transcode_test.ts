@@ -1,0 +1,400 @@
+/** Images that become gray images of another format or quality. */
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { Buffer } from "node:buffer";
+import { join } from "@std/path";
+import { randomFrom } from "../../workers/fixtures.ts";
+import { grayscale, type Target, useCodec } from "../../workers/grayscale.ts";
+import { withFolder } from "../tasks/folders.ts";
+import {
+  decodePng,
+  draw,
+  encodeApng,
+  encodeBmp,
+  encodeGif,
+  encodePng,
+  encodeTiff,
+  findPillow,
+  type Frame,
+  lumaOf,
+  orient,
+  pngChunk,
+  pngOf,
+  type Raster,
+} from "./images.ts";
+
+const TARGETS: Target[] = ["jpeg", "png", "webp", "tiff", "avif"];
+/** How files of each format begin. */
+const MAGIC: Record<Target, RegExp> = {
+  jpeg: /^\xff\xd8\xff/,
+  png: /^\x89PNG/,
+  webp: /^RIFF.{4}WEBP/s,
+  tiff: /^(II\*\0|MM\0\*)/,
+  avif: /^.{4}ftyp(avif|mif1)/s,
+};
+
+type Written = "JPEG" | "WEBP" | "AVIF" | "JXL";
+
+/** Encodes a raster by the codec. */
+async function encode(format: Written, raster: Raster): Promise<Uint8Array> {
+  const { MagickFormat, MagickImage, MagickReadSettings } = await useCodec();
+  const image = MagickImage.create();
+  try {
+    const { width, height, data } = raster;
+    const raw = { format: MagickFormat.Rgba, width, height, depth: 8 };
+    image.read(data, new MagickReadSettings(raw));
+    image.quality = 95;
+    image.settings.setDefine("WEBP", "lossless", true);
+    image.settings.setDefine("WEBP", "exact", true);
+    image.settings.setDefine("HEIC", "speed", 9);
+    return image.write(format, (bytes) => bytes.slice());
+  } finally {
+    image.dispose();
+  }
+}
+
+const opaque = draw(31, 22), clear = draw(31, 22, true);
+
+/** What is said, and the result. */
+async function convert(bytes: Uint8Array, to?: Target, quality?: number) {
+  const warnings: string[] = [];
+  const onWarning = (cause: string) => void warnings.push(cause);
+  const out = await grayscale(bytes, { to, quality, onWarning });
+  return { out, warnings };
+}
+
+/** Reads any image that was made, as a gray PNG. */
+async function levelsOf(bytes: Uint8Array) {
+  const png = decodePng(await grayscale(bytes, { to: "png" }));
+  const { width, height, colorType, samples } = png;
+  const step = colorType === 4 ? 2 : 1;
+  const all = Array.from(samples);
+  return {
+    ...{ width, height },
+    gray: all.filter((_, i) => i % step === 0),
+    alpha: step === 2 ? all.filter((_, i) => i % 2) : undefined,
+  };
+}
+
+/** How far levels are from each other: on average, and at most. */
+function distance(a: number[], b: number[]): { mean: number; most: number } {
+  const all = a.map((level, i) => Math.abs(level - b[i]));
+  const mean = all.reduce((sum, value) => sum + value, 0) / all.length;
+  return { mean, most: Math.max(...all) };
+}
+
+const latin1 = (bytes: Uint8Array) =>
+  Buffer.from(bytes.buffer, bytes.byteOffset, 40).toString("latin1");
+
+Deno.test("transcode: every format becomes every other one, with its pixels", async () => {
+  const sources: Record<string, [Uint8Array, Raster, isExact: boolean]> = {
+    PNG: [pngOf(clear), clear, true],
+    BMP: [encodeBmp(opaque), opaque, true],
+    TIFF: [encodeTiff([opaque]), opaque, true],
+    WebP: [await encode("WEBP", clear), clear, true],
+    JPEG: [await encode("JPEG", opaque), opaque, false],
+    AVIF: [await encode("AVIF", opaque), opaque, false],
+    "JPEG XL": [await encode("JXL", opaque), opaque, false],
+  };
+  for (const [name, [bytes, raster, isExact]] of Object.entries(sources)) {
+    const { gray, alpha } = lumaOf(raster);
+    for (const to of TARGETS) {
+      const clue = `${name} to ${to}`,
+        { out, warnings } = await convert(bytes, to);
+      assertMatch(latin1(out), MAGIC[to], clue);
+      assertEquals((await convert(bytes, to)).out, out, `${clue}, again`);
+      const after = await levelsOf(out);
+      assertEquals([after.width, after.height], [31, 22], clue);
+      const isClear = raster === clear;
+      const laid = gray.map((level, i) =>
+        Math.round((level * alpha[i] + 255 * (255 - alpha[i])) / 255)
+      );
+      const wanted = isClear && to === "jpeg" ? laid : gray;
+      const { mean, most } = distance(after.gray, wanted);
+      if (isExact && (to === "png" || to === "tiff")) {
+        assertEquals(most, 0, clue);
+      } // A lossy format need not keep what is not seen.
+      else if (!isClear || to === "jpeg") assert(mean < 6, `${clue}: ${mean}`);
+      if (isClear && to !== "jpeg") {
+        assert(distance(after.alpha!, alpha).most < 9, `${clue}: alpha`);
+      }
+      assertEquals(
+        warnings,
+        isClear && to === "jpeg"
+          ? ["transparency, which is laid on white"]
+          : [],
+        clue,
+      );
+    }
+  }
+});
+
+Deno.test("transcode: what is of the format already stays as it would be", async () => {
+  for (const bytes of [pngOf(opaque), await encode("JPEG", opaque)]) {
+    const to = bytes[0] === 0xff ? "jpeg" : "png";
+    assertEquals((await convert(bytes, to)).out, (await convert(bytes)).out);
+  }
+  const alpha = pngOf(draw(9, 9)); // with alpha, but opaque
+  assertEquals((await convert(alpha, "jpeg")).warnings, []);
+});
+
+Deno.test("transcode: quality makes files larger and truer, and lossless formats have none", async () => {
+  const large = draw(120, 90), { gray } = lumaOf(large);
+  const sources = [await encode("JPEG", large), pngOf(large, false)];
+  for (const bytes of [...sources, await encode("WEBP", large)]) {
+    for (const to of ["jpeg", "webp", "avif"] as const) {
+      const [low, high] = [
+        await convert(bytes, to, 5),
+        await convert(bytes, to, 95),
+      ];
+      assert(low.out.length < high.out.length, to);
+      const [far, near] = [await levelsOf(low.out), await levelsOf(high.out)];
+      const isTruer =
+        distance(far.gray, gray).mean > distance(near.gray, gray).mean;
+      assert(isTruer, to);
+    }
+  }
+  // Without `to` it is that of the image's own format, if that has one.
+  const jpeg = (await convert(sources[0], undefined, 5)).out;
+  assertMatch(latin1(jpeg), MAGIC.jpeg);
+  assert(jpeg.length < (await convert(sources[0])).out.length);
+  assertEquals(
+    (await convert(sources[1], undefined, 5)).out,
+    (await convert(sources[1])).out,
+  );
+});
+
+/** Turns levels as EXIF says. */
+function turned(
+  gray: number[],
+  width: number,
+  height: number,
+  orientation: number,
+): number[] {
+  const swaps = orientation > 4;
+  const [wide, high] = swaps ? [height, width] : [width, height];
+  return Array.from({ length: wide * high }, (_, i) => {
+    let [x, y] = [i % wide, Math.floor(i / wide)];
+    if (swaps) [x, y] = [y, x];
+    if ([2, 3, 7, 8].includes(orientation)) x = width - 1 - x;
+    if ([3, 4, 6, 7].includes(orientation)) y = height - 1 - y;
+    return gray[y * width + x];
+  });
+}
+
+Deno.test("transcode: pixels are turned as EXIF says, and EXIF says that they are upright", async () => {
+  const jpeg = await encode("JPEG", opaque);
+  const { gray } = await levelsOf(jpeg);
+  for (let orientation = 1; orientation <= 8; orientation++) {
+    const bytes = orient(jpeg, orientation);
+    const { out } = await convert(bytes, "png");
+    const png = decodePng(out);
+    const wanted = turned(gray, 31, 22, orientation);
+    assertEquals(Array.from(png.samples), wanted, `${orientation}`);
+    for (const to of TARGETS.filter((to) => to !== "jpeg")) {
+      const { out } = await convert(bytes, to);
+      const after = await levelsOf(out);
+      assertEquals(
+        after.width,
+        orientation > 4 ? 22 : 31,
+        `${to} ${orientation}`,
+      );
+    }
+    // The format's own result is not turned.
+    const same = await convert(bytes, "jpeg", 50);
+    assertEquals((await levelsOf(same.out)).width, orientation > 4 ? 22 : 31);
+  }
+});
+
+Deno.test("transcode: metadata stay, or a line says which do not", async () => {
+  const chunks = [
+    pngChunk("tEXt", Buffer.from("Title\0a picture")),
+    pngChunk("iTXt", Buffer.from("XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta/>")),
+    pngChunk("iCCP", [97, 0, 0, 1]),
+  ];
+  const { width, height, data } = opaque;
+  const samples = data.filter((_, i) => i % 4 < 3);
+  const about = { width, height, colorType: 2, depth: 8 };
+  const png = encodePng({ ...about, samples, chunks });
+  const names: Record<string, string> = {
+    jpeg: "JPEG",
+    webp: "WebP",
+    tiff: "TIFF",
+    avif: "AVIF",
+  };
+  for (const to of TARGETS.filter((to) => to !== "png")) {
+    const { out, warnings } = await convert(png, to);
+    assertEquals(warnings, [`texts, which ${names[to]} does not keep`], to);
+    assert(Buffer.from(out).includes("<x:xmpmeta/>"), to);
+  }
+  // EXIF goes from format to format, also through a TIFF, where it is spread.
+  const jpeg = orient(await encode("JPEG", opaque), 1);
+  for (const to of TARGETS.filter((to) => to !== "jpeg")) {
+    const { out, warnings } = await convert(jpeg, to);
+    assertEquals(warnings, [], to);
+    const back = await convert(out, to === "png" ? "webp" : "png");
+    if (to !== "tiff") {
+      assert(Buffer.from(back.out).includes("eXIf") || to === "png");
+    }
+  }
+});
+
+Deno.test("transcode: EXIF is what Pillow reads, also where a TIFF has it in fields of its own", async () => {
+  const python = await findPillow();
+  if (!python) return console.warn("SKIPPED: no Python with Pillow is here");
+  await withFolder(async (folder) => {
+    const make = `
+import PIL.Image
+image = PIL.Image.new("RGB", (40, 30))
+image.putdata([(x * 6 % 256, x * 3 % 256, x % 256) for x in range(1200)])
+exif = PIL.Image.Exif()
+exif[0x10f], exif[0x112], exif[0x132] = "Maker", 6, "2024:01:02 03:04:05"
+exif[0x8769] = {0x829a: 0.5}
+for ending in ("jpg", "png", "webp"):
+    more = {} if ending == "webp" else {"dpi": (150, 150)}
+    image.save("a." + ending, exif=exif, **more)
+`;
+    const run = async (script: string) => {
+      const { stdout, success } = await new Deno.Command(python, {
+        args: ["-c", script],
+        cwd: folder,
+        stderr: "inherit",
+      }).output();
+      assert(success);
+      return new TextDecoder().decode(stdout).trim().split("\n");
+    };
+    await run(make);
+    const names: string[] = [];
+    const write = async (name: string, bytes: Uint8Array, to: Target) => {
+      const { out } = await convert(bytes, to);
+      names.push(`${name} ${to}`);
+      await Deno.writeFile(join(folder, `${names.length - 1}.out`), out);
+      return out;
+    };
+    for (const ending of ["jpg", "png", "webp"]) {
+      const bytes = await Deno.readFile(join(folder, `a.${ending}`));
+      const tiff = await write(ending, bytes, "tiff");
+      for (const to of ["jpeg", "png", "webp"] as const) {
+        await write(`${ending} tiff`, tiff, to);
+        if (to[0] !== ending[0]) await write(ending, bytes, to);
+      }
+    }
+    const lines = await run(`
+import PIL.Image, PIL.ImageOps
+for i in range(${names.length}):
+    image = PIL.Image.open(f"{i}.out")
+    exif = image.getexif()
+    print(image.size, exif.get(0x112, 1), exif.get(0x10f), exif.get(0x132), float(exif.get_ifd(0x8769).get(0x829a, 0)))
+`);
+    for (const [i, name] of names.entries()) {
+      const wanted = "(30, 40) 1 Maker 2024:01:02 03:04:05 0.5";
+      assertEquals(lines[i], wanted, name);
+    }
+  });
+});
+
+Deno.test("transcode: what another format cannot hold is refused, or said", async () => {
+  const frames = { width: 1, height: 1, frames: [[0], [1]] };
+  const gif = encodeGif({ ...frames, palette: [0, 0, 0, 9, 9, 9] });
+  const png = decodePng(pngOf(opaque, false));
+  const frame: Frame = { png, left: 0, top: 0, times: [1, 10, 0, 0] };
+  const apng = encodeApng([frame, frame]);
+  const cases: [Uint8Array, RegExp][] = [
+    [gif, /^GIF of 2 frames: only a single picture becomes WebP$/],
+    [apng, /^PNG of \d frames: only a single picture becomes WebP$/],
+    [encodeTiff([opaque, opaque]), /^TIFF of 2 pages: only a single picture/],
+  ];
+  for (const [bytes, line] of cases) {
+    const error = await assertRejects(() => convert(bytes, "webp"), Error);
+    assertMatch(error.message, line);
+  }
+  const one = encodeGif({
+    ...frames,
+    frames: [[1]],
+    palette: [0, 0, 0, 9, 9, 9],
+  });
+  assertEquals((await levelsOf((await convert(one, "tiff")).out)).gray, [9]);
+  const deep = encodePng({
+    ...{ width: 3, height: 1, colorType: 2, depth: 16 },
+    samples: [0, 0, 0, 65535, 65535, 65535, 257, 257, 257],
+  });
+  const { out, warnings } = await convert(deep, "tiff");
+  assertEquals(warnings, ["16 bits per channel, of which 8 are kept"]);
+  assertEquals((await levelsOf(out)).gray, [0, 255, 1]);
+});
+
+Deno.test("transcode: options that make no sense are named", async () => {
+  const bytes = pngOf(opaque);
+  for (const quality of [0, -1, 101, NaN, Infinity]) {
+    const error = await assertRejects(
+      () => convert(bytes, "jpeg", quality),
+      RangeError,
+    );
+    assertEquals(
+      error.message,
+      "Cannot convert an image as 'quality' must be from 1 to 100: current " +
+        `value is ${quality}`,
+    );
+  }
+  await assertRejects(
+    () => convert(bytes, "gif" as Target),
+    RangeError,
+    "'to' must be one of jpeg, png, webp, tiff, avif: current value is gif",
+  );
+});
+
+Deno.test("transcode: HEIC is read, and refused without another format", async () => {
+  await withFolder(async (folder) => {
+    await Deno.writeFile(join(folder, "a.png"), pngOf(opaque, false));
+    try {
+      const args = ["-q", "90", "a.png", "-o", "a.heic"];
+      await new Deno.Command("heif-enc", { args, cwd: folder }).output();
+    } catch {
+      return console.warn("SKIPPED: no heif-enc is here");
+    }
+    const bytes = await Deno.readFile(join(folder, "a.heic"));
+    await assertRejects(
+      () => convert(bytes),
+      Error,
+      "unsupported format: HEIC",
+    );
+    const { gray } = await levelsOf(bytes);
+    assert(distance(gray, lumaOf(opaque).gray).mean < 6);
+    for (const maxPixels of [31 * 22 - 1]) {
+      await assertRejects(
+        () => grayscale(bytes, { to: "png", maxPixels }),
+        Error,
+        "too large: 31x22 is more than 681 pixels",
+      );
+    }
+    await damage(bytes, 60);
+  });
+});
+
+/** Converts many damaged copies: an image or one line; then the good one. */
+async function damage(bytes: Uint8Array, count: number): Promise<void> {
+  const random = randomFrom(3), right = (await convert(bytes, "png")).out;
+  const integer = (below: number) => Math.floor(below * random());
+  for (let n = 0; n < count; n++) {
+    let copy = Uint8Array.from(bytes);
+    if (n % 4 === 0) copy = copy.subarray(0, integer(copy.length));
+    else {for (let k = integer(4); k >= 0; k--) {
+        copy[integer(copy.length)] ^= 1 << integer(8);
+      }}
+    try {
+      await grayscale(copy, { to: "png", maxPixels: 1e6 });
+    } catch (error) {
+      assertMatch((error as Error).message, /^[^\n\r\\@`]{8,200}$/, `${n}`);
+    }
+    if (n % 20 === 0) assertEquals((await convert(bytes, "png")).out, right);
+  }
+}
+
+Deno.test("transcode: a damaged JPEG XL is an image or a line", async () => {
+  const bytes = await encode("JXL", draw(20, 14));
+  await assertRejects(
+    () => convert(bytes),
+    Error,
+    "unsupported format: JPEG XL",
+  );
+  await damage(bytes, 120);
+});

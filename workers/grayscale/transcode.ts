@@ -1,0 +1,419 @@
+/**
+ * Makes a gray image of another format. Pixels and metadata come from the codec; of
+ * what a format cannot hold, a line says that it is lost.
+ *
+ * @module
+ */
+
+import { joined } from "../shared/memory.ts";
+import {
+  type CodecInput,
+  copySettings,
+  type Encode,
+  type GrayImage,
+  type Magick,
+  type MagickImage,
+  QUALITY,
+  readGray,
+  recode,
+  sizeOf,
+} from "./codec.ts";
+import {
+  checkLimits,
+  type Format,
+  type Header,
+  nameOf,
+  readAvifHeader,
+} from "./formats.ts";
+import { grayGifParts } from "./gif.ts";
+import { grayJpegParts, withSegmentsOf } from "./jpeg.ts";
+import { animationOf } from "./png_chunks.ts";
+import { CODINGS, DEFLATE } from "./tiff_codings.ts";
+import { type Field, TiffReader, TiffWriter } from "./tiff_file.ts";
+import { checkWebp } from "./webp.ts";
+
+/** The formats that an image can be converted into. */
+export type Target = "jpeg" | "png" | "webp" | "tiff" | "avif";
+
+/** Their names as those of formats. */
+const TARGETS: Record<Target, Format> = {
+  ...{ jpeg: "JPEG", png: "PNG", webp: "WEBP", tiff: "TIFF", avif: "AVIF" },
+};
+/** Those that have a quality. */
+const WITH_QUALITY: Target[] = ["jpeg", "webp", "avif"];
+
+/** How to convert. */
+export interface TranscodeOptions {
+  to?: Target;
+  /** From 1 to 100. */
+  quality?: number;
+  maxPixels?: number;
+  salvage?: boolean;
+  warn(cause: string): void;
+}
+
+/** What is known of a gray file beside what the codec tells. */
+interface About {
+  /** Pictures in the file. */
+  frames: number;
+  bits: number;
+  isFloat?: boolean;
+  /** How the picture is turned, by the numbers of EXIF. */
+  orientation?: number;
+  /** EXIF, where the format has it in another form. */
+  exif?: Uint8Array;
+}
+
+/**
+ * Makes an image of another format, or of another quality, gray.
+ *
+ * @param bytes A whole file; it is not changed
+ * @param format Its format, if it can be converted
+ * @param options Into what
+ * @param toGray Makes it gray in its own format
+ * @returns A whole file; undefined if the image is of that format already, and its
+ * format has no quality
+ * @throws {Error} If it is broken, animated, or something in it is not supported
+ */
+export async function transcode(
+  bytes: Uint8Array,
+  format: CodecInput | undefined,
+  options: TranscodeOptions,
+  toGray: () => Promise<Uint8Array>,
+): Promise<Uint8Array | undefined> {
+  checkOptions(options);
+  const { quality, warn } = options;
+  const own = WITH_QUALITY.find((name) => TARGETS[name] === format);
+  const to = options.to ?? own;
+  if (!format || !to) return;
+  const isSame = TARGETS[to] === format;
+  if (isSame && !(quality && own)) return;
+  const header: Header = { width: 0, height: 0 };
+  const check = (read: Header) => {
+    Object.assign(header, read);
+    checkLimits(format, read, options.maxPixels);
+  };
+  const direct = await readAsItIs(bytes, format, options, check);
+  const source = direct ?? await toGray();
+  const about = direct ? undefined : aboutOf(format as Format, source);
+  checkTarget(format, { frames: header.frames, ...about }, to);
+  if (about && about.bits > 8) {
+    warn(`${about.bits} bits per channel, of which 8 are kept`);
+  }
+  const encode = encodeAs(to, options, isSame, about);
+  const file = await recode(format, header, source, encode);
+  return isSame && format === "JPEG"
+    ? joined(withSegmentsOf(bytes, file))
+    : file;
+}
+
+function checkOptions({ to, quality }: TranscodeOptions): void {
+  if (to !== undefined && !Object.hasOwn(TARGETS, to)) {
+    throw new RangeError(
+      "Cannot convert an image as 'to' must be one of " +
+        `${Object.keys(TARGETS).join(", ")}: current value is ${to}`,
+    );
+  }
+  if (quality !== undefined && !(quality >= 1 && quality <= 100)) {
+    throw new RangeError(
+      "Cannot convert an image as 'quality' must be from 1 to 100: " +
+        `current value is ${quality}`,
+    );
+  }
+}
+
+/**
+ * Gives a file that the codec is to read as it is: to make it gray in its own format
+ * before would cost quality. Of a JPEG it is the luma, if that can be taken out.
+ */
+async function readAsItIs(
+  bytes: Uint8Array,
+  format: CodecInput,
+  { warn, salvage }: TranscodeOptions,
+  check: (header: Header) => void,
+): Promise<Uint8Array | undefined> {
+  try {
+    if (format === "HEIC" || format === "JXL") {
+      check(await sizeOf(format, bytes));
+    } else if (format === "AVIF") check(readAvifHeader(bytes));
+    else if (format === "WEBP") checkWebp(bytes, { checkHeader: check, warn });
+    else if (format === "GIF") {
+      return joined(grayGifParts(bytes, { checkHeader: check, warn }));
+    } else if (format === "JPEG") {
+      const parts = grayJpegParts(bytes, check, warn);
+      return parts ? joined(parts) : bytes;
+    } else return;
+    return bytes;
+  } catch (error) {
+    if (!salvage) throw error;
+  }
+}
+
+/** Throws if a format cannot hold what is in a file. */
+function checkTarget(
+  format: CodecInput,
+  about: Partial<About>,
+  to: Target,
+): void {
+  const target = nameOf(TARGETS[to]), { frames = 1 } = about;
+  if (frames > 1) {
+    const what = format === "TIFF" ? "pages" : "frames";
+    throw new Error(
+      `${nameOf(format)} of ${frames} ${what}: only a single picture becomes ` +
+        target,
+    );
+  }
+  if (about.isFloat) {
+    throw new Error(`floating-point TIFF, which cannot become ${target}`);
+  }
+}
+
+/**
+ * Looks at a gray file that is to be encoded anew.
+ *
+ * @param format Its format
+ * @param bytes The file
+ * @returns What is to be known of it beside what the codec tells
+ */
+function aboutOf(format: Format, bytes: Uint8Array): About {
+  if (format === "PNG") {
+    return { frames: animationOf(bytes), bits: bytes[24] };
+  }
+  if (format !== "TIFF") return { frames: 1, bits: 8 };
+  const reader = new TiffReader(bytes, () => {}), pages = reader.pages();
+  const { fields } = pages[0];
+  const [bits = 1] = reader.numbers(fields.get(258));
+  const [orientation] = reader.numbers(fields.get(274));
+  const isFloat = reader.numbers(fields.get(339))[0] === 3;
+  const exif = exifOf(reader, [...fields.values()]);
+  return { frames: pages.length, bits, isFloat, orientation, exif };
+}
+
+/** Fields that EXIF has, too. */
+const DESCRIPTIVE = new Set([
+  ...[270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, 34665, 34853],
+]);
+
+/** The fields of a TIFF as EXIF, which is a TIFF itself. */
+function exifOf(reader: TiffReader, fields: Field[]): Uint8Array | undefined {
+  const { isLittle, isBig } = reader.kind;
+  const told = fields.filter(({ tag }) => DESCRIPTIVE.has(tag));
+  const isThere = told.some(({ tag }) => tag < 282 || tag > 296);
+  if (!isThere || isBig) return;
+  const writer = new TiffWriter({ isLittle, isBig });
+  writer.addFields(told);
+  return joined([
+    Array.from("Exif\0\0", (letter) => letter.charCodeAt(0)),
+    ...writer.finish(),
+  ]);
+}
+
+/** Gives the encoder for a format. */
+const encodeAs = (
+  to: Target,
+  { quality = QUALITY, warn }: TranscodeOptions,
+  isSame: boolean,
+  about?: About,
+): Encode =>
+(magick, source, image, target) => {
+  const format = TARGETS[to];
+  const opaque = format === "JPEG" ? flattened(image, warn) : image;
+  readGray(magick, target, opaque);
+  copySettings(magick, source, target);
+  if (source.comment) target.comment = source.comment;
+  if (about?.exif) {
+    target.setProfile(new magick.ImageProfile("exif", about.exif));
+  }
+  target.orientation = (about?.orientation ??
+    source.orientation) as MagickImage["orientation"];
+  if (!isSame) turnUpright(magick, target);
+  target.quality = quality;
+  const { settings } = target;
+  settings.interlace = isSame ? source.interlace : settings.interlace;
+  settings.setDefine("PNG", "exclude-chunk", "date,time");
+  settings.setDefine("WEBP", "method", 2);
+  settings.setDefine("HEIC", "speed", 8);
+  const out = to === "tiff"
+    ? tiffOf(magick, target, opaque.alpha)
+    : target.write(format, (data) => data.slice());
+  sayWhatIsLost(magick, source, target, out, to, warn);
+  return out;
+};
+
+/** Lays transparent pixels on white. */
+function flattened(
+  image: GrayImage,
+  warn: (cause: string) => void,
+): GrayImage {
+  if (!image.alpha) return image;
+  const gray = new Uint8Array(image.gray.length / 2);
+  let isClear = false;
+  for (let i = 0; i < gray.length; i++) {
+    const level = image.gray[2 * i], alpha = image.gray[2 * i + 1];
+    if (alpha < 255) isClear = true;
+    gray[i] = Math.round((level * alpha + 255 * (255 - alpha)) / 255);
+  }
+  if (isClear) warn("transparency, which is laid on white");
+  return { ...image, gray, alpha: false };
+}
+
+/**
+ * Turns the pixels as EXIF says, and has EXIF say that they are upright: what the
+ * formats have besides EXIF for that differs, and so does what readers obey.
+ */
+function turnUpright(magick: Magick, target: MagickImage): void {
+  target.autoOrient();
+  const profile = target.getProfile("exif");
+  if (!profile) return;
+  const data = profile.data.slice();
+  const at = orientationAt(data);
+  if (at === undefined) return;
+  const isLittle = data[at.start] === 0x49;
+  new DataView(data.buffer).setUint16(at.value, 1, isLittle);
+  target.setProfile(new magick.ImageProfile("exif", data));
+}
+
+/** Where EXIF begins, and where the orientation is in it. */
+function orientationAt(
+  data: Uint8Array,
+): { start: number; value: number } | undefined {
+  const start = data[0] === 0x45 ? 6 : 0; // behind "Exif\0\0"
+  const view = new DataView(data.buffer, data.byteOffset, data.length);
+  const isLittle = data[start] === 0x49;
+  try {
+    const at = start + view.getUint32(start + 4, isLittle);
+    const end = at + 2 + 12 * view.getUint16(at, isLittle);
+    for (let entry = at + 2; entry < end; entry += 12) {
+      const tag = view.getUint16(entry, isLittle);
+      if (tag === 274) return { start, value: entry + 8 };
+    }
+  } catch {
+    return; // it is damaged, and no reader will find anything there either
+  }
+}
+
+/** Profiles by the names that users know. */
+const PROFILES: Record<string, string> = {
+  ...{ exif: "EXIF", xmp: "XMP", iptc: "IPTC", "8bim": "Photoshop's data" },
+};
+
+/** Says what the result has not. Color profiles are not true of gray. */
+function sayWhatIsLost(
+  magick: Magick,
+  source: MagickImage,
+  target: MagickImage,
+  out: Uint8Array,
+  to: Target,
+  warn: (cause: string) => void,
+): void {
+  const wanted = target.profileNames.filter((name) => name in PROFILES);
+  const texts = source.attributeNames.filter((name) => !name.includes(":"));
+  if (!wanted.length && !texts.length) return;
+  const written = magick.MagickImage.create();
+  try {
+    const format = TARGETS[to];
+    written.read(out, new magick.MagickReadSettings({ format }));
+    const kept = to === "tiff"
+      ? ["exif", ...written.profileNames]
+      : written.profileNames;
+    const lost = wanted.filter((name) => !kept.includes(name))
+      .map((name) => PROFILES[name]);
+    const names = new Set(written.attributeNames);
+    if (texts.some((name) => !names.has(name))) lost.push("texts");
+    if (lost.length) {
+      warn(`${lost.join(", ")}, which ${nameOf(format)} does not keep`);
+    }
+  } finally {
+    written.dispose();
+  }
+}
+
+/** How many bytes of pixels a strip has. */
+const STRIP = 1 << 18;
+
+/** Writes a TIFF: the codec leaves bytes as its memory has them, and EXIF out. */
+function tiffOf(
+  magick: Magick,
+  target: MagickImage,
+  hasAlpha: boolean,
+): Uint8Array {
+  const { width, height } = target, channels = hasAlpha ? 2 : 1;
+  const format = hasAlpha
+    ? magick.MagickFormat.Graya
+    : magick.MagickFormat.Gray;
+  const samples = target.write(format, (data) => data.slice());
+  const exif = target.getProfile("exif")?.data.slice();
+  const told = exif ? fieldsOf(exif) : undefined;
+  const isLittle = told?.isLittle ?? true;
+  const writer = new TiffWriter({ isLittle, isBig: false });
+  const rowSize = width * channels;
+  const rows = Math.max(1, Math.min(height, Math.floor(STRIP / rowSize)));
+  const blocks: Uint8Array[] = [];
+  for (let at = 0; at < samples.length; at += rows * rowSize) {
+    const strip = samples.slice(at, at + rows * rowSize);
+    takeDifferences(strip, rowSize, channels);
+    blocks.push(CODINGS[DEFLATE].encode(strip, rowSize));
+  }
+  const BYTE = 1, SHORT = 3, LONG = 4, RATIONAL = 5, UNDEFINED = 7;
+  const short = (tag: number, ...values: number[]) =>
+    writer.field(tag, SHORT, values);
+  const long = (tag: number, value: number) => writer.field(tag, LONG, [value]);
+  const blob = (tag: number, type: number, name: string): Field[] => {
+    const data = target.getProfile(name)?.data.slice();
+    return data ? [{ tag, type, count: data.length, data }] : [];
+  };
+  const { x, y, units } = target.density;
+  const density = (tag: number, value: number): Field => {
+    const { data } = writer.field(tag, LONG, [Math.round(value * 1000), 1000]);
+    return { tag, type: RATIONAL, count: 1, data };
+  };
+  const own = [
+    ...[long(256, width), long(257, height)],
+    short(258, ...Array(channels).fill(8)),
+    ...[
+      short(259, DEFLATE),
+      short(262, 1),
+      short(274, 1),
+      short(277, channels),
+    ],
+    ...[long(278, rows), short(317, 2)],
+    ...hasAlpha ? [short(338, 2)] : [],
+    ...x > 0 && y > 0
+      ? [density(282, x), density(283, y), short(296, units + 1)]
+      : [],
+    ...blob(700, BYTE, "xmp"),
+    ...blob(33723, UNDEFINED, "iptc"),
+  ];
+  const tags = new Set(own.map(({ tag }) => tag));
+  const more = told?.fields.filter(({ tag }) =>
+    !tags.has(tag) && DESCRIPTIVE.has(tag)
+  );
+  const fields = [...own, ...more ?? []];
+  writer.add({ fields, blocks, isTiled: false, children: [] });
+  return joined(writer.finish());
+}
+
+/** The fields of EXIF; none if it is damaged. */
+function fieldsOf(exif: Uint8Array) {
+  try {
+    const start = exif[0] === 0x45 ? 6 : 0;
+    const reader = new TiffReader(exif.subarray(start), () => {});
+    const { isLittle } = reader.kind;
+    return { isLittle, fields: [...reader.pages()[0].fields.values()] };
+  } catch {
+    return;
+  }
+}
+
+/** TIFF 6.0, section 14: what is written is how much samples differ from the left. */
+function takeDifferences(
+  strip: Uint8Array,
+  rowSize: number,
+  channels: number,
+): void {
+  for (let end = strip.length; end > 0; end -= rowSize) {
+    for (let i = end - 1; i >= end - rowSize + channels; i--) {
+      strip[i] -= strip[i - channels];
+    }
+  }
+}
