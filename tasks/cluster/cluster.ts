@@ -276,7 +276,8 @@ export class Cluster<J extends Jobs> extends Runner<J> implements Host {
       const text = encode({
         job,
         spread,
-        items: items.map((item) => this.#travelling(job, spread, item)),
+        // Not by `map`, which leaves holes as they are.
+        items: Array.from(items, (item) => this.#travelling(job, spread, item)),
         ...timeout < Infinity && { timeout },
       });
       if (text.length > CHUNK_CHARS && items.length > 1) {
@@ -303,7 +304,7 @@ export class Cluster<J extends Jobs> extends Runner<J> implements Host {
   /** An item with its paths as they travel. */
   #travelling(job: string, spread: boolean, item: unknown): unknown {
     const { root, name } = this.#options;
-    if (!root) return item;
+    if (!root || spread && (item as unknown[]).length === 0) return item;
     const translate: Translate = (path) => root.relative(path as string);
     const { translate: ofJob } = JOBS[name][job];
     if (!spread) return ofJob(item, translate).item;
@@ -325,6 +326,9 @@ export class Cluster<J extends Jobs> extends Runner<J> implements Host {
     }
     this.#learn(chunk, message);
     const { call, items } = chunk.segment;
+    if (message.answers.length === 0 && !call.isEnded) {
+      return this.#tryAgain(chunk, "nothing of it was done");
+    }
     message.answers.forEach((answer, i) => this.#settle(chunk, i, answer));
     const rest = items.length - message.answers.length;
     if (rest > 0) {

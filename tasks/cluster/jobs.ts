@@ -54,12 +54,13 @@ export const JOBS: Record<string, Record<string, JobPaths>> = {
   logscan: {
     scanSpans: { translate: translateRequest },
     countLines: {
-      translate: (item, translate) => whole(translateSpan(item, translate), 0),
+      translate: (item, translate) => whole(translateSpan(item, translate)),
     },
   },
 };
 
-const whole = (item: unknown, files: number): LocalItem => (
+/** An item of which nothing was refused. */
+export const whole = (item: unknown, files = 0): LocalItem => (
   { item, files, refused: [] }
 );
 

@@ -22,7 +22,7 @@ const LOOK_MS = 200;
 const BEAT_LOOKS = 5;
 
 /** The services whose jobs can be called; there is no other way to code. */
-const SERVICES: Record<string, Service<Jobs>> = {
+export const SERVICES: Record<string, Service<Jobs>> = {
   grayscale: grayscale as unknown as Service<Jobs>,
   logscan: logscan as unknown as Service<Jobs>,
 };

@@ -7,11 +7,11 @@
 import { type Job, UnrecoverableError, Worker } from "bullmq";
 import type { Redis } from "ioredis";
 import {
+  type CallOptions,
   describe,
   JobError,
   type Jobs,
   Pool,
-  type Runner,
   type Service,
   WorkerLostError,
 } from "../../mod.ts";
@@ -22,7 +22,7 @@ import {
 } from "../../workers/shared/files.ts";
 import { count } from "../cli/terminal.ts";
 import { type Announcement, PREFIX, type RunKeys } from "./directory.ts";
-import { JOBS, type LocalItem } from "./jobs.ts";
+import { JOBS, type LocalItem, whole } from "./jobs.ts";
 import type { MemberOptions } from "./member.ts";
 import {
   ANSWER_BYTES,
@@ -166,7 +166,8 @@ export class Participation {
       this.#chunks.set(job.id!, abort);
       const local = this.#localItems(name, spread, items);
       const slot = this.#takeSlot();
-      const run = { name, timeout, signal: abort.signal, began };
+      const { signal } = abort;
+      const run = { name, spread, timeout, signal, began };
       try {
         return await this.#run(slot, run, local);
       } finally {
@@ -185,8 +186,9 @@ export class Participation {
   /** Does the items that were not refused, until they are done or unwanted. */
   async #run(
     slot: Slot,
-    { name, timeout, signal, began }: {
+    { name, spread, timeout, signal, began }: {
       name: string;
+      spread: boolean;
       timeout?: number;
       signal: AbortSignal;
       began: number;
@@ -198,13 +200,10 @@ export class Participation {
     );
     const times: [start: number, end: number][] = [];
     slot.onTask = (index, start, end) => times[index] = [start, end];
-    const runner: Runner<Record<string, (item: unknown) => unknown>> = slot
-      .pool as never;
-    const outcomes = runner.imap(name, accepted, {
-      settle: true,
-      signal,
-      ...timeout !== undefined && { timeout },
-    });
+    const options = { settle: true, signal, timeout } as const;
+    const outcomes = spread
+      ? oneByOne(slot, name, accepted, options)
+      : slot.pool.imap(name, accepted as never[], options);
     const answer: AnswerMessage = {
       machine: this.#options.name,
       worker: slot.number,
@@ -271,10 +270,11 @@ export class Participation {
     const refused: string[] = [];
     const local = items.map((item) => {
       try {
-        if (spread && (!Array.isArray(item) || item.length !== 1)) {
-          throw new TypeError("it is not a list of one argument");
+        if (spread && !Array.isArray(item)) {
+          throw new TypeError("it is not a list of arguments");
         }
-        const only = spread ? (item as unknown[])[0] : item;
+        if (spread && (item as unknown[]).length === 0) return whole([]);
+        const [only, ...others] = spread ? item as unknown[] : [item];
         const here = translate(only, (path, access) => {
           try {
             const real = gate.pass(path, access);
@@ -285,7 +285,7 @@ export class Participation {
             throw error;
           }
         });
-        return here;
+        return spread ? { ...here, item: [here.item, ...others] } : here;
       } catch (error) {
         if (refused.length === 0) refused.push(causeOf(error));
         return error as Error;
@@ -331,6 +331,20 @@ export class Participation {
     if (this.#said.has(line) || this.#said.size > 1000) return;
     this.#said.add(line);
     this.#options.warn(line);
+  }
+}
+
+/** Calls a job with lists of arguments, each when the one before is done. */
+async function* oneByOne(
+  slot: Slot,
+  name: string,
+  lists: unknown[],
+  options: CallOptions & { settle: true },
+): AsyncGenerator<PromiseSettledResult<unknown>, void, void> {
+  const { onTask } = slot;
+  for (const [i, list] of lists.entries()) {
+    slot.onTask = (_, start, end) => onTask(i, start, end);
+    yield* await slot.pool.starmap(name, [list as never[]], options);
   }
 }
 

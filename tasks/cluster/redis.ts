@@ -76,6 +76,14 @@ export function another(redis: Redis): Redis {
   return other;
 }
 
+/** Ends a connection; one that is lost has no end that could be waited for. */
+export async function disconnect(redis: Redis): Promise<void> {
+  const isThere = redis.status === "ready";
+  const ended = new Promise<void>((resolve) => redis.once("end", resolve));
+  redis.disconnect();
+  if (isThere) await ended;
+}
+
 /** What a pulse tells. */
 export interface PulseEvents {
   /** Redis has not answered for a while, in a line. */

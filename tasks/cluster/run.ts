@@ -14,7 +14,7 @@ import {
   RunKeys,
   Sweeper,
 } from "./directory.ts";
-import { another, connect, Pulse } from "./redis.ts";
+import { another, connect, disconnect, Pulse } from "./redis.ts";
 
 /** How often the starter gives a sign of life, in ms. */
 const BEAT_MS = 500;
@@ -66,6 +66,7 @@ export class Run {
   /** Chunks that have no answer, and for how many beats Redis did not know them. */
   readonly #open = new Map<string, number>();
   #machines = "";
+  #reading?: Promise<void>;
   #isOver = false;
   #closed?: Promise<void>;
 
@@ -113,7 +114,7 @@ export class Run {
   ): Promise<Run> {
     const redis = await connect(address);
     const run = new Run(address, redis, about, wait, events);
-    run.#readEvents();
+    run.#reading = run.#readEvents();
     return run;
   }
 
@@ -215,6 +216,7 @@ export class Run {
         await this.#reader.xtrim(this.#keys.events, "MINID", last);
       } catch {
         // The connection is lost, which the pulse says, or the run is over.
+        if (this.#isOver) return;
         await new Promise((resolve) => setTimeout(resolve, 50));
       }
     }
@@ -249,8 +251,9 @@ export class Run {
       await Promise.race([this.#clean().catch(() => {}), limit.promise]);
       clearTimeout(timer);
     }
-    this.#queue.close().catch(() => {});
-    this.#redis.disconnect();
+    await this.#reading;
+    await disconnect(this.#redis);
+    await this.#queue.close().catch(() => {});
   }
 
   async #clean(): Promise<void> {

@@ -15,7 +15,13 @@ import {
   sequential,
 } from "../../mod.ts";
 import { Gate, shared, until } from "./gates.ts";
-import { doubles, numbers, poolTest, runAlone } from "./runners.ts";
+import {
+  doubles,
+  furtherRunnerTests,
+  numbers,
+  poolTest,
+  runAlone,
+} from "./runners.ts";
 import { settling, watched } from "./spies.ts";
 import { type jobs, service } from "./setups.ts";
 
@@ -34,6 +40,7 @@ function runnerTest(
     await using runner = sequential(service);
     await test(runner, "sequential");
   });
+  furtherRunnerTests(service, name, (runner) => test(runner, "Pool"));
 }
 
 /** Calls by every method that takes items. */

@@ -62,6 +62,28 @@ export function poolTest(name: string, test: () => Promise<void>): void {
   Deno.test({ name, fn, timeout: 2 * HANGS });
 }
 
+/** Makes a runner for a module that serves jobs. */
+type MakeRunner = <J extends manyhands.Jobs>(
+  service: manyhands.Service<J>,
+) => Promise<manyhands.Runner<J>>;
+
+/** Runners of further kinds, which do the same tests. */
+export const furtherRunners = new Map<string, MakeRunner>();
+
+/** The same test on the runners of further kinds. */
+export function furtherRunnerTests<J extends manyhands.Jobs>(
+  service: manyhands.Service<J>,
+  name: string,
+  test: (runner: manyhands.Runner<J>) => Promise<void>,
+): void {
+  for (const [kind, make] of furtherRunners) {
+    poolTest(`${kind}: ${name}`, async () => {
+      await using runner = await make(service);
+      await test(runner);
+    });
+  }
+}
+
 /** The same test on a pool and on the calling thread. */
 export function runnerTest(
   name: string,
@@ -75,4 +97,5 @@ export function runnerTest(
     await using runner = manyhands.sequential(service);
     await test(runner);
   });
+  furtherRunnerTests(service, name, test);
 }

@@ -1,9 +1,10 @@
 /** Machines and servers that go, and what does not belong into the queue. */
-import { assert, assertEquals, assertMatch } from "@std/assert";
+import { assertEquals, assertMatch } from "@std/assert";
 import { join } from "@std/path/join";
 import { resolve } from "@std/path/resolve";
 import { Queue } from "bullmq";
 import { serialize } from "node:v8";
+import { gzipSync } from "node:zlib";
 import { makeImage } from "../../workers/fixtures.ts";
 import { clusterTest, joined, Server, Task, until } from "./clusters.ts";
 import { copy, namesIn, withFolder } from "./folders.ts";
@@ -311,7 +312,7 @@ clusterTest(
 );
 
 clusterTest(
-  "a process leaves after the chunk in hand, and at once when told twice",
+  "a process leaves after the chunk in hand",
   () =>
     withFolder(async (root) => {
       const COUNT = 150;
@@ -323,25 +324,58 @@ clusterTest(
       const args = [join(root, "in"), "--out", out, "--redis", server.url];
       await using task = new Task("grayscale", args);
       await until(() => exists(join(out, "20.png")));
+      await freezeInChunk(first, server, 1);
       first.kill("SIGTERM");
+      first.kill("SIGCONT");
       assertEquals([await first.ended(), first.stderr], [0, ""]);
       assertMatch(
         first.stdout,
         /leaving after .*\ngrayscale: [1-9]\d* files? in /,
       );
-      await using third = await joined(server, root, "--workers=1");
-      second.kill("SIGSTOP"); // so that its chunk is not over before the second one
-      second.kill("SIGINT");
-      await freezeInChunk(second, server, 1);
-      second.kill("SIGCONT");
-      while (!second.hasEnded) {
-        second.kill("SIGINT");
+      assertEquals([await task.ended(), task.stderr], [0, ""]);
+      checkImages(out, COUNT, task);
+      await second.says(/grayscale: [1-9]/);
+      assertEquals(await server.keys(), []);
+    }),
+);
+
+clusterTest(
+  "a process that is told twice ends at once, and others do its chunk",
+  () =>
+    withFolder(async (root) => {
+      // It takes longer than this test: 64 GiB, once it is decompressed.
+      const member = gzipSync(new Uint8Array(64 << 20));
+      const path = join(root, "bomb.gz");
+      for (let i = 0; i < 1024; i++) {
+        await Deno.writeFile(path, member, { append: true });
+      }
+      await using server = await Server.start();
+      await using first = await joined(server, root, "--workers=1");
+      const args = [path, "--redis", server.url];
+      await using task = new Task("logscan", args);
+      const active = () =>
+        server.ask(async (redis) => {
+          const [key] = await redis.keys("manyhands:*:active");
+          return key ? await redis.lrange(key, 0, -1) : [];
+        });
+      await until(async () => (await active()).length === 1);
+      first.kill("SIGINT");
+      await first.says(/leaving/);
+      // The same signal, delivered twice, does not count.
+      while (!first.hasEnded) {
+        first.kill("SIGINT");
         await new Promise((go) => setTimeout(go, 50));
       }
-      assert([0, 130].includes(await second.ended()));
-      assertEquals(await task.ended(), 0);
-      checkImages(out, COUNT, task);
-      await third.says(/grayscale: /);
-      assertEquals(await server.keys(), []);
+      assertEquals([await first.ended(), first.stderr], [130, ""]);
+      await using second = await joined(server, root, "--workers=1");
+      await until(async () => (await active())[0] === "c2");
+      task.kill("SIGINT");
+      assertEquals([await task.ended(), task.stdout, task.stderr], [
+        130,
+        "",
+        "",
+      ]);
+      await second.says(/logscan: 0 files in/);
+      assertEquals([await server.keys(), second.stderr], [[], ""]);
     }),
 );

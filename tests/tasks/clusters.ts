@@ -18,7 +18,7 @@ export function clusterTest(name: string, fn: () => Promise<void>): void {
   else console.warn(`NOT TESTED: cluster: ${name}: there is no redis-server`);
 }
 
-const hasRedis = await new Deno.Command("redis-server", {
+export const hasRedis = await new Deno.Command("redis-server", {
   args: ["--version"],
   stdout: "null",
 }).output().then(({ success }) => success, () => false);
