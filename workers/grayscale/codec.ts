@@ -417,7 +417,25 @@ export function copySettings(
       target.setProfile(new magick.ImageProfile(name, profile.data.slice()));
     }
   }
-  target.density = source.density;
+  // The codec writes the density into EXIF, also if it did not read it from there.
+  target.density = densityOfExif(magick, source) ?? source.density;
+}
+
+function densityOfExif(
+  magick: Magick,
+  source: MagickImage,
+): MagickImage["density"] | undefined {
+  const numberOf = (name: string): number => {
+    const [value, divisor = "1"] = (source.getAttribute(`exif:${name}`) ?? "")
+      .split("/");
+    return value ? Number(value) / Number(divisor) : NaN;
+  };
+  const [x, y] = [numberOf("XResolution"), numberOf("YResolution")];
+  if (!(x > 0)) return;
+  const unit = numberOf("ResolutionUnit") === 3
+    ? magick.DensityUnit.PixelsPerCentimeter
+    : magick.DensityUnit.PixelsPerInch;
+  return new magick.Density(x, y > 0 ? y : x, unit);
 }
 
 /** Encodes as the source was, as far as that is known. */

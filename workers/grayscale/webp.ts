@@ -138,12 +138,16 @@ async function salvage(
   error: Error,
   options: ConvertOptions,
 ): Promise<Uint8Array> {
-  const chunks = fileChunks(bytes, true).filter((chunk) =>
-    chunk.type !== "ANMF" || hasPicture(frameChunks(chunk))
-  );
-  const isCut = chunks.at(-1)?.missing;
-  if (!isCut || chunks[0].type === "VP8X" && chunks[0].missing) throw error;
-  readWhole("WEBP", () => checkPictures(chunks, options));
+  let chunks: Chunk[];
+  try {
+    chunks = fileChunks(bytes, true).filter((chunk) =>
+      chunk.type !== "ANMF" || hasPicture(frameChunks(chunk))
+    );
+    if (!chunks.at(-1)?.missing) throw error;
+    checkPictures(chunks, options);
+  } catch (cause) {
+    throw cause instanceof RangeError ? error : cause; // damaged before its end
+  }
   const rows = { real: 0, all: 0 };
   const out = await convert(chunks, async (picture) => {
     const { height } = picture;
