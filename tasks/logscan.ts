@@ -37,8 +37,8 @@ const HELP =
   `Finds keywords in logs, also in those that gzip, zstd, bzip2, xz or lz4 has
 compressed, and in the members of zip archives (ARCHIVE:MEMBER is their name).
 
-Keywords are searched as their UTF-8 bytes; in a file with a UTF-16 byte-order
-mark, in that encoding.
+Keywords are searched as their UTF-8 bytes; in UTF-16, which is noticed, and with
+--encoding in others, as what they are there. Lines are printed in UTF-8 then.
 
 Usage: deno task logscan [FLAG]… [PATH]…
 
@@ -61,6 +61,8 @@ parallel, and what the parallelism brought goes into reports/logscan.md.
       --include GLOB  only files of this name; with a slash: of this path below
                       what was named; may be given several times: any of them
       --exclude GLOB  no such file, and no such folder with all that is in it
+      --encoding NAME  the character set of files without a byte-order mark, as
+                      browsers name it: latin1, shift_jis, … (default: auto)
       --count         how many lines have a keyword: PATH:COUNT
       --lines         the lines with a keyword: PATH:LINE:TEXT
   -l, --files-with-matches  only the names of files with a keyword
@@ -84,7 +86,7 @@ async function main(args: string[]): Promise<number> {
       ...["ignore-case", "count", "lines", "files-with-matches", "json"],
       ...["null", "compare", "word", "all"],
     ],
-    text: ["files-from", ...CLUSTER_TEXTS],
+    text: ["files-from", "encoding", ...CLUSTER_TEXTS],
     list: ["keyword", "file", "without", "include", "exclude"],
     number: { "max-count": 1, ...CLUSTER_NUMBERS },
     alias: {

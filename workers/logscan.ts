@@ -28,12 +28,14 @@ import {
   forWorkers,
   type Hits,
   KEYWORD_MAX,
-  LINE_MAX,
   type Mode,
   type Query,
+  sizeOf,
 } from "./logscan/search.ts";
+import { codingOf, encodingNamed } from "./logscan/text.ts";
 import { causeOf } from "./shared/files.ts";
 
+export { type Coding, codingOf, encodingNamed } from "./logscan/text.ts";
 export { PartReader } from "./logscan/part_reader.ts";
 export {
   countLines,
@@ -74,6 +76,12 @@ export interface ScanOptions {
   without?: string[];
   /** What is wanted of each file. Default: `"found"`. */
   mode?: Mode;
+  /**
+   * The character set of texts without a byte-order mark, by a name that
+   * `TextDecoder` knows. With `"auto"` UTF-16 is noticed, and all else is searched
+   * as it is. Lines are given in UTF-8. Default: `"auto"`.
+   */
+  encoding?: string;
   /** How many lines with a keyword are enough, of each file. Default: all. */
   max?: number;
   /**
@@ -155,10 +163,10 @@ export interface Part {
  *
  * If a file cannot be read, or only in part, its report has the cause, and the
  * other files are searched all the same. Files compressed by gzip, zstd, bzip2, xz
- * or lz4 are searched decompressed, the members of a zip archive one by one, files
- * with a UTF-16 byte-order mark as UTF-8, and all others byte by byte; files that are
- * compressed in another way are not searched. The first .xz file loads a package
- * from npm.
+ * or lz4 are searched decompressed, the members of a zip archive one by one, texts in
+ * UTF-16 as UTF-8, and all others byte by byte, unless `encoding` says more; files
+ * that are compressed in another way are not searched. The first .xz file loads a
+ * package from npm.
  * The path `-` is standard input, which is read on the thread that calls this.
  *
  * @param runner Where the work is done: a `Pool` or `sequential(service)`
@@ -166,8 +174,8 @@ export interface Part {
  * @param options See {@linkcode ScanOptions}
  * @returns A report for each file, in the order given
  * @throws {RangeError} If there is no keyword, if one is empty, longer than 4096
- * bytes or has a line break in it, if `ignoreCase` would have to know letters
- * that are not ASCII, or if `max` is no positive integer
+ * bytes or has a line break in it, if `max` is no positive integer, or if there is
+ * no `encoding` of this name
  *
  * @example Which of these logs has an alert in it
  * ```ts
@@ -196,6 +204,8 @@ export async function* scanLogs(
     mode: options.mode ?? "found",
     max: options.max,
   };
+  const { encoding = "auto" } = options;
+  Object.assign(query, codingOf(encodingNamed(encoding), query));
   const problem = queryError(query) ?? maxError(query);
   if (problem) throw new RangeError(`Cannot search as ${problem}`);
   yield* new LogScan(runner, query, options).run(paths);
@@ -551,9 +561,8 @@ function limitHits(found: SpanReport, wanted: number): void {
   ) {
     column.length = wanted;
   }
-  const held = hits.lengths.filter((length) => length <= LINE_MAX);
-  const size = held.reduce((sum, length) => sum + length + 1, 0);
-  hits.text = hits.text.subarray(0, size);
+  const sizes = hits.lengths.map((_, i) => 1 + (sizeOf(hits, i) ?? -1));
+  hits.text = hits.text.subarray(0, sizes.reduce((sum, size) => sum + size, 0));
 }
 
 function reportOf(
@@ -604,9 +613,10 @@ export function* hitsOf(
       length: lengths[i],
       keywords: wordsOf[keywords[i]],
     };
-    if (hit.length <= LINE_MAX) {
-      Object.assign(hit, decodeLine(text.subarray(at, at + hit.length)));
-      at += hit.length + 1;
+    const size = sizeOf(hits, i);
+    if (size !== undefined) {
+      Object.assign(hit, decodeLine(text.subarray(at, at + size)));
+      at += size + 1;
     }
     yield hit;
   }

@@ -5,6 +5,8 @@
  */
 
 import {
+  codingOf,
+  encodingNamed,
   type Hit,
   hitsOf,
   labelled,
@@ -16,7 +18,7 @@ import {
 } from "../../workers/logscan.ts";
 import { causeOf, FORBIDDEN } from "../../workers/shared/files.ts";
 import { free } from "../../workers/shared/memory.ts";
-import type { Flags } from "../cli/flags.ts";
+import { type Flags, UsageError } from "../cli/flags.ts";
 import {
   flush,
   print,
@@ -54,6 +56,7 @@ export class Printer {
       without,
       mode: quiet ? "found" : count ? "count" : lines ? "lines" : "found",
       max: flags.number["max-count"],
+      encoding: encodingOf(flags),
     };
   }
 
@@ -181,7 +184,9 @@ export class Printer {
       if (this.#reader?.path !== path) {
         this.#reader?.[Symbol.dispose]();
         this.#reader = undefined;
-        this.#reader = new PartReader(path);
+        const encoding = encodingNamed(this.options.encoding ?? "auto");
+        const coding = codingOf(encoding, this.options);
+        this.#reader = new PartReader(path, coding);
       }
       yield* this.#reader.read(offset, length, content);
     } catch (error) {
@@ -222,6 +227,17 @@ export class Printer {
   get status(): number {
     return this.isDone ? 0 : this.#hasFailed ? 2 : this.#found ? 0 : 1;
   }
+}
+
+/** The character set that the user names. */
+function encodingOf({ text: { encoding = "auto" } }: Flags): string {
+  try {
+    encodingNamed(encoding);
+  } catch {
+    const known = "utf-16le, latin1, shift_jis and all that browsers know";
+    throw new UsageError(`--encoding: '${encoding}' is none: ${known}`);
+  }
+  return encoding;
 }
 
 /** A line of JSON. */

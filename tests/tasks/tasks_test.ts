@@ -37,7 +37,7 @@ const FLAGS: Record<string, string[]> = {
   logscan: [
     ...["--keyword=x", "--ignore-case", "--count", "--lines", "--json"],
     ...["--files-from=x", "--null", "--include=x", "--exclude=x"],
-    ...["--files-with-matches", "--max-count=1"],
+    ...["--files-with-matches", "--max-count=1", "--encoding=latin1"],
     ...["--compare", "--workers=1", "--quiet"],
     ...["--redis=redis://x", "--root=x", "--wait=1"],
   ],
@@ -138,6 +138,7 @@ Deno.test("a wrong command line is one line that names the flag", async () => {
     ["logscan", ["--files-from=none"], "--files-from: none: No such file"],
     ["logscan", ["--files-from="], "--files-from"],
     ["logscan", ["--include", "*.log"], "--include"],
+    ["logscan", ["--encoding", "latin-99", "x"], "--encoding: 'latin-99'"],
     ["logscan", ["--exclude=", "x"], "--exclude"],
     ["logscan", ["-i", "-k", "é", "x"], "--keyword"],
     ["logscan", ["-z"], "-z"],

@@ -1,6 +1,6 @@
 /**
- * Decodes logs block by block: decompresses them, opens archives, and turns UTF-16
- * into UTF-8.
+ * Decodes logs block by block: decompresses them, opens archives, and turns other
+ * character sets into UTF-8.
  *
  * @module
  */
@@ -8,14 +8,9 @@
 import { joined } from "../shared/memory.ts";
 import { bunzip2 } from "./bzip2.ts";
 import { type Format, formatOf, HEAD, isUndecided } from "./formats.ts";
-import {
-  type Blocks,
-  breathe,
-  fromBlocks,
-  Input,
-  type Source,
-} from "./input.ts";
+import { type Blocks, fromBlocks, Input, type Source } from "./input.ts";
 import { unlz4 } from "./lz4.ts";
+import { type Coding, decodingOf, recoded } from "./text.ts";
 import { unxz } from "./xz.ts";
 import { membersOf } from "./zip.ts";
 import { gunzip, unzstd } from "./zlib.ts";
@@ -38,12 +33,15 @@ export interface Content {
   member?: string;
   /** Its bytes; throws where they cannot be read or decoded. */
   blocks: Blocks;
+  /** Whether they were turned into UTF-8. */
+  isUtf8?: boolean;
 }
 
 /**
  * Whether a file cannot be searched as it is.
  *
  * @param head Its first bytes, {@linkcode HEAD} or more if it is not shorter
+ * @param coding What is known of texts
  * @returns Whether it has to be decoded
  * @throws {Error} If it is compressed in a way that is not supported
  *
@@ -51,11 +49,11 @@ export interface Content {
  * ```ts
  * import { isEncoded } from "./decode.ts";
  *
- * console.log(isEncoded(new Uint8Array([0xff, 0xfe, 65, 0]))); // true
+ * console.log(isEncoded(new Uint8Array([0xff, 0xfe, 65, 0]), {})); // true
  * ```
  */
-export function isEncoded(head: Uint8Array): boolean {
-  return formatOf(head) !== undefined || encodingOf(head) !== undefined;
+export function isEncoded(head: Uint8Array, coding: Coding): boolean {
+  return formatOf(head) !== undefined || decodingOf(head, coding) !== undefined;
 }
 
 /**
@@ -66,6 +64,7 @@ export function isEncoded(head: Uint8Array): boolean {
  * asked for; what was not read of them is passed over.
  *
  * @param source Where the bytes come from
+ * @param coding What is known of texts
  * @returns What is to be searched: one content, or one for each member of an archive
  * @throws {Error} If reading or decompressing fails; everything before that place
  * has been given
@@ -80,7 +79,7 @@ export function isEncoded(head: Uint8Array): boolean {
  *   if (block) into.set(block);
  *   return block?.length ?? null;
  * };
- * for await (const { blocks } of contentsOf({ read })) {
+ * for await (const { blocks } of contentsOf({ read }, {})) {
  *   for await (const block of blocks) {
  *     console.log(new TextDecoder().decode(block)); // hi
  *   }
@@ -89,24 +88,32 @@ export function isEncoded(head: Uint8Array): boolean {
  */
 export function contentsOf(
   source: Source,
+  coding: Coding,
 ): AsyncGenerator<Content, void, void> {
-  return unpacked(new Input(source).blocks(), undefined, 0);
+  return unpacked(new Input(source).blocks(), coding, undefined, 0);
 }
 
 async function* unpacked(
   packed: Blocks,
+  coding: Coding,
   member: string | undefined,
   depth: number,
 ): AsyncGenerator<Content, void, void> {
   const { head, blocks } = await peeked(packed);
   const format = formatOf(head);
-  if (format === undefined) return yield { member, blocks: recoded(blocks) };
+  if (format === undefined) {
+    const decoding = decodingOf(head, coding);
+    const isUtf8 = decoding !== undefined;
+    return yield { member, blocks: recoded(blocks, decoding), isUtf8 };
+  }
   if (depth === DEPTH_MAX) {
     throw new Error(`it is packed more than ${DEPTH_MAX} times over`);
   }
   const input = new Input(fromBlocks(blocks));
-  if (format === "zip") return yield* archived(input, member, depth + 1);
-  yield* unpacked(decompressed(input), member, depth + 1);
+  if (format === "zip") {
+    return yield* archived(input, coding, member, depth + 1);
+  }
+  yield* unpacked(decompressed(input), coding, member, depth + 1);
 }
 
 /** Reads as many blocks as it takes to tell the format, and gives them again. */
@@ -115,7 +122,7 @@ async function peeked(
 ): Promise<{ head: Uint8Array; blocks: Blocks }> {
   let head: Uint8Array = new Uint8Array(0);
   // No further: standard input may have nothing more for a long time.
-  while (isUndecided(head)) {
+  while (isUndecided(head) || isHalf(head)) {
     const kept = head.slice(); // it is valid until the next block is asked for
     const { done, value } = await blocks.next();
     if (done) break;
@@ -128,9 +135,15 @@ async function peeked(
   return { head, blocks: all() };
 }
 
+/** Whether a byte-order mark may have begun, or a character of UTF-16. */
+function isHalf({ length, [0]: first }: Uint8Array): boolean {
+  return length === 1 && (first >= 0xfe || first === 0);
+}
+
 /** The contents of an archive; one that cannot be read does not end them. */
 async function* archived(
   input: Input,
+  coding: Coding,
   outer: string | undefined,
   depth: number,
 ): AsyncGenerator<Content, void, void> {
@@ -143,7 +156,7 @@ async function* archived(
     for await (const { name, blocks } of membersOf(input)) {
       const member = outer === undefined ? name : `${outer}:${name}`;
       try {
-        yield* unpacked(blocks, member, depth);
+        yield* unpacked(blocks, coding, member, depth);
       } catch (error) {
         yield { member, blocks: failing(error) };
       }
@@ -199,39 +212,4 @@ async function skipFrame(input: Input): Promise<void> {
   const size = await input.take(4);
   const view = new DataView(size.buffer, size.byteOffset);
   await input.pass(view.getUint32(0, true));
-}
-
-/** An encoding that is noticed. */
-type Encoding = "utf-16le" | "utf-16be";
-
-/** The encoding that a byte-order mark tells, but for that of UTF-8. */
-function encodingOf([first, second]: Uint8Array): Encoding | undefined {
-  if (first === 0xff && second === 0xfe) return "utf-16le";
-  if (first === 0xfe && second === 0xff) return "utf-16be";
-}
-
-/** Turns UTF-16 into UTF-8; leaves all else. */
-async function* recoded(blocks: Blocks): Blocks {
-  const encoder = new TextEncoder();
-  let decoder: TextDecoder | undefined;
-  let head: Uint8Array | undefined = new Uint8Array(0);
-  for await (let block of blocks) {
-    await breathe();
-    if (head) {
-      if (head.length > 0) block = joined([head, block]);
-      if (block.length < 2) {
-        head = block.slice();
-        continue;
-      }
-      head = undefined;
-      const encoding = encodingOf(block);
-      // The decoder drops the byte-order mark.
-      if (encoding) decoder = new TextDecoder(encoding);
-    }
-    yield decoder
-      ? encoder.encode(decoder.decode(block, { stream: true }))
-      : block;
-  }
-  if (head && head.length > 0) yield head;
-  if (decoder) yield encoder.encode(decoder.decode());
 }

@@ -6,6 +6,7 @@
 
 import * as kernels from "../kernels/kernels.wasm";
 import { align, growMemory, joined } from "../shared/memory.ts";
+import { type Coding, encoded } from "./text.ts";
 import { foldTable, formsOf, wordTable } from "./unicode.ts";
 
 /**
@@ -15,7 +16,7 @@ import { foldTable, formsOf, wordTable } from "./unicode.ts";
 export type Mode = "found" | "count" | "lines";
 
 /** What to look for, and what is wanted. */
-export interface Query {
+export interface Query extends Coding {
   /** One or more keywords, none of them empty or with a line break in it. */
   keywords: string[];
   /** Whether case is ignored, by Unicode's simple case folding. Default: false. */
@@ -165,7 +166,7 @@ export function compile(
   const words = query.words ? layout.put(wordTable()) : 0;
   const folds = ignoreCase && reach !== "ascii" ? layout.put(foldTable()) : 0;
   const table = (texts: string[]) => {
-    const needles = needlesOf(texts, ignoreCase, reach === "all");
+    const needles = needlesOf(texts, query, reach === "all");
     return layout.addTable(needles, texts.length, words);
   };
   const each = table(keywords);
@@ -202,8 +203,7 @@ export function shared(query: Query, at: number): Query {
   const source = toShared(encoder.encode(JSON.stringify(query)));
   const compiled = toShared(compile(query, at, FIRST_REACH));
   const id = crypto.randomUUID();
-  const { ignoreCase, words, all, mode, max } = query;
-  const rest = { ignoreCase, words, all, mode, max };
+  const { keywords: _, without: __, ...rest } = query;
   return { ...rest, keywords: [], shared: { id, compiled, source } };
 }
 
@@ -247,11 +247,11 @@ function rarestOf(keywords: string[]): string {
 /** The needles of keywords; with `rare` also those with rare forms in them. */
 function needlesOf(
   keywords: string[],
-  ignoreCase: boolean,
+  { ignoreCase, ...coding }: Query,
   rare: boolean,
 ): Needles {
   const text = keywords.join("\n") + "\n"; // none of them has a line break
-  let bytes = encoder.encode(ignoreCase ? folded(text) : text);
+  let bytes = encoded(ignoreCase ? folded(text) : text, coding);
   const needles: Needle[] = [];
   for (let start = 0, keyword = 0; start < bytes.length; keyword++) {
     const end = bytes.indexOf(NEWLINE, start);

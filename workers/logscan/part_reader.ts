@@ -7,6 +7,7 @@
 import { type Content, contentsOf, isEncoded } from "./decode.ts";
 import { HEAD } from "./formats.ts";
 import { type Blocks, Input, type Source, sourceOf } from "./input.ts";
+import { type Coding, recoded } from "./text.ts";
 
 /**
  * Reads parts of a file again, such as lines that are too long to be held. A file
@@ -39,15 +40,20 @@ export class PartReader implements Disposable {
   #rest: Uint8Array = new Uint8Array(0);
   #position = 0;
   #isPlain = false;
+  readonly #coding: Coding;
+  /** Whether what is read was turned into UTF-8. */
+  #isUtf8 = false;
 
   /**
    * Opens the file.
    *
    * @param path The file
+   * @param coding How it was searched
    * @throws {Deno.errors.NotFound} If there is no such file
    */
-  constructor(path: string) {
+  constructor(path: string, coding: Coding = {}) {
     this.path = path;
+    this.#coding = coding;
     this.#file = Deno.openSync(path);
     this.#source = sourceOf(this.#file);
   }
@@ -61,11 +67,27 @@ export class PartReader implements Disposable {
    * @returns Its blocks; each is valid until the next one is asked for
    * @throws {Error} If reading or decompressing fails
    */
-  async *read(
+  read(offset: number, length: number, content = 0): Blocks {
+    const blocks = this.#read(offset, length, content);
+    const { encoding, isEncoded } = this.#coding;
+    return isEncoded ? this.#inUtf8(blocks, encoding!) : blocks;
+  }
+
+  /** Turns what was searched as it is into UTF-8. */
+  async *#inUtf8(blocks: Blocks, encoding: string): Blocks {
+    const first = await blocks.next(); // then it is known what it comes from
+    const all = async function* () {
+      if (!first.done) yield first.value;
+      yield* blocks;
+    };
+    yield* recoded(all(), this.#isUtf8 ? undefined : encoding);
+  }
+
+  async *#read(
     offset: number,
     length: number,
-    content = 0,
-  ): AsyncGenerator<Uint8Array, void, void> {
+    content: number,
+  ): Blocks {
     // A plain file is positioned anew, which costs nothing however far it is.
     const isAhead = !this.#isPlain && (content > this.#content ||
       content === this.#content && offset >= this.#position);
@@ -97,18 +119,20 @@ export class PartReader implements Disposable {
     const head = new Uint8Array(HEAD);
     this.#file.seekSync(0, Deno.SeekMode.Start);
     this.#file.readSync(head);
-    this.#isPlain = !isEncoded(head);
+    this.#isPlain = !isEncoded(head, this.#coding);
     this.#position = this.#isPlain ? offset : 0;
     this.#file.seekSync(this.#position, Deno.SeekMode.Start);
     if (this.#isPlain) this.#blocks = new Input(this.#source).blocks();
-    else this.#contents = contentsOf(this.#source);
+    else this.#contents = contentsOf(this.#source, this.#coding);
     this.#content = this.#isPlain ? 0 : -1;
+    this.#isUtf8 = false;
     this.#rest = new Uint8Array(0);
   }
 
   async #nextContent(): Promise<void> {
     this.#content++;
     const { value } = await this.#contents!.next();
+    this.#isUtf8 = value?.isUtf8 ?? false;
     this.#blocks = value?.blocks ?? new Input({ read: () => null }).blocks();
     this.#position = 0;
     this.#rest = new Uint8Array(0);

@@ -7,6 +7,7 @@
 import { causeOf } from "../shared/files.ts";
 import { type Content, contentsOf, isEncoded } from "./decode.ts";
 import { type Source, sourceOf } from "./input.ts";
+import { unshared } from "./needles.ts";
 import {
   countNewlines,
   LINE_MAX,
@@ -14,6 +15,7 @@ import {
   Search,
   type SearchResult,
 } from "./search.ts";
+import { linesInUtf8 } from "./text.ts";
 
 /** Plain files larger than this are searched in several spans, in bytes. */
 export const SPAN = 16 << 20;
@@ -161,7 +163,7 @@ function scanPlain(
         ended = true;
         break;
       }
-      if (position === 0 && isEncoded(block.subarray(0, n))) return;
+      if (position === 0 && isEncoded(block.subarray(0, n), query)) return;
       // For mode "found" lines are counted only once there is a hit, below: most
       // files have none.
       if (blocks > 0 && query.mode === "found") search.counts = false;
@@ -173,7 +175,7 @@ function scanPlain(
   }
   const next = wanted && search.isFull(HITS_BYTES) ? search.next : undefined;
   if (next === undefined) search.end();
-  const found = search.take();
+  const found = takeFrom(search, query);
   if (query.mode === "found" && found.hits && start === 0 && blocks > 1) {
     found.hits.lines[0] = newlinesIn(file, 0, found.hits.offsets[0]);
   }
@@ -242,7 +244,7 @@ export async function* searchDecoded(
   let content = 0;
   let isArchive = false;
   try {
-    for await (const each of contentsOf(source)) {
+    for await (const each of contentsOf(source, query)) {
       isArchive = each.member !== undefined;
       const start = content === from.content ? from.offset : 0;
       if (content >= from.content) {
@@ -259,12 +261,13 @@ export async function* searchDecoded(
 
 /** Searches a content from an offset. */
 async function* searchContent(
-  { blocks, member }: Content,
+  { blocks, member, isUtf8 }: Content,
   content: number,
   query: Query,
   start: number,
   most: number,
 ): AsyncGenerator<SpanReport, void, void> {
+  if (isUtf8 && query.isEncoded) query = inUtf8(query);
   const search = new Search(query, { offset: start }, query.mode !== "count");
   let error: string | undefined;
   let taken = start, position = start;
@@ -275,7 +278,7 @@ async function* searchContent(
       if (!search.isFull(most)) continue;
       const { next } = search;
       const bytes = next - taken;
-      yield { ...search.take(), bytes, next, content, member };
+      yield { ...takeFrom(search, query), bytes, next, content, member };
       taken = next;
     }
   } catch (thrown) {
@@ -283,7 +286,28 @@ async function* searchContent(
   }
   search.end();
   const bytes = position - taken;
-  yield { ...search.take(), bytes, error, content, member };
+  yield { ...takeFrom(search, query), bytes, error, content, member };
+}
+
+/** The query for a text that was turned into UTF-8. */
+function inUtf8(query: Query): Query {
+  const { keywords, without } = unshared(query);
+  return { ...query, keywords, without, shared: undefined, isEncoded: false };
+}
+
+/** What was found, in UTF-8. */
+function takeFrom(search: Search, query: Query): SearchResult {
+  const found = search.take();
+  if (found.hits && query.isEncoded) {
+    const { hits } = found;
+    const { text, lengths } = linesInUtf8(hits.text, query.encoding!);
+    hits.text = text;
+    const held = lengths.values();
+    hits.sizes = hits.lengths.map((length) =>
+      length <= LINE_MAX ? held.next().value! : 0
+    );
+  }
+  return found;
 }
 
 /** Decodes a file again and searches it from a place in what is decoded. */

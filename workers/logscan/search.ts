@@ -55,6 +55,34 @@ export interface Hits {
   sets: number[][];
   /** The lines up to 64 KiB, one after another, each with its newline. */
   text: Uint8Array;
+  /**
+   * How long each of these is in `text`, without its newline, if it was in another
+   * character set: there it is UTF-8.
+   */
+  sizes?: number[];
+}
+
+/**
+ * How long a line is in the text of hits.
+ *
+ * @param hits The lines
+ * @param i Which of them
+ * @returns Its length without its newline, in bytes; undefined if it is too long to
+ * be held
+ *
+ * @example
+ * ```ts
+ * import { sizeOf } from "./search.ts";
+ *
+ * console.log(sizeOf({ lengths: [3] }, 0)); // 3
+ * ```
+ */
+export function sizeOf(
+  { lengths, sizes }: Pick<Hits, "lengths" | "sizes">,
+  i: number,
+): number | undefined {
+  if (lengths[i] > LINE_MAX) return;
+  return sizes ? sizes[i] : lengths[i];
 }
 
 /** What was found so far. */
@@ -621,23 +649,26 @@ const NUMBER_MAX = 21;
  * ```
  */
 export function* labelled(
-  { lines, lengths, text }: Hits,
+  hits: Hits,
   before: number,
   label: string,
 ): Generator<Uint8Array | number, void, void> {
+  const { lines, text } = hits;
   const head = new TextEncoder().encode(`${label}:`);
   let at = 0;
   for (let i = 0; i < lines.length;) {
-    if (lengths[i] > LINE_MAX) {
+    if (sizeOf(hits, i) === undefined) {
       yield i++;
       continue;
     }
     const numbers: number[] = [];
     let end = at, size = 0;
-    for (; size < LABELLED_BYTES && lengths[i] <= LINE_MAX; i++) {
+    for (; size < LABELLED_BYTES && i < lines.length; i++) {
+      const own = sizeOf(hits, i);
+      if (own === undefined) break;
       numbers.push(before + lines[i] + 1);
-      end += lengths[i] + 1;
-      size += head.length + NUMBER_MAX + lengths[i] + 1;
+      end += own + 1;
+      size += head.length + NUMBER_MAX + own + 1;
     }
     yield labelSome(head, numbers, text.subarray(at, end), size);
     at = end;
