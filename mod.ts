@@ -1375,8 +1375,7 @@ export abstract class Call {
     this.host = host;
     this.job = job;
     this.spread = spread;
-    // As they were when the call was made: its caller may use them for others.
-    this.options = options === NO_OPTIONS ? options : { ...options };
+    this.options = options === NO_OPTIONS ? options : copyOf(options);
     this.estimate = host.estimate(job);
     this.input = new Input(items);
   }
@@ -1604,6 +1603,15 @@ export abstract class Call {
 }
 
 const NO_OPTIONS: CallOptions = {};
+
+/**
+ * The options of a call as they are now: its caller may use them for others. All
+ * are read, also those that are inherited, as an AbortController has its signal.
+ */
+function copyOf(options: CallOptions): CallOptions {
+  const { signal, timeout, retries, chunkSize, settle, transfer } = options;
+  return { signal, timeout, retries, chunkSize, settle, transfer };
+}
 
 /** A call that gathers all results: `apply`, `map`, `starmap`. */
 class GatherCall extends Call {
@@ -2178,7 +2186,7 @@ class Chunk {
 class Deadline {
   #due = Infinity;
   #again = 0;
-  #pass: () => void = () => {};
+  #pass = nothing;
   #wasLate = false;
   #rings = Infinity;
   #signal?: AbortSignal;
@@ -2197,6 +2205,7 @@ class Deadline {
 
   disarm(): void {
     this.#due = Infinity;
+    this.#pass = nothing; // it may hold what was waited for
   }
 
   /** Disarms it and leaves nothing behind that could ring. */
@@ -2228,10 +2237,13 @@ class Deadline {
     if (isLate) this.#due = Math.max(this.#due, now + this.#again);
     this.#wasLate = isLate;
     if (now < this.#due) return this.#wait();
+    const pass = this.#pass;
     this.disarm();
-    this.#pass();
+    pass();
   };
 }
+
+const nothing = (): void => {};
 
 type WorkerState =
   | "starting"

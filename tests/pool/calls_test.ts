@@ -394,6 +394,10 @@ runnerTest("options are those of the time of the call", async (runner) => {
   const rejected = ["rejected", "rejected"];
   assertEquals(statuses(await outcomes), rejected);
   assertEquals(statuses(await Array.fromAsync(results)), rejected);
+  const controller = new AbortController();
+  const held = runner.apply("hold", [new Gate().memory], controller);
+  controller.abort("inherited");
+  assertEquals(await held.catch((reason) => reason), "inherited");
 });
 
 runnerTest("a signal is heard between jobs that block", async (runner) => {

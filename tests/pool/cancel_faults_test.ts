@@ -519,3 +519,30 @@ Deno.test("Pool: a module that blocks at its top level does not gather threads",
   const line = "WorkerStartError it did not serve within 200 ms true\n";
   assertEquals(output, line.repeat(5));
 });
+
+Deno.test("Pool: an idle worker keeps nothing of what was cancelled", async () => {
+  const output = await runAlone(
+    `
+    await using pool = new Pool(service, { size: 1 });
+    const cancel = async (options) => {
+      const gate = new Gate();
+      const call = pool.apply("hold", [gate.memory], options(gate));
+      await call.catch(({ name }) => console.log(name));
+      await until(() => pool.stats().busy === 0);
+      return new WeakRef(gate.memory);
+    };
+    const aborted = (gate) => {
+      const controller = new AbortController();
+      until(() => gate.arrived > 0).then(() => controller.abort());
+      return controller;
+    };
+    for (const options of [() => ({ timeout: 1 }), aborted]) {
+      const argument = await cancel(options);
+      await until(() => (gc(), argument.deref() === undefined));
+    }
+    console.log("nothing is left");
+  `,
+    ["--v8-flags=--expose-gc"],
+  );
+  assertEquals(output, "TimeoutError\nAbortError\nnothing is left\n");
+});
