@@ -6,7 +6,7 @@
 
 import { basename } from "@std/path/basename";
 import { join } from "@std/path/join";
-import { Pool } from "../mod.ts";
+import { Pool, sequential } from "../mod.ts";
 import { service } from "../workers/grayscale.ts";
 import { causeOf } from "../workers/shared/files.ts";
 import {
@@ -62,8 +62,8 @@ goes into reports/grayscale.md.
       --exclude GLOB  no such image, and no such folder with all that is in it
       --json          a line of JSON per image, as it is done: path, and out,
                       bytes, warning; or error; or out and skipped
-${CLUSTER_HELP}      --workers N     how many workers convert (default: one per core;
-                      10 for --simulate, as sleepers need no core)
+${CLUSTER_HELP}      --workers N     how many workers convert (default: one per core; 10 for
+                      --simulate, as sleepers need no core); one JPEG needs none
   -q, --quiet         print nothing, not even with --json, but errors, and the
                       job's own lines in --simulate
   -h, --help          show this
@@ -127,10 +127,13 @@ async function convert(batch: Batch): Promise<number> {
   const cluster = flags.text.redis === undefined
     ? undefined
     : await startCluster(flags, "grayscale", service, { permissions });
-  const pool = cluster ?? new Pool(service, { size, permissions });
+  const runner = cluster ??
+    (batch.isLittle
+      ? sequential(service)
+      : new Pool(service, { size, permissions }));
   const temporaryFiles = new TemporaryFiles();
   // Done first at Ctrl-C: nobody may write any more when files are removed.
-  onInterrupt(() => pool.terminate());
+  onInterrupt(() => runner.terminate());
   const progress = new Progress("images", flags.is.quiet);
   /** The names of the images under way; outcomes come in the same order. */
   const names: string[] = [];
@@ -141,7 +144,9 @@ async function convert(batch: Batch): Promise<number> {
       yield files;
     }
   };
-  const outcomes = pool.imap("grayscaleFile", conversions(), { settle: true });
+  const outcomes = runner.imap("grayscaleFile", conversions(), {
+    settle: true,
+  });
   for await (const outcome of outcomes) {
     const name = names.shift()!;
     if (outcome.status === "rejected") {
@@ -153,7 +158,7 @@ async function convert(batch: Batch): Promise<number> {
     progress.step();
   }
   await progress.stop();
-  await pool.terminate();
+  await runner.terminate();
   const seconds = ((performance.now() - start) / 1000).toFixed(2);
   if (cluster) batch.addMachines(cluster.work);
   const work = cluster ? workText(cluster.work) : "";

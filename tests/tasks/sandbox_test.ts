@@ -10,6 +10,7 @@ import { join } from "@std/path/join";
 import { Pool } from "../../mod.ts";
 import type { GrayscaleFileOptions } from "../../workers/grayscale.ts";
 import { permissionsFor } from "../../tasks/grayscale/plan.ts";
+import { makeImage } from "../../workers/fixtures.ts";
 import { service as images } from "../../workers/grayscale.ts";
 import { copy, namesIn, withFolder } from "./folders.ts";
 import { kinds, service } from "./intruder.ts";
@@ -133,6 +134,17 @@ Deno.test("sandbox: the task's own workers are in it", async () => {
       const line = new TextDecoder().decode(stderr);
       assertStringIncludes(line, "--unstable-worker-options");
       assertEquals(code, 70); // Deno's own
+    }
+    // One JPEG needs no worker, unless the codec is needed.
+    const path = join(folder, "a.jpg");
+    await makeImage({ seed: 1, width: 40, height: 30, path });
+    for (const [more, wanted] of [[[], 0], [["--to=png"], 70]] as const) {
+      const { code } = await new Deno.Command(Deno.execPath(), {
+        args: [...program.split(" ").slice(1), "a.jpg", "--force", ...more],
+        cwd: join(folder, "project"),
+        env: { INIT_CWD: folder },
+      }).output();
+      assertEquals(code, wanted);
     }
   });
 });
