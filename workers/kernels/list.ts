@@ -206,9 +206,11 @@ function verifyRun(
   let at = entryAt(table, i + low - 1).needle;
   const agreed = agreement(needleAt(table, at), start, end);
   for (; at != NONE; at = needleAt(table, at).parent) {
-    const needle = needleAt(table, at);
-    if (needle.length > agreed) continue;
-    if (isWhole(table, needle, start) && !all) return true;
+    if (needleAt(table, at).length > agreed) continue;
+    for (let i = at; i != NONE; i = needleAt(table, i).twin) {
+      if (isWhole(table, needleAt(table, i), start) && !all) return true;
+    }
+    if (table.seen.count == table.keywords) return true; // there is no other one
   }
   return false;
 }
@@ -216,9 +218,12 @@ function verifyRun(
 /** How many bytes of a needle are there. */
 function agreement(needle: Needle, start: usize, end: usize): u32 {
   const most = <u32> min(<usize> needle.length, end - start);
-  let i: u32 = 0;
-  while (i < most && load<u8>(needle.bytes + i) == load<u8>(start + i)) i++;
-  return i;
+  for (let i: u32 = 0; i < most; i += 16) {
+    const there = v128.load(start + i), wanted = v128.load(needle.bytes + i);
+    const other = ~i8x16.bitmask(i8x16.eq(there, wanted)) & 0xffff;
+    if (other) return min(i + ctz(other), most);
+  }
+  return most;
 }
 
 /** Whether a needle comes after the text in the order of bytes. */
@@ -365,7 +370,10 @@ function setParents(table: Table): void {
     while (parent != NONE && !beginsWith(needle, needleAt(table, parent))) {
       parent = needleAt(table, parent).parent;
     }
-    needle.parent = parent;
+    const isTwin = parent != NONE &&
+      needleAt(table, parent).length == needle.length;
+    needle.twin = isTwin ? parent : NONE;
+    needle.parent = isTwin ? needleAt(table, parent).parent : parent;
   }
 }
 
@@ -378,11 +386,14 @@ function beginsWith(needle: Needle, start: Needle): bool {
 const PLACES: i32 = 12;
 /** What it costs if twice as many needles have a window. A byte costs up to 96. */
 const SHARED: u32 = 16;
+/** Where needles share a window with more than so many others, that is a crowd. */
+const CROWD: u32 = 64;
 
 /**
  * Chooses where the windows of each needle begin: where its bytes are rare, and
- * few needles have the same windows. Where this is equal it is the first place, so
- * that needles with the same windows mostly have them at the same place.
+ * few needles have the same windows. If that is in a crowd, it is the beginning:
+ * needles that have a window at the same place are searched for like a word in a
+ * dictionary, while each other place has to be tried by itself.
  */
 function choosePlaces(table: Table, ranks: usize, scratch: usize): void {
   const isShort = table.kind == Kind.SHORT, windows: i32 = isShort ? 1 : STEP;
@@ -409,6 +420,11 @@ function choosePlaces(table: Table, ranks: usize, scratch: usize): void {
       least = cost;
       needle.first = at;
     }
+    let others: u32 = 0;
+    for (let j = 0; j < windows; j++) {
+      others += load<u32>(slotOf(needle.bytes + needle.first + j, scratch));
+    }
+    if (others > CROWD * windows) needle.first = 0;
   }
 }
 

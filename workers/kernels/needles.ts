@@ -18,8 +18,10 @@ export class Needle {
    * length and bytes. A 0 ends it.
    */
   rest: usize;
-  /** In a list: the longest other needle that it begins with, or `NONE`. */
+  /** In a list: the longest shorter needle that it begins with, or `NONE`. */
   parent: u32;
+  /** In a list: another needle with the same bytes, or `NONE`. */
+  twin: u32;
 }
 
 /** No needle. */

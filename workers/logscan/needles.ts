@@ -127,7 +127,7 @@ export type Reach = "ascii" | "usual" | "all";
 export const FIRST_REACH: Reach = "ascii";
 
 /** The sizes of what kernels/needles.ts and kernels/search.ts define, in bytes. */
-const HEADER = 32, NEEDLE = 28, TABLE = 64, SEEN = 12;
+const HEADER = 32, NEEDLE = 32, TABLE = 64, SEEN = 12;
 const BUCKETS = 8, PRINT = 4, NIBBLES = PRINT * 2 * 16 + 16;
 /** The kinds of a table. */
 const ONE = 0, FEW = 1, LIST = 2, SHORT = 3;
