@@ -71,6 +71,9 @@ type Codes = Uint8Array;
 const SOI = 0xd8, EOI = 0xd9, SOS = 0xda, DQT = 0xdb, DRI = 0xdd, DHT = 0xc4;
 const APP0 = 0xe0, APP2 = 0xe2, APP14 = 0xee, COM = 0xfe, TEM = 0x01;
 
+/** How many stray bytes before a marker that differ, and how many markers with some. */
+const STRAY_MAX = 16, STRAYS_MAX = 256;
+
 /** Larger files are left to the codec: the kernel counts bits in 32-bit numbers. */
 const MAX_BYTES = 1 << 28;
 
@@ -171,7 +174,49 @@ export function grayJpegParts(
   checkHeader: (header: JpegHeader) => void = () => {},
   warn: (cause: string) => void = () => {},
 ): Uint8Array[] | undefined {
-  return new LumaExtractor(bytes, checkHeader, warn).run();
+  let file = bytes, removed = 0, strays = 0;
+  for (;;) {
+    try {
+      return new LumaExtractor(file, checkHeader, warn).run();
+    } catch (error) {
+      if (!(error instanceof LeftOver)) throw error;
+      const end = strayEnd(file, error.at), count = end - error.at;
+      if (!count || ++strays > STRAYS_MAX) throw error;
+      warn(strayLine(count, error.at + removed));
+      file = joined([file.subarray(0, error.at), file.subarray(end)]);
+      removed += count;
+    }
+  }
+}
+
+/** Data behind the end of a scan or restart interval. */
+class LeftOver extends Error {
+  readonly at: number;
+
+  constructor(message: string, at: number) {
+    super(message);
+    this.at = at;
+  }
+}
+
+const strayLine = (count: number, at: number): string =>
+  `${count} stray bytes before a marker, at byte ${at}`;
+
+/**
+ * Where bytes end that may stand before a marker: padding, or a few. libjpeg warns and
+ * skips any number, but more of them mean that what is before them was misread.
+ */
+function strayEnd(bytes: Uint8Array, at: number): number {
+  let end = at;
+  while (
+    end + 1 < bytes.length &&
+    (bytes[end] !== 0xff || bytes[end + 1] === 0)
+  ) end++;
+  const data = bytes.subarray(at, end).filter((byte, i, all) =>
+    byte !== 0 || all[i - 1] !== 0xff
+  );
+  const isPadding = data.every((byte) => byte === data[0]);
+  return isPadding || data.length <= STRAY_MAX ? end : at;
 }
 
 /**
@@ -293,9 +338,7 @@ class LumaExtractor {
 
   /** libjpeg, too, looks for the next marker, and warns. */
   #skipStray(start: number, end: number): void {
-    if (this.#history.hasScan) broken("data where a marker should be", start);
-    const count = end - start;
-    this.#warn(`${count} stray bytes before a marker, at byte ${start}`);
+    this.#warn(strayLine(end - start, start));
     this.#strays.push([start, end]);
   }
 
@@ -946,5 +989,8 @@ function reportKernelError(bytes: Uint8Array, words: Uint32Array): never {
 
 function reportError(error: number, bytes: Uint8Array, at: number): never {
   if (at === bytes.length) truncated(CAUSES[error], at);
+  if (error === LEFT_OVER) {
+    throw new LeftOver(`broken JPEG: ${CAUSES[error]} at byte ${at}`, at);
+  }
   broken(CAUSES[error], at);
 }
