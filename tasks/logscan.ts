@@ -37,8 +37,8 @@ const HELP =
   `Finds keywords in logs, also in those that gzip, zstd, bzip2, xz or lz4 has
 compressed, and in the members of zip archives (ARCHIVE:MEMBER is their name).
 
-Keywords are searched as their UTF-8 bytes; in UTF-16, which is noticed, and with
---encoding in others, as what they are there. Lines are printed in UTF-8 then.
+Keywords are searched as their UTF-8 bytes; in UTF-16, which is noticed, and in
+what --encoding names, as what they are there. Lines are printed in UTF-8 then.
 
 Usage: deno task logscan [FLAG]… [PATH]…
 
@@ -52,7 +52,7 @@ parallel, and what the parallelism brought goes into reports/logscan.md.
   -f, --file FILE     keywords from a file, one a line, however many; - for
                       standard input
   -i, --ignore-case   ignore case, as Unicode's simple case folding has it
-  -w, --word          whole words only: no letter, digit or underscore beside them
+  -w, --word          whole words only: no letter, digit or underscore beside it
       --all           only lines with all of the keywords
       --without TEXT  only lines without it; may be given several times
       --files-from FILE  search the files that are named there, too, one a line;

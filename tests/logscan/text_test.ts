@@ -176,7 +176,7 @@ Deno.test("scanLogs notices UTF-16 without a byte-order mark, and nothing else",
       return found.found;
     };
     const texts = [
-      "key",
+      "key!",
       "2026-01-01 key\r\nx\n",
       "日本語 2026-01-01 12:00:00 key 一一一\n".repeat(999),
       "\x1b[31mkey\x1b[0m\t😀\n",

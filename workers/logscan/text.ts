@@ -124,6 +124,8 @@ export function encoded(
 
 /** How much of a text is looked at to notice UTF-16, in bytes. */
 const SAMPLE = 4096;
+/** Of fewer characters nothing can be said. */
+const FEWEST = 4;
 
 /**
  * In which character set a text has to be decoded for the search. A byte-order mark
@@ -138,7 +140,8 @@ const SAMPLE = 4096;
  * ```ts
  * import { decodingOf } from "./text.ts";
  *
- * console.log(decodingOf(new Uint8Array([104, 0, 105, 0]), {})); // utf-16le
+ * const head = new Uint8Array([104, 0, 101, 0, 114, 0, 101, 0]);
+ * console.log(decodingOf(head, {})); // utf-16le
  * ```
  */
 export function decodingOf(
@@ -147,13 +150,14 @@ export function decodingOf(
 ): string | undefined {
   if (head[0] === 0xff && head[1] === 0xfe) return "utf-16le";
   if (head[0] === 0xfe && head[1] === 0xff) return "utf-16be";
-  if (encoding === undefined) return utf16Of(head.subarray(0, SAMPLE & ~1));
+  if (encoding === undefined) return utf16Of(head.subarray(0, SAMPLE));
   return isEncoded || encoding === "utf-8" ? undefined : encoding;
 }
 
 /** Notices UTF-16 without a byte-order mark. */
 function utf16Of(sample: Uint8Array): string | undefined {
   if (!sample.includes(0)) return; // as nearly always
+  if (sample.length % 2 > 0 || sample.length < 2 * FEWEST) return;
   const zeros = [0, 0];
   for (let i = 0; i < sample.length; i++) if (sample[i] === 0) zeros[i & 1]++;
   // The high byte of what is ASCII is 0, and few others have a low byte of 0.
@@ -166,15 +170,15 @@ function utf16Of(sample: Uint8Array): string | undefined {
   try {
     // The sample may end within a character.
     const text = decoder.decode(sample, { stream: true });
-    return TEXT.test(text) ? encoding : undefined;
+    return IS_TEXT.test(text) ? encoding : undefined;
   } catch {
     return;
   }
 }
 
-/** No control characters but those of texts and terminals, and at least two others. */
+/** No control characters but those of texts and terminals. */
 // deno-lint-ignore no-control-regex
-const TEXT = /^[\t-\r\x1b\x20-\x7e\x80-\ufffd]{2,}$/;
+const IS_TEXT = /^[\t-\r\x1b\x20-\x7e\x80-\ufffd]*$/;
 
 /**
  * Turns a text into UTF-8, where it has to be decoded for the search.
