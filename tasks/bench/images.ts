@@ -34,6 +34,7 @@ const KINDS: Kind[] = [
   ["one", "JPEG of 6.5 MP", "jpg", 1, 2560, { [EMPTY]: 2 }],
   ["png", "PNGs of 3.7 MP", "png", 24, 1920, pillow(0.2), {}],
   ["tiff", "TIFFs of 2 MP", "tiff", 100, 1414, { sharp: 2 }],
+  ["gif", "animated GIFs of 1 MB", "gif", 200, 580, { sharp: 0.1 }],
   ["webp", "WebPs of 2 MP", "webp", 100, 1414, { sharp: 2 }],
   ["avif", "AVIFs of 2 MP", "avif", 100, 1414, { sharp: 2 }],
   // Last: where thousands of files have just been deleted, ext4 takes up to half
@@ -190,7 +191,11 @@ async function measureKind(
 
 /** Compares what came out with the luma of what went in, as Pillow decodes it. */
 function checkOf(type: string, from: string, pillow: Peer): Row["check"] {
-  const anew = { jpg: ["Pillow", "sharp"], png: ["sharp"] }[type];
+  const anew = {
+    jpg: ["Pillow", "sharp"],
+    png: ["sharp"],
+    gif: ["Pillow", "sharp"],
+  }[type];
   return async (out, name) => {
     if (name === EMPTY) return;
     const { value, error } = await pillow.ask("compare", from, out);

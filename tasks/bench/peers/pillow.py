@@ -18,13 +18,14 @@ FOLDER, WORKERS = sys.argv[1:3]
 sys.path.insert(0, f"{FOLDER}/python")  # where pip has put it
 try:
     import PIL
-    from PIL import Image, ImageChops, ImageStat
+    from PIL import Image, ImageChops, ImageSequence, ImageStat
 except ImportError:
     missing(f"{sys.executable} has no Pillow, nor has {FOLDER}/python")
 
 # 17 photographs, each named after who took it.
 PHOTOGRAPHS = "/usr/share/backgrounds/*_by_*.jpg"
 LEAST = 2000  # pixels of a side
+FRAMES = 13  # of an animation
 
 
 def photographs():
@@ -57,22 +58,36 @@ def drawing(rng, size):
 def make_one(path, i, size, options):
     rng, photos = random.Random(i), photographs()
     image = part_of(photos[i % len(photos)], rng, size) if photos else drawing(rng, size)
+    if path.endswith(".gif"):
+        moved = [ImageChops.offset(image, 9 * k, 5 * k) for k in range(1, FRAMES)]
+        options = {"save_all": True, "append_images": moved, "duration": 40, "loop": 0}
     image.save(path, **options)
 
 
 def convert_one(path, out):
     options = {"quality": 85} if path.endswith(".jpg") else {}
-    Image.open(path).convert("L").save(out, **options)
+    image = Image.open(path)
+    first, *more = (frame.convert("L") for frame in ImageSequence.Iterator(image))
+    if more:
+        times = {"duration": image.info["duration"], "loop": 0}
+        options = {"save_all": True, "append_images": more, **times}
+    first.save(out, **options)
 
 
 def difference(path, out):
-    luma = Image.open(path)
+    luma, gray = Image.open(path), Image.open(out)
     luma.draft("L", luma.size)  # of a JPEG its own luma, not that of its RGB
-    a, b = luma.convert("L"), Image.open(out).convert("L")
-    if a.size != b.size:
+    frames = [getattr(image, "n_frames", 1) for image in (luma, gray)]
+    if luma.size != gray.size or frames[0] != frames[1]:
         raise ValueError(f"{out} has another size than {path}")
-    change = ImageChops.difference(a, b)
-    return change.getextrema()[1], ImageStat.Stat(change).mean[0]
+    found = []
+    for frame in range(frames[0]):
+        if frame:
+            luma.seek(frame)
+            gray.seek(frame)
+        change = ImageChops.difference(luma.convert("L"), gray.convert("L"))
+        found.append((change.getextrema()[1], ImageStat.Stat(change).mean[0]))
+    return [max(values) for values in zip(*found)]
 
 
 def huge(path, side, depth, channels):

@@ -8,7 +8,8 @@ sharp.concurrency(1);
 /** The format follows from the name; the quality is that of Pillow. */
 async function convertNext(names, folder, out) {
   for (let name; (name = names.pop());) {
-    const gray = sharp(`${folder}/${name}`).grayscale();
+    const animated = name.endsWith(".gif"); // with all of its frames
+    const gray = sharp(`${folder}/${name}`, { animated }).grayscale();
     const coded = name.endsWith(".jpg") ? gray.jpeg({ quality: 85 }) : gray;
     await coded.toFile(`${out}/${name}`);
   }
