@@ -6,6 +6,7 @@
 
 import { join } from "@std/path/join";
 import { resolve } from "@std/path/resolve";
+import { measureCluster } from "./bench/cluster.ts";
 import { measureImages } from "./bench/images.ts";
 import { measureLogs } from "./bench/logscan.ts";
 import { measurePool } from "./bench/pool.ts";
@@ -22,11 +23,12 @@ import { onInterrupt, runTask } from "./cli/program.ts";
 import { flush, print } from "./cli/terminal.ts";
 import { commandBlock, environment, writeReport } from "./report/markdown.ts";
 
-const HELP = `Measures the pool, the log scan and the images beside others.
+const HELP =
+  `Measures the pool, the log scan and the images beside others, and machines.
 
-Usage: deno task bench [FLAG]… [pool] [logscan] [images]
+Usage: deno task bench [FLAG]… [pool] [logscan] [images] [cluster]
 
-Without a subject it measures all three, which takes 8 GB of disk and, at times,
+Without a subject it measures all, which takes 8 GB of disk and, at times,
 12 more. The result is reports/bench.md. How the others are installed, and what
 the rows mean, is in tasks/bench/README.md.
 
@@ -44,6 +46,7 @@ const SUBJECTS: Record<string, (options: Options) => Promise<Section>> = {
   pool: measurePool,
   logscan: measureLogs,
   images: measureImages,
+  cluster: measureCluster,
 };
 
 async function main(args: string[]): Promise<number> {

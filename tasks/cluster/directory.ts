@@ -12,6 +12,9 @@ export const PREFIX = "manyhands";
 /** How long a run counts as alive after its starter's last sign of life, in ms. */
 export const LEASE_MS = 5000;
 
+/** Where it is said that there is news of a run: otherwise it is found a bit later. */
+export const NEWS = `${PREFIX}:news`;
+
 const RUNS = `${PREFIX}:runs`;
 
 /** What a run says of itself. */

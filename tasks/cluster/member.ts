@@ -10,9 +10,9 @@ import { service as logscan } from "../../workers/logscan.ts";
 import type { Jobs, Service } from "../../mod.ts";
 import { causeOf } from "../../workers/shared/files.ts";
 import type { Address } from "./address.ts";
-import { type Announcement, RunKeys, runsOf } from "./directory.ts";
+import { type Announcement, NEWS, RunKeys, runsOf } from "./directory.ts";
 import { Participation } from "./participation.ts";
-import { connect, Pulse } from "./redis.ts";
+import { another, connect, Pulse } from "./redis.ts";
 import type { Root } from "./roots.ts";
 import { versionOf } from "./version.ts";
 
@@ -48,6 +48,7 @@ export class Member {
   readonly #redis: Redis;
   readonly #version: string;
   readonly #pulse: Pulse;
+  readonly #news: Redis;
   /** The runs that it knows; of those that refuse it, there is nothing to do. */
   readonly #runs = new Map<string, Participation | "refused">();
   readonly #ended = Promise.withResolvers<void>();
@@ -64,8 +65,11 @@ export class Member {
       onBack: warn,
       onLost: (error: Error) => this.#ended.reject(error),
     };
-    const look = () => this.#look();
+    const look = () => this.#look().then(() => LOOK_MS);
     this.#pulse = new Pulse(address, redis, LOOK_MS, wait, look, events);
+    this.#news = another(redis);
+    this.#news.on("message", () => this.#pulse.wake());
+    this.#news.subscribe(NEWS).catch(() => {}); // it subscribes again by itself
   }
 
   /**
@@ -93,6 +97,7 @@ export class Member {
     this.#isLeaving = true;
     await this.#eachRun((run) => run.leave());
     this.#pulse[Symbol.dispose]();
+    this.#news.disconnect();
     this.#redis.disconnect();
     this.#ended.resolve();
   }

@@ -102,7 +102,7 @@ export interface PulseEvents {
 export class Pulse implements Disposable {
   readonly #redis: Redis;
   readonly #shown: string;
-  readonly #beat: () => Promise<void>;
+  readonly #beat: () => Promise<number>;
   readonly #events: PulseEvents;
   readonly #every: number;
   readonly #most: number;
@@ -113,13 +113,15 @@ export class Pulse implements Disposable {
   #last = performance.now();
   readonly #looking: ReturnType<typeof setInterval>;
   #pausing?: ReturnType<typeof setTimeout>;
+  #isBeating = false;
+  #beatAgain = false;
 
   /**
    * @param address Where Redis is
    * @param redis The connection
-   * @param ms How often to beat, in ms
+   * @param ms How often to beat at least, in ms
    * @param seconds How long there may be no answer
-   * @param beat What to do
+   * @param beat What to do; gives after how many ms to do it again
    * @param events Whom to tell
    */
   constructor(
@@ -127,7 +129,7 @@ export class Pulse implements Disposable {
     redis: Redis,
     ms: number,
     seconds: number,
-    beat: () => Promise<void>,
+    beat: () => Promise<number>,
     events: PulseEvents,
   ) {
     this.#redis = redis;
@@ -145,9 +147,21 @@ export class Pulse implements Disposable {
     this.#cause = reasonOf(error);
   };
 
+  /** Beats at once, as there is news. */
+  wake(): void {
+    if (this.#isBeating) this.#beatAgain = true;
+    else if (!this.#isOver) {
+      clearTimeout(this.#pausing);
+      this.#next();
+    }
+  }
+
   async #next(): Promise<void> {
+    this.#isBeating = true;
+    this.#beatAgain = false;
+    let pause = this.#every;
     try {
-      await this.#beat();
+      pause = await this.#beat();
     } catch (error) {
       if (this.#isOver) return;
       // The connection comes back by itself; what Redis refuses, it refuses.
@@ -155,7 +169,9 @@ export class Pulse implements Disposable {
     }
     if (this.#isOver) return;
     if (this.#redis.status === "ready") this.#hear();
-    this.#pausing = setTimeout(() => this.#next(), this.#every);
+    this.#isBeating = false;
+    const ms = this.#beatAgain ? 0 : pause;
+    this.#pausing = setTimeout(() => this.#next(), ms);
   }
 
   #hear(): void {

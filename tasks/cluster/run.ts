@@ -10,6 +10,7 @@ import type { Address } from "./address.ts";
 import {
   type Announcement,
   type Machine,
+  NEWS,
   PREFIX,
   RunKeys,
   Sweeper,
@@ -18,8 +19,10 @@ import { another, connect, disconnect, Pulse } from "./redis.ts";
 
 /** How often the starter gives a sign of life, in ms. */
 const BEAT_MS = 500;
-/** A machine is gone that has given no sign of life for so many beats. */
-const MACHINE_BEATS = 8;
+/** How often at first, and how many times, as machines are about to join. */
+const FIRST_BEAT_MS = 50, FIRST_BEATS = 20;
+/** A machine is gone that has given no sign of life for so long, in ms. */
+const MACHINE_MS = 4000;
 /** How long machines may take to leave a run that has ended, in ms. */
 const LEAVE_MS = 3000;
 /** How long a read waits for events, in ms. */
@@ -28,8 +31,8 @@ const BLOCK_MS = 1000;
 const TRIM_CHARS = 1 << 20;
 /** The same by their number. */
 const TRIM_EVENTS = 500;
-/** A chunk is missing that Redis has not known for so many beats. */
-const MISSING_BEATS = 4;
+/** A chunk is missing that Redis has not known for so long, in ms. */
+const MISSING_MS = 2000;
 
 /** What a run tells. */
 export interface RunEvents {
@@ -49,6 +52,7 @@ export interface RunEvents {
 interface Presence {
   text: string;
   machine?: Machine;
+  /** How long it has been silent, in ms. */
   silent: number;
 }
 
@@ -63,9 +67,11 @@ export class Run {
   readonly #sweeper: Sweeper;
   readonly #pulse: Pulse;
   readonly #presences = new Map<string, Presence>();
-  /** Chunks that have no answer, and for how many beats Redis did not know them. */
+  /** Chunks that have no answer, and how long Redis has not known them, in ms. */
   readonly #open = new Map<string, number>();
   #machines = "";
+  #beats = 0;
+  #lastBeat = performance.now();
   #reading?: Promise<void>;
   #isOver = false;
   #closed?: Promise<void>;
@@ -132,6 +138,7 @@ export class Run {
   async cancel(ids: string[]): Promise<void> {
     try {
       await this.#redis.sadd(this.#keys.cancelled, ids);
+      await this.#redis.publish(NEWS, this.#keys.id);
     } catch {
       // The run is over, or Redis is gone, which the pulse says.
     }
@@ -139,18 +146,24 @@ export class Run {
 
   // Signs of life
 
-  async #beat(): Promise<void> {
+  async #beat(): Promise<number> {
+    const now = performance.now();
+    // It may have been stopped itself: that time is nobody's silence.
+    const ms = Math.min(now - this.#lastBeat, 2 * BEAT_MS);
+    this.#lastBeat = now;
     await this.#keys.announce(this.#redis, "open", this.#about);
-    this.#meet(await this.#redis.hgetall(this.#keys.machines));
+    if (this.#beats === 0) await this.#redis.publish(NEWS, this.#keys.id);
+    this.#meet(await this.#redis.hgetall(this.#keys.machines), ms);
     await this.#sweeper.sweep();
-    await this.#findMissing();
+    await this.#findMissing(ms);
+    return this.#beats++ < FIRST_BEATS ? FIRST_BEAT_MS : BEAT_MS;
   }
 
   /** Notes which machines are there; those that fell silent are not. */
-  #meet(found: Record<string, string>): void {
+  #meet(found: Record<string, string>, ms: number): void {
     for (const [name, text] of Object.entries(found)) {
       const known = this.#presences.get(name);
-      if (known?.text === text) known.silent++;
+      if (known?.text === text) known.silent += ms;
       else {
         const machine = machineOf(name, text);
         this.#presences.set(name, { text, machine, silent: 0 });
@@ -158,8 +171,8 @@ export class Run {
     }
     for (const [name, { silent }] of this.#presences) {
       const isGone = !(name in found);
-      if (isGone || silent > MACHINE_BEATS) this.#presences.delete(name);
-      if (!isGone && silent > MACHINE_BEATS) {
+      if (isGone || silent > MACHINE_MS) this.#presences.delete(name);
+      if (!isGone && silent > MACHINE_MS) {
         this.#redis.hdel(this.#keys.machines, name).catch(() => {});
       }
     }
@@ -175,17 +188,17 @@ export class Run {
    * Finds chunks that Redis does not know: it was started again without having
    * saved them, or somebody removed them.
    */
-  async #findMissing(): Promise<void> {
+  async #findMissing(ms: number): Promise<void> {
     const ids = [...this.#open.keys()];
     if (ids.length === 0) return;
     const commands = this.#redis.pipeline();
     for (const id of ids) commands.exists(this.#keys.job(id));
     const results = await commands.exec() ?? [];
     for (const [i, [, isThere]] of results.entries()) {
-      const beats = this.#open.get(ids[i]);
-      if (beats === undefined) continue; // answered meanwhile
-      this.#open.set(ids[i], isThere === 0 ? beats + 1 : 0);
-      if (isThere !== 0 || beats < MISSING_BEATS) continue;
+      const missing = this.#open.get(ids[i]);
+      if (missing === undefined) continue; // answered meanwhile
+      this.#open.set(ids[i], isThere === 0 ? missing + ms : 0);
+      if (isThere !== 0 || missing < MISSING_MS) continue;
       this.#open.delete(ids[i]);
       this.#events.onLost(ids[i], "Redis has forgotten it");
     }
@@ -258,6 +271,7 @@ export class Run {
 
   async #clean(): Promise<void> {
     await this.#keys.announce(this.#redis, "ended");
+    await this.#redis.publish(NEWS, this.#keys.id);
     // Machines that are in it still would make keys after these were removed.
     for (let ms = 0; ms < LEAVE_MS; ms += 20) {
       const found = await this.#redis.hkeys(this.#keys.machines);
@@ -271,7 +285,7 @@ export class Run {
   }
 
   #isPresent(name: string): boolean {
-    return (this.#presences.get(name)?.silent ?? 0) <= MACHINE_BEATS / 2;
+    return (this.#presences.get(name)?.silent ?? 0) <= MACHINE_MS / 2;
   }
 }
 
