@@ -880,7 +880,10 @@ let isItemCancelled: (() => boolean) | undefined;
  * ```
  */
 export function cancelled(): boolean {
-  return (contexts?.getStore() ?? isItemCancelled)?.() ?? false;
+  const own = contexts?.getStore() ?? isItemCancelled;
+  if (own) return own();
+  return awaited.size > 0 &&
+    awaited.values().every((isCancelled) => isCancelled());
 }
 
 /** The modules that serve in this thread, by URL. */
@@ -3400,6 +3403,7 @@ class Sequential<J extends Jobs> extends Runner<J> implements Host {
     const settle = (value: unknown, bad = false) => {
       if (isOver) return;
       isOver = true;
+      awaited.delete(isCancelled);
       const end = now();
       this.#options.onTask?.({ worker: 0, job, index, start, end });
       if (end - start > timeout) call.miss(item, timeoutError(call, index));
@@ -3412,7 +3416,10 @@ class Sequential<J extends Jobs> extends Runner<J> implements Host {
     try {
       const isAlone = timeout === Infinity && !signal;
       value = isAlone ? run() : within(isCancelled, run);
-      if (isThenable(value)) return settled(value, settle, timeout);
+      if (isThenable(value)) {
+        if (isAlone) awaited.add(isCancelled);
+        return settled(value, settle, timeout);
+      }
     } catch (thrown) {
       return void settle(thrown, true);
     }
@@ -3450,6 +3457,12 @@ interface Contexts {
  * cancelled follows its code through its awaits.
  */
 let contexts: Contexts | undefined;
+
+/**
+ * The items without a signal and a timeout are not worth that. So which of them
+ * asks is not known, and they are told once none of those that run is wanted.
+ */
+const awaited = new Set<() => boolean>();
 
 /** Runs code that may await, so that `cancelled` knows its item. */
 function within<T>(isCancelled: () => boolean, code: () => T): T {

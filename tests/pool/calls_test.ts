@@ -422,3 +422,31 @@ poolTest(
     }
   },
 );
+
+runnerTest(
+  "a job is told that its call was left, and no other",
+  async (runner) => {
+    const [left, kept] = [new Gate(), new Gate()];
+    const results = runner.imap("hold", [left.memory]);
+    const next = results.next();
+    const other = runner.apply("isCancelled", [kept.memory]);
+    await until(() => left.arrived + kept.arrived === 2);
+    await results.return();
+    assertEquals(await next, { done: true, value: undefined });
+    kept.open();
+    assertEquals(await other, false);
+    await until(() => left.left > 0);
+  },
+);
+
+poolTest(
+  "sequential: a job is told that its runner was terminated",
+  async () => {
+    const runner = sequential(service);
+    const gate = new Gate();
+    const call = runner.apply("hold", [gate.memory]);
+    await until(() => gate.arrived > 0);
+    await Promise.all([assertRejects(() => call), runner.terminate()]);
+    await until(() => gate.left > 0);
+  },
+);
