@@ -336,6 +336,8 @@ Deno.test("stray bytes between segments are skipped, with a warning", async () =
         if (first <= 2) continue;
         for (const at of new Set([first, last])) {
           for (const stray of [[0], [1, 2, 3], [0xff, 0], [0xff, 0, 7, 0]]) {
+            // Behind data FF 00 is a byte of ones, of which one may be there.
+            if (at > first && stray[0] === 0xff) continue;
             const bad = spliced(bytes, at, 0, ...stray);
             assertEquals(grayJpeg(bad), wanted, name);
             await Deno.writeFile(path, bad);
