@@ -313,6 +313,7 @@ class LogScan {
         })
       ) {
         this.#receive(outcome);
+        for (const report of this.#mergeWhole()) yield report;
         yield* this.#mergeFinished();
       }
       yield* this.#mergeFinished();
@@ -427,6 +428,24 @@ class LogScan {
         const from = { content: 0, offset: 0 };
         yield* this.#addAll(file, searchDecoded({ read }, query, from, 0));
       } else this.#searched++;
+      yield file.report;
+    }
+  }
+
+  /**
+   * Merges the oldest files as long as each was searched in one go, as most are.
+   * Synchronous: asynchronous generators take several µs for each report.
+   */
+  *#mergeWhole(): Generator<Report, void, void> {
+    for (let file; (file = this.#files[this.#given]); this.#give()) {
+      const [result] = file.results;
+      if (file.left !== 1 || !result) return;
+      const { span, found } = result;
+      if (span.start > 0 || found.next !== undefined) return;
+      file.results.pop();
+      file.left = 0;
+      yield* this.#addResult(file, found);
+      this.#searched++;
       yield file.report;
     }
   }

@@ -5,20 +5,25 @@
  */
 
 import { weightOf } from "../../workers/logscan/scan.ts";
-import { findFiles, type FindOptions, totalSize } from "../cli/paths.ts";
+import { findFiles, type FindOptions } from "../cli/paths.ts";
 
 /** How many files are listed before the first one is scanned. */
 const FIRST_FILES = 500;
 /** How many more may wait for each one that is scanned, and how many at most. */
 const MORE_FILES = 8, FILES_MAX = 100_000;
 /**
- * What is scanned on the calling thread: no more than the first files, of so many
- * bytes in all. One thread took 250 to 370 ms for 836 MiB, two workers with their
- * start 300 to 410; on a machine that starts workers faster there is no difference.
+ * How many bytes are scanned on the calling thread, for each ms that the process
+ * took to load its modules: a machine that is slow at that, or busy, starts workers
+ * slowly as well. It is 20 ms of a core that is free, where one thread took 250 to
+ * 370 ms for 836 MiB, and two workers with their start 300 to 410. No more is
+ * scanned there than the first files.
  */
-const LITTLE_BYTES = 1 << 30;
+const LITTLE_PER_MS = 50e6;
+const startMs = performance.now();
 /** More keywords than this take longer: with 20, 569 ms instead of 431. */
 const FEW_KEYWORDS = 8;
+/** But thousands no more than so many times as long. */
+const SLOWEST = 4;
 
 /** The files that were found, in order, of which the first ones are done. */
 export class Listing {
@@ -54,11 +59,13 @@ export class Listing {
   async isLittle(keywords: number): Promise<boolean> {
     await this.#find(FIRST_FILES);
     if (!this.#isAll) return false;
-    let weight = 0;
+    const slower = Math.min(Math.ceil(keywords / FEW_KEYWORDS), SLOWEST);
+    let left = startMs * LITTLE_PER_MS / slower;
     for (const { path } of this.#files) {
-      weight += weightOf(path, await totalSize([path]));
+      left -= weightOf(path, sizeOf(path));
+      if (left < 0) return false;
     }
-    return weight * Math.ceil(keywords / FEW_KEYWORDS) <= LITTLE_BYTES;
+    return true;
   }
 
   /** The paths, one after the other; some are found ahead. */
@@ -98,5 +105,14 @@ export class Listing {
         this.count++;
       }
     }
+  }
+}
+
+/** Synchronous: to ask for 200 files one after another took 20 ms. */
+function sizeOf(path: string): number {
+  try {
+    return Deno.statSync(path).size;
+  } catch {
+    return 0; // it was removed meanwhile, which is reported when it is read
   }
 }

@@ -274,7 +274,7 @@ export class Search {
   /** Lines that begin here or later are not searched. */
   readonly #limit: number;
   /** Memory for the bytes kept between two blocks. */
-  #buffer = new Uint8Array(0);
+  #buffer = EMPTY;
   #kept = this.#buffer;
   /** Where in the file the kept bytes begin; what comes before is done. */
   #offset: number;
@@ -287,7 +287,7 @@ export class Search {
   #weight = 0;
   #found: SearchResult = { lines: 0, count: 0 };
   /** The sets of keywords in `#found`, and where they are in its list of them. */
-  #sets = new Map<string, number>();
+  #sets?: Map<string, number>;
   #blockView?: Uint8Array;
   /** The held lines of the hits. */
   #text = EMPTY;
@@ -375,7 +375,7 @@ export class Search {
     found.hits.text = this.#text.slice(0, this.#textLength);
     free(this.#text);
     this.#text = EMPTY;
-    this.#sets = new Map();
+    this.#sets = undefined;
     this.#textLength = this.#weight = 0;
     return found;
   }
@@ -540,9 +540,10 @@ export class Search {
 
   #indexOf(set: number[], sets: number[][]): number {
     if (set === sets[0]) return 0; // always so with a single keyword
+    const known = this.#sets ??= new Map();
     const key = set.join();
-    const index = this.#sets.get(key) ?? sets.push(set) - 1;
-    this.#sets.set(key, index);
+    const index = known.get(key) ?? sets.push(set) - 1;
+    known.set(key, index);
     return index;
   }
 
