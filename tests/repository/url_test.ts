@@ -125,3 +125,30 @@ Deno.test("by URL: the README's own programs run as they stand", () =>
       assertEquals([code, stdout], [0, `${output}\n`], stderr);
     }
   }));
+
+Deno.test("by URL: what needs a package from npm is searched in workers that may do little", () =>
+  served(async (url) => {
+    const line = "unauthorized access\n";
+    const xz = "/Td6WFoAAATm1rRGAgAhARYAAAB0L+WjAQATdW5hdXRob3JpemVk" +
+      "IGFjY2VzcwoAJCdM4/WZym0AASwU+AptAx+2830BAAAAAARZWg==";
+    const { code, stdout, stderr } = await run({
+      "main.ts": `
+        import { Pool } from "${url}/mod.ts";
+        import { scanLogs, service } from "${url}/workers/logscan.ts";
+
+        Deno.writeFileSync("a.xz", Uint8Array.fromBase64("${xz}"));
+        const permissions = { read: ["a.xz"] };
+        await using pool = new Pool(service, { size: 1, permissions });
+        for await (const report of scanLogs(pool, ["a.xz"], { mode: "count" })) {
+          console.log(report.count, report.bytes, report.error);
+        }
+      `,
+    }, [
+      `--allow-import=${new URL(url).host}`,
+      "--allow-read=.",
+      "--allow-write=.",
+      "--unstable-worker-options",
+    ]);
+    assertEquals(stdout, `1 ${line.length} undefined\n`, stderr);
+    assertEquals(code, 0);
+  }));

@@ -364,3 +364,33 @@ Deno.test("logscan --json gives an object a file, or a hit, as soon as it is kno
     });
   }
 });
+
+Deno.test("logscan hears Ctrl-C while it decompresses a long file", async (t) => {
+  await using home = new Home();
+  const { gzipSync, zstdCompressSync } = await import("node:zlib");
+  const zeros = new Uint8Array(64 << 20);
+  const repeated = (part: Uint8Array) => {
+    const whole = new Uint8Array(2000 * part.length);
+    for (let i = 0; i < 2000; i++) whole.set(part, i * part.length);
+    return whole;
+  };
+  await home.write({
+    "first": ALERT,
+    "a.gz": repeated(gzipSync(zeros)), // it would take minutes
+    "a.zst": repeated(zstdCompressSync(zeros)),
+  });
+  for (const name of ["a.gz", "a.zst"]) {
+    for (const workers of ["1", "2"]) {
+      await t.step(`${name}, ${workers} workers`, async () => {
+        const args = ["--json", "--workers", workers, "first", name];
+        const child = home.start(home.words("logscan", args));
+        const output = child.stdout.getReader();
+        await output.read(); // of the first file: the other one is next
+        child.kill("SIGINT");
+        assertEquals(await child.stderr.text(), "");
+        assertEquals((await child.status).code, 130);
+        while (!(await output.read()).done);
+      });
+    }
+  }
+});
