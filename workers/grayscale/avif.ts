@@ -8,9 +8,13 @@
 
 /** The part of a picture that is shown, and how it is turned. */
 export interface Crop {
+  /** Its first column. */
   left: number;
+  /** Its first row. */
   top: number;
+  /** How many columns it has. */
   width: number;
+  /** How many rows. */
   height: number;
   /** Quarters of a turn, against the clock. */
   turns: number;

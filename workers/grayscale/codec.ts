@@ -98,9 +98,13 @@ export type Encode = (
 
 /** Gray pixels: a byte each, or two with alpha. */
 export interface GrayImage {
+  /** How many columns there are. */
   width: number;
+  /** How many rows. */
   height: number;
+  /** The bytes, row by row. */
   gray: Uint8Array;
+  /** Whether each pixel has two. */
   alpha: boolean;
 }
 

@@ -20,12 +20,15 @@ export interface PngHeader {
 export interface ImageHeader extends PngHeader {
   /** Bits of a sample, or of an index into the palette. */
   depth: number;
+  /** 6.1: the color type. */
   type: number;
+  /** Whether it comes in the passes of Adam7. */
   isInterlaced: boolean;
 }
 
 /** Pixels: those of the IDAT chunks, or a frame of an animation. */
 export interface Picture {
+  /** That of the file; a frame has a size of its own. */
   format: ImageHeader;
   /** The content of all IDAT or fdAT chunks: a zlib stream. */
   stream: Uint8Array[];
@@ -37,9 +40,11 @@ export interface Picture {
 
 /** What the pixels mean. */
 export interface Colors {
+  /** What a sample is. */
   format: ImageHeader;
-  /** PLTE and tRNS. */
+  /** The content of PLTE. */
   palette?: Uint8Array;
+  /** The content of tRNS. */
   transparency?: Uint8Array;
 }
 
@@ -49,8 +54,9 @@ export interface PngParts extends Colors {
   pictures: [Picture, ...Picture[]];
   /** The whole acTL chunk of an animation. */
   animation?: Uint8Array;
-  /** Whole chunks that are kept, before and behind the IDAT chunks. */
+  /** Whole chunks that are kept, before the IDAT chunks. */
   before: Uint8Array[];
+  /** The same, behind them. */
   behind: Uint8Array[];
   /** Where IEND ends. */
   end: number;
@@ -115,6 +121,12 @@ export class Faults {
   /** Why the pixels may be wrong although they are all there. */
   damage?: Error;
 
+  /**
+   * Knows of none yet.
+   *
+   * @param warn Is told of each fault that is passed over
+   * @param salvage Whether a picture is converted although pixels are missing
+   */
   constructor(warn: (cause: string) => void, salvage: boolean) {
     this.#warn = warn;
     this.salvage = salvage;
@@ -228,6 +240,14 @@ export class PngReader {
   readonly #before: KeptChunks;
   readonly #behind: KeptChunks;
 
+  /**
+   * Reads the header.
+   *
+   * @param bytes A whole file
+   * @param checkHeader Called with what IHDR says; it may throw to refuse the file
+   * @param faults Is told what is wrong
+   * @throws {Error} If there is no header, or one that there cannot be
+   */
   constructor(
     bytes: Uint8Array,
     checkHeader: (header: PngHeader) => void,
@@ -243,6 +263,12 @@ export class PngReader {
     checkHeader(this.#format);
   }
 
+  /**
+   * Reads the chunks.
+   *
+   * @returns What is needed and kept of them
+   * @throws {Error} If pixels depend on what is wrong
+   */
   run(): PngParts {
     let at = SIGNATURE.length + 12 + SIZES.IHDR;
     try {

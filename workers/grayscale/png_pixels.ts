@@ -90,7 +90,9 @@ function passesOf(format: ImageHeader): Pass[] {
 
 /** How many rows of a picture are what the file says. */
 export interface Rows {
+  /** Those whose pixels are there. */
   real: number;
+  /** All that there should be. */
   all: number;
 }
 

@@ -69,6 +69,8 @@ export class GrayWriter implements Disposable {
   #deflater?: Deflater;
 
   /**
+   * Begins a picture.
+   *
    * @param width How many columns the picture has
    * @param height How many rows
    * @param pixel How many bytes a pixel has
@@ -105,6 +107,7 @@ export class GrayWriter implements Disposable {
     return this.#stream ?? this.#deflater!.parts;
   }
 
+  /** Frees what it holds. */
   [Symbol.dispose](): void {
     this.#deflater?.[Symbol.dispose]();
   }

@@ -20,7 +20,7 @@ export const NONE = 1, LZW = 5, JPEG = 7, DEFLATE = 8;
 const OLD_DEFLATE = 32946, PACK_BITS = 32773, ZSTD = 50000;
 
 /** How to decompress, and how to compress. */
-interface Coding {
+export interface Coding {
   /** Gives at most `size` bytes; fewer if the data end before. */
   decode(data: Uint8Array, size: number): Uint8Array;
   encode(data: Uint8Array, rowSize: number): Uint8Array;

@@ -8,6 +8,7 @@
 
 /** How the numbers of a file are written. */
 export interface Kind {
+  /** Whether the lowest byte comes first. */
   isLittle: boolean;
   /** BigTIFF: offsets have 64 bits. */
   isBig: boolean;
@@ -15,8 +16,11 @@ export interface Kind {
 
 /** A field of a directory. */
 export interface Field {
+  /** Its number. */
   tag: number;
+  /** The number of its type. */
   type: number;
+  /** How many values it has. */
   count: number;
   /** Its values, as they stand in the file. */
   data: Uint8Array;
@@ -28,9 +32,11 @@ export interface Field {
 
 /** A directory, which describes a page, or holds what a field points to. */
 export interface Directory {
-  /** Where it begins, and where the offset of the next one stands. */
+  /** Where it begins. */
   at: number;
+  /** Where the offset of the next one stands. */
   end: number;
+  /** Its fields, by their tags. */
   fields: Map<number, Field>;
 }
 
@@ -60,6 +66,7 @@ function inCircle(): never {
 
 /** Reads the directories of a file. */
 export class TiffReader {
+  /** How the numbers of the file are written. */
   readonly kind: Kind;
   readonly #bytes: Uint8Array;
   readonly #view: DataView;
@@ -178,6 +185,7 @@ export class TiffReader {
 
 /** A page to be written: its fields, and the compressed blocks of its pixels. */
 export interface OutPage {
+  /** All but those that say where the blocks are. */
   fields: Field[];
   /** An empty block is one that is not there. */
   blocks: Uint8Array[];
@@ -195,6 +203,7 @@ export class TiffWriter {
   /** The bytes in which the offset of the next page belongs. */
   #link: Uint8Array;
 
+  /** Begins a file. */
   constructor(kind: Kind) {
     this.#kind = kind;
     const { isLittle, isBig } = kind;

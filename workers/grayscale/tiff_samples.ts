@@ -23,6 +23,7 @@ export type Samples =
 export const UNSIGNED = 1, SIGNED = 2, FLOAT = 3;
 /** Of the field PhotometricInterpretation. */
 export const WHITE_IS_ZERO = 0, BLACK_IS_ZERO = 1, RGB = 2, PALETTE = 3;
+/** More of them. */
 export const MASK = 4, CMYK = 5, YCBCR = 6, CIE_LAB = 8, ICC_LAB = 9;
 
 /** How many samples of a pixel are color. */
@@ -33,16 +34,21 @@ export const COLORS: Record<number, number> = {
 
 /** What must be known of a page to understand its samples. */
 export interface Meaning {
+  /** What the samples stand for. */
   photometric: number;
+  /** Bits of a sample. */
   bits: number;
+  /** Whether samples are unsigned, signed, or floating-point numbers. */
   format: number;
+  /** Samples of a pixel. */
   channels: number;
   /** Which samples of a pixel are beside the colors: 1 and 2 are alpha. */
   extras: number[];
   /** The values of the color table: all reds, all greens, all blues. */
   palette: number[];
-  /** Of YCbCr: black and white of each channel, and the weights of red, green, blue. */
+  /** Of YCbCr: black and white of each channel. */
   range: number[];
+  /** Of YCbCr: the weights of red, green, blue. */
   weights: number[];
 }
 

@@ -44,11 +44,15 @@ const WITH_QUALITY: Target[] = ["jpeg", "webp", "avif"];
 
 /** How to convert. */
 export interface TranscodeOptions {
+  /** The format of the result; default: that of the image. */
   to?: Target;
   /** From 1 to 100. */
   quality?: number;
+  /** The largest image to decode, in pixels. */
   maxPixels?: number;
+  /** Whether pixels may be missing; they become gray. */
   salvage?: boolean;
+  /** Called with what is wrong, or lost, in one line. */
   warn(cause: string): void;
 }
 

@@ -48,7 +48,11 @@ export class Inflater implements Disposable {
   #hasEnded = false;
   #isShort = false;
 
-  /** @param parts The zlib stream; they are not changed */
+  /**
+   * Begins at the start of a stream.
+   *
+   * @param parts The zlib stream; they are not changed
+   */
   constructor(parts: Uint8Array[]) {
     this.#parts = parts;
     this.#stream._handle.onerror = (message, code) => {
@@ -102,6 +106,7 @@ export class Inflater implements Disposable {
     return size - _writeState[0];
   }
 
+  /** Frees what the stream holds. */
   [Symbol.dispose](): void {
     this.#stream.close();
   }
@@ -119,6 +124,8 @@ export class Deflater implements Disposable {
   #options: ZlibOptions;
 
   /**
+   * Begins a stream.
+   *
    * @param options How the first bytes are compressed
    * @param size How many bytes there will be, at most
    */
@@ -151,6 +158,7 @@ export class Deflater implements Disposable {
     }
   }
 
+  /** Frees what the stream holds. */
   [Symbol.dispose](): void {
     this.#stream.close();
   }
