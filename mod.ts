@@ -750,9 +750,13 @@ function isError(thrown: unknown): thrown is Error {
   return thrown instanceof Error || Error.isError(thrown);
 }
 
-/** The platform's own error class of a name, if there is one. */
+/** Those that a pool in a job has its callers see. */
+const OWN_ERRORS = { JobError, WorkerLostError, WorkerStartError };
+
+/** The platform's own error class of a name, or this module's, if there is one. */
 function errorClass(name: string): { prototype: Error } {
-  for (const namespace of [globalThis, Deno.errors, WebAssembly]) {
+  const namespaces = [globalThis, Deno.errors, WebAssembly, OWN_ERRORS];
+  for (const namespace of namespaces) {
     const known: unknown = Reflect.get(namespace, name);
     // An error that is only named so is no DOMException, which has other insides.
     if (typeof known !== "function" || known === DOMException) continue;

@@ -245,6 +245,10 @@ export const jobs = {
     await using pool = new Pool<typeof jobs>(import.meta.url, { size: 2 });
     return await pool.map("double", [n, n + 1]);
   },
+  failInside: async (): Promise<number[]> => {
+    await using pool = new Pool<typeof jobs>(import.meta.url, { size: 1 });
+    return await pool.map("fail", [-1, 5]);
+  },
 };
 
 export const service = serve(import.meta, jobs, {

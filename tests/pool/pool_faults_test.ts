@@ -78,6 +78,16 @@ poolTest("an error of another realm is an error", async () => {
   }
 });
 
+runnerTest("the error of a pool in a job is of its class", async (runner) => {
+  const { cause } = await assertRejects(
+    () => runner.apply("failInside", []),
+    JobError,
+  );
+  assertInstanceOf(cause, JobError);
+  assertEquals([cause.job, cause.index], ["fail", 1]);
+  assertInstanceOf(cause.cause, RangeError);
+});
+
 runnerTest("an error without a stack gets none", async (runner) => {
   const error = await assertRejects(() =>
     runner.apply("throwOdd", ["no stack"])
