@@ -298,6 +298,58 @@ Deno.test("a TIFF that is gray comes as it is", async () => {
   }
 });
 
+/** LZW as files of the 1980s have it: the lowest bit first, longer codes later. */
+function oldLzw(data: number[]): Uint8Array {
+  const bits: number[] = [],
+    put = (code: number, width: number) => {
+      for (let k = 0; k < width; k++) bits.push(code >> k & 1);
+    };
+  let table = new Map<string, number>(), width = 9, next = 258, string = "";
+  const codeOf = (string: string) =>
+    string.includes(",") ? table.get(string) : Number(string);
+  put(256, 9);
+  for (const byte of data) {
+    const longer = string === "" ? `${byte}` : `${string},${byte}`;
+    if (codeOf(longer) !== undefined) {
+      string = longer;
+      continue;
+    }
+    put(codeOf(string)!, width);
+    table.set(longer, next++);
+    string = `${byte}`;
+    if (next > 1 << width) width++;
+    if (next < 4000) continue;
+    put(codeOf(string)!, width);
+    put(256, width);
+    [table, width, next, string] = [new Map(), 9, 258, ""];
+  }
+  if (string) put(codeOf(string)!, width);
+  put(257, next + 1 > 1 << width ? width + 1 : width);
+  const out = new Uint8Array(Math.ceil(bits.length / 8));
+  for (const [i, bit] of bits.entries()) out[i >> 3] |= bit << (i & 7);
+  return out;
+}
+
+Deno.test("a TIFF of old LZW, and one whose LZW has codes of every length", async () => {
+  const size = { width: 150, height: 120 };
+  const samples = Array.from(
+    { length: 3 * 150 * 120 },
+    (_, i) => (i * i >> 7) % 40 + (i % 3) * 20,
+  );
+  const page: Tiff = {
+    ...{ ...size, photometric: 2, bits: 8, channels: 3, samples },
+    compression: 5,
+  };
+  const old = encodeTiffPage({ ...page, blocks: [oldLzw(samples)] });
+  const plain = encodeTiffPage({ ...page, compression: 1 });
+  const [after] = decodeTiff(await grayscale(old));
+  const [wanted] = decodeTiff(await grayscale(plain));
+  assertEquals(after.samples, wanted.samples);
+  // The result has LZW of this program, which is read by that of the test.
+  assertEquals(after.compression, 5);
+  assert(after.blocks[0].length > 4096 * 3 / 2, "the table was cleared");
+});
+
 // ---- Fields
 
 const text = (value: string): TiffValue => ({
