@@ -85,6 +85,11 @@ export interface ScanOptions {
   /** How many lines with a keyword are enough, of each file. Default: all. */
   max?: number;
   /**
+   * Whether the first file with a keyword is enough: the other members of an archive
+   * are then not searched. Whoever reads the reports ends the scan. Default: false.
+   */
+  first?: boolean;
+  /**
    * For mode `"lines"`: whether the hits of a file are given in parts, as soon
    * as they are there, and as columns. A file then has several reports, all but
    * the last with a `part`. Default: all hits of a file are held until its end.
@@ -203,6 +208,7 @@ export async function* scanLogs(
     without: options.without ?? [],
     mode: options.mode ?? "found",
     max: options.max,
+    first: options.first,
   };
   const { encoding = "auto" } = options;
   Object.assign(query, codingOf(encodingNamed(encoding), query));

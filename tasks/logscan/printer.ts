@@ -56,6 +56,7 @@ export class Printer {
       without,
       mode: quiet ? "found" : count ? "count" : lines ? "lines" : "found",
       max: flags.number["max-count"],
+      first: quiet,
       encoding: encodingOf(flags),
     };
   }

@@ -31,6 +31,8 @@ export interface Query extends Coding {
   mode: Mode;
   /** How many lines are enough. Default: no limit. */
   max?: number;
+  /** Whether the first file, or member of an archive, that has one is enough. */
+  first?: boolean;
   /** Set by {@linkcode shared}, instead of the keywords and `without`. */
   shared?: SharedQuery;
 }

@@ -248,7 +248,11 @@ export async function* searchDecoded(
       isArchive = each.member !== undefined;
       const start = content === from.content ? from.offset : 0;
       if (content >= from.content) {
-        yield* searchContent(each, content, query, start, most);
+        const reports = searchContent(each, content, query, start, most);
+        for await (const report of reports) {
+          yield report;
+          if (query.first && report.count > 0) return yield newSpanReport();
+        }
       }
       content++;
       if (!isArchive) return;

@@ -42,6 +42,8 @@ const UNSUPPORTED: Record<number, string> = {
 
 /** The longest that follows a member, in bytes, and the signature behind it. */
 const DESCRIPTOR_MAX = 24 + 4;
+/** The shortest that has a signature, in bytes. */
+const DESCRIPTOR_MIN = 16;
 
 /** What stands before a member. */
 interface Header {
@@ -91,7 +93,7 @@ export async function* membersOf(
     if (!header.name.endsWith("/")) {
       yield { name: header.name, blocks: content.blocks() };
     }
-    await content.end();
+    if (!await content.end()) return;
   }
   await passDirectory(input, signature);
 }
@@ -173,42 +175,52 @@ class Content {
     for (let next; !(next = await this.#blocks.next()).done;) yield next.value;
   }
 
-  /** Goes to the end of the member. */
-  async end(): Promise<void> {
-    if (this.#header.size !== undefined) {
-      await this.#blocks.return();
-      await this.#input.pass(this.#left);
-      if (this.#header.isFollowed) await this.#takeDescriptor();
-      return;
-    }
-    while (!this.#isRead && !this.#hasFailed) {
-      const { done } = await this.#blocks.next();
-      if (done) break;
+  /**
+   * Goes to the end of the member. Whoever read its blocks knows already if it has
+   * none, as the archive was cut off.
+   *
+   * @returns Whether it has an end
+   */
+  async end(): Promise<boolean> {
+    const { size, isFollowed } = this.#header;
+    while (size === undefined && !this.#isRead && !this.#hasFailed) {
+      await this.#blocks.next();
       await breathe();
     }
-    if (!this.#isRead) throw new Error("the members behind it cannot be found");
+    try {
+      await this.#blocks.return();
+      if (size !== undefined) await this.#input.pass(this.#left);
+      if (size !== undefined && isFollowed) await this.#takeDescriptor();
+    } catch (error) {
+      if (this.#hasFailed) return false;
+      throw error;
+    }
+    if (size !== undefined || this.#isRead) return true;
+    if (!await this.#input.hasMore()) return false;
+    throw new Error("the members behind a damaged one cannot be found");
   }
 
   /** Decompresses and compares the checksum. */
   async *#checked(): Blocks {
     const { crc32 } = await import("node:zlib");
+    const { size, isFollowed } = this.#header;
     let crc = 0;
     try {
       for await (const block of this.#decompressed()) {
         crc = crc32(block, crc);
         yield block;
       }
+      const wanted = size === undefined
+        ? await this.#takeDescriptor()
+        : this.#header.crc;
+      this.#isRead = true;
+      // Where the checksum follows, that before the member may be 0.
+      const isKnown = size === undefined || !isFollowed || wanted !== 0;
+      if (isKnown && crc !== wanted) throw new Error("its checksum is wrong");
     } catch (error) {
       this.#hasFailed = true;
       throw error;
     }
-    this.#isRead = true;
-    const { size } = this.#header;
-    const wanted = size === undefined
-      ? await this.#takeDescriptor()
-      : this.#header.crc;
-    const isKnown = size === undefined || !this.#header.isFollowed || wanted;
-    if (isKnown && crc !== wanted) throw new Error("its checksum is wrong");
   }
 
   #decompressed(): Blocks {
@@ -262,7 +274,11 @@ class Content {
     for (;;) {
       await this.#input.peek(DESCRIPTOR_MAX);
       const { held } = this.#input;
-      if (held.length < 16) throw endError();
+      if (held.length < DESCRIPTOR_MIN) {
+        this.#input.skip(held.length);
+        if (held.length > 0) yield held;
+        throw endError();
+      }
       const at = indexOfDescriptor(held);
       if (at === 0) {
         const view = viewOf(held);
@@ -291,7 +307,10 @@ class Content {
     // Sizes are of 4 or 8 bytes. What follows them begins with "PK".
     const isEnd = (at: number) => bytes[at] === 0x50 && bytes[at + 1] === 0x4b;
     const length = start + (isEnd(start + 12) || !isEnd(start + 20) ? 12 : 20);
-    if (bytes.length < length) throw endError();
+    if (bytes.length < length) {
+      this.#input.skip(bytes.length); // nothing is left then
+      throw endError();
+    }
     const crc = view.getUint32(start, true);
     this.#input.skip(length);
     return crc;
