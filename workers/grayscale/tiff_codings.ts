@@ -23,6 +23,7 @@ const OLD_DEFLATE = 32946, PACK_BITS = 32773, ZSTD = 50000;
 export interface Coding {
   /** Gives at most `size` bytes; fewer if the data end before. */
   decode(data: Uint8Array, size: number): Uint8Array;
+  /** Compresses rows of `rowSize` bytes each. */
   encode(data: Uint8Array, rowSize: number): Uint8Array;
   /** The most bytes that a byte can stand for. */
   ratio: number;
