@@ -375,3 +375,20 @@ clusterTest(
       assertEquals([await server.keys(), second.stderr], [[], ""]);
     }),
 );
+
+clusterTest(
+  "where no process joins, the wait is bounded",
+  () =>
+    withFolder(async (root) => {
+      await Deno.writeTextFile(join(root, "a.log"), "x\n");
+      await using server = await Server.start();
+      const args = [root, "--redis", server.url, "--wait", "2"];
+      await using task = new Task("logscan", args);
+      assertEquals([await task.ended(), task.stdout], [2, ""]);
+      assertMatch(
+        task.stderr,
+        /^logscan: waiting up to 2 s for a machine to join: [^\n]*\nlogscan: no machine joined within 2 s\n$/,
+      );
+      assertEquals(await server.keys(), []);
+    }),
+);
