@@ -334,7 +334,7 @@ Deno.test("a TIFF of old LZW, and one whose LZW has codes of every length", asyn
   const size = { width: 150, height: 120 };
   const samples = Array.from(
     { length: 3 * 150 * 120 },
-    (_, i) => (i * i >> 7) % 40 + (i % 3) * 20,
+    (_, i) => Math.floor(i * i / 128) % 40 + (i % 3) * 20,
   );
   const page: Tiff = {
     ...{ ...size, photometric: 2, bits: 8, channels: 3, samples },
