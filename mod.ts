@@ -854,7 +854,7 @@ export function transfer<T extends WeakKey>(
   value: T,
   buffers: Transferable[],
 ): T {
-  transfers.set(value, buffers);
+  transfers.set(value, [...buffers]); // what is no list is the job's own error
   return value;
 }
 

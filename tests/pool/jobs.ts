@@ -126,6 +126,11 @@ export const jobs = {
     const then = (resolve: (value: number) => void) => resolve(7);
     return Object.assign(Object.create(null), { then });
   },
+  /** As a job in JavaScript may have it. */
+  moveNoList: () => {
+    const bytes = new Uint8Array(8);
+    return transfer(bytes, bytes.buffer as never);
+  },
   /** Moves a buffer in an object without a prototype; gives what is left of it. */
   moveWithoutPrototype: (bytes?: Uint8Array<ArrayBuffer>): unknown => {
     left = bytes ?? left;

@@ -88,6 +88,12 @@ runnerTest("the error of a pool in a job is of its class", async (runner) => {
   assertInstanceOf(cause.cause, RangeError);
 });
 
+runnerTest("to move what is no list is the job's error", async (runner) => {
+  const call = () => runner.apply("moveNoList", []);
+  const { cause } = await assertRejects(call, JobError);
+  assertInstanceOf(cause, TypeError);
+});
+
 runnerTest("an error without a stack gets none", async (runner) => {
   const error = await assertRejects(() =>
     runner.apply("throwOdd", ["no stack"])
