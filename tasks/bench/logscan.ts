@@ -67,6 +67,8 @@ function searches({ many, big, gz, small }: Sizes): Search[] {
   const few = { floor: 1.35, rg: 3.5, grep, ...one };
   const many20 = query(hits(many), { keywords: KEYWORDS });
   const packed = query(hits(gz), { mode: "gz" });
+  const listed = (count: number) =>
+    query(0, { mode: "count", keywords: indicators(count) });
   return [
     [`${all}, found`, "many", query(hits(many)), both],
     [`${all}, not found`, "many", absent, both],
@@ -77,10 +79,14 @@ function searches({ many, big, gz, small }: Sizes): Search[] {
     [`${all}, --count, ${percent}`, "many", often("count", many), two],
     [`${all}, --lines, ${percent}`, "many", often("lines", many * LINES), two],
     [`${all}, 20 keywords`, "many", many20, { rg: 1.8 }],
+    [`${all}, --count, 1,000 indicators`, "many", listed(1e3), { rg: 0.4 }],
+    [`${all}, --count, 10,000 indicators`, "many", listed(1e4), { rg: 0.2 }],
     [`${gz} .gz files of 4.4 MB`, "gz", packed, { rg: 0.8, ...one }],
   ];
 }
 
+/** More keywords than this are in a file. */
+const ARGUMENTS = 100;
 /** The most memory that it may take, in MB. */
 const MEMORY = 120;
 
@@ -118,7 +124,11 @@ export async function measureLogs(options: Options): Promise<Section> {
     if (!isWanted(what, options)) continue;
     if (!await makeLogs(where, sizes, files)) continue;
     const path = files.at(where);
-    const words = commands(search, path, contestants, options.workers, own);
+    const { keywords } = search[2];
+    const list = keywords.length > ARGUMENTS ? files.at("keywords") : undefined;
+    if (list) Deno.writeTextFileSync(list, keywords.join("\n") + "\n");
+    const from = { path, list };
+    const words = commands(search, from, contestants, options.workers, own);
     const entries = Object.entries(words).map(([name, command]) => ({
       ...{ name, aim: beside[name], isFloor: [EMPTY, "floor"].includes(name) },
       run: () => run(command, 1),
@@ -140,13 +150,14 @@ export async function measureLogs(options: Options): Promise<Section> {
 /** The commands of all who take part and are there, ours first. */
 function commands(
   [, , { mode, keywords }, beside]: Search,
-  path: string,
+  { path, list }: { path: string; list?: string },
   programs: Program[],
   workers: number,
   own: string[],
 ): Record<string, string[]> {
   const [ours, rg, grep] = FLAGS[mode];
-  const keys = (flag: string) => keywords.flatMap((word) => [flag, word]);
+  const keys = (flag: string) =>
+    list ? ["-f", list] : keywords.flatMap((word) => [flag, word]);
   const words = (name: string, ...args: string[]) => {
     const { command, missing } = programs.find((p) => p.name === name)!;
     return missing === undefined ? [command, ...args, ...keys("-e"), path] : [];
@@ -189,6 +200,23 @@ function checkOf([, , { lines }]: Search, path: string) {
     first ??= said.join("\n");
     return first === said.join("\n") ? undefined : "its answer is another";
   };
+}
+
+/** Addresses, domains and SHA-256 of what is malicious; no log has any of them. */
+function indicators(count: number): string[] {
+  let seed = 7;
+  const random = (n: number) => (seed = seed * 48271 % 2147483647) % n;
+  const letters = (from: string, length: number) =>
+    Array.from({ length }, () => from[random(from.length)]).join("");
+  const ends = ["com", "net", "org", "cn", "io", "info"];
+  const kinds = [
+    () => `${11 + random(212)}.${[0, 0, 0].map(() => random(256)).join(".")}`,
+    () =>
+      `${letters("abcdefghijklmnopqrstuvwxyz", 4 + random(12))}.` +
+      ends[random(ends.length)],
+    () => letters("0123456789abcdef", 64),
+  ];
+  return Array.from({ length: count }, (_, i) => kinds[i % 3]());
 }
 
 // Logs

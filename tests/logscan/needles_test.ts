@@ -130,6 +130,22 @@ Deno.test("Search finds every keyword of a list, of any kind and size", async (t
   }
 });
 
+Deno.test("Search finds every keyword of a list of 20,000", async (t) => {
+  for (
+    const kind of ["of 1 to 300 bytes", "with the same four bytes", "nested"]
+  ) {
+    await t.step(kind, () => {
+      const random = randoms(3), make = KINDS[kind];
+      const keywords = Array.from(
+        { length: 20_000 },
+        (_, i) => make(random, i),
+      );
+      const text = textOf(random, keywords, kind === "nested" ? 5 : 50);
+      check(`20,000 keywords ${kind}`, keywords, text, [1 << 20, 11]);
+    });
+  }
+});
+
 // Case, whole words, all of them and none of others
 
 /** What belongs to a word. */
@@ -266,6 +282,36 @@ Deno.test("Search: a long line has all of the keywords, and none of the others, 
       checkQuery(whole, without, [1 << 20, 9999]);
       const lines = searched(whole, without, 1 << 20);
       assertEquals(lines.includes("0,1"), is, whole.slice(0, 9));
+    }
+  }
+});
+
+Deno.test("Search: spans cut anywhere add up to the whole, whatever is asked for", () => {
+  const random = randoms(29);
+  const list = Array.from(
+    { length: 99 },
+    (_, i) => `k${i}${"\u017f".repeat(i % 3)}`,
+  );
+  const text = `k1 \n\n${textOf(random, list, 40)}\nk\u212a K7`;
+  const bytes = encoder.encode(text);
+  const queries: Query[] = [
+    { keywords: list, mode: "lines" },
+    { keywords: list, ignoreCase: true, words: true, mode: "lines" },
+    { keywords: ["k", "1"], all: true, without: ["3"], mode: "lines" },
+  ];
+  for (const query of queries) {
+    const wanted = searched(text, query, 1 << 20).filter((set) => set !== "");
+    for (let cut = 1; cut < bytes.length; cut++) {
+      const first = new Search(query, { offset: 0, end: cut }, true);
+      const second = new Search(query, { offset: cut - 1, skip: true }, true);
+      first.add(bytes);
+      second.add(bytes.subarray(cut - 1));
+      const found = [first, second].flatMap((search) => {
+        search.end();
+        const { hits } = search.take();
+        return hits?.keywords.map((set) => hits.sets[set].join()) ?? [];
+      });
+      assertEquals(found, wanted, `cut at ${cut}, ${query.all}`);
     }
   }
 });
