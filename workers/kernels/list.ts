@@ -7,7 +7,8 @@
  * began. So only every fourth window of the text is looked up, in a bitmap of
  * their hashes, and where that has it, the needles with that window are compared.
  *
- * With 10,000 addresses, domains and hashes it does 3.9 GB/s.
+ * With 10,000 addresses, domains and hashes it takes a fifth of ripgrep's time: 1.6
+ * to 1.8 s of a core for 836 MiB, and ripgrep 7.4 to 8.5.
  */
 
 import { isWhole, Kind, matches, Needle, NONE, Table } from "./needles";
@@ -81,7 +82,7 @@ function searchWindows(
 /**
  * A second look: whether up to 8 bytes are in a bitmap, too. Of the places that
  * pass the first one by accident, or as parts of other addresses, few are left.
- * To look for the needles at once took twice as long.
+ * To look for the needles at once took nearly twice as long.
  */
 @inline
 function look(
@@ -246,7 +247,10 @@ function needleAt(table: Table, i: u32): Needle {
 
 // Making the tables
 
-/** How many bits the bitmap has for each head, as a power of 2. */
+/**
+ * How many bits the bitmap has for each head, as a power of 2. With 3 instead of 4,
+ * and so more places that pass by accident, 10,000 needles took 1.7 times as long.
+ */
 const SPARSE: u32 = 4;
 /** The least bits of the bitmap, as a power of 2: 32 KiB are always in a cache. */
 const BITMAP_LEAST: u32 = 18;
