@@ -214,7 +214,7 @@ export class Cluster<J extends Jobs> extends Runner<J> implements Host {
 
   onOffer(call: Call): void {
     if (call.isEnded) return;
-    if (this.#failure) return call.fail(this.#failure);
+    if (this.#failure) return call.end({ error: this.#failure });
     this.#ready.add(call);
     this.#schedule();
   }
@@ -291,7 +291,7 @@ export class Cluster<J extends Jobs> extends Runner<J> implements Host {
     } catch (error) {
       // Some item cannot be cloned, or is too large: only that one fails.
       if (items.length > 1) return this.#halve(chunk);
-      call.reject(first, new JobError(job, first, error));
+      call.settle(first, [new JobError(job, first, error)], true);
     }
   }
 
@@ -353,14 +353,14 @@ export class Cluster<J extends Jobs> extends Runner<J> implements Host {
       const { restore } = JOBS[this.#options.name][job];
       const only = spread ? (item as unknown[])[0] : item;
       const value = restore ? restore(answer.value, only) : answer.value;
-      return call.fulfil(first, [value], 0, 1);
+      return call.settle(first, [value]);
     }
     if (answer.kind === "timed out") {
       return void call.miss(segment, timeoutError(call, first));
     }
     const { cause } = answer;
     if (answer.kind === "failed") {
-      call.reject(first, new JobError(job, first, cause));
+      call.settle(first, [new JobError(job, first, cause)], true);
     } else call.miss(segment, new WorkerLostError(job, first, cause));
   }
 

@@ -36,11 +36,11 @@ export interface Start {
   clockOffset: number;
 }
 
-/** What is shared with the pool. */
-interface Shared {
+/** What is shared with the pool about a chunk. */
+interface Slot {
   claims: Int32Array;
   started: Int32Array;
-  starts: Float64Array;
+  startedAt: Float64Array;
   cancelled: Uint8Array;
   /** Of each item that has ended: 0, or what its result is. */
   kinds: Uint8Array;
@@ -48,7 +48,7 @@ interface Shared {
 }
 
 interface StartMessage {
-  shared: Shared;
+  slots: Slot[];
 }
 
 /** A chunk as the pool sends it. */
@@ -58,7 +58,7 @@ export interface RunMessage {
   spread: boolean;
   items: unknown[];
   timed: boolean;
-  prompt: "all" | "unshared" | "none";
+  prompt: boolean;
 }
 
 /** What was finished of a chunk since the last message. */
@@ -67,7 +67,6 @@ export interface ResultsMessage {
   slot: number;
   values: unknown[];
   failures?: Map<number, unknown>;
-  skipped?: Set<number>;
   times: number[];
   elapsed: number;
   last: boolean;
@@ -87,11 +86,11 @@ function faultOf({ item }: Run): Item["fault"] {
 
 /** How often results are reported, in ms. */
 const REPORT_MS = 4;
-/** A chunk's items have room for so many flags. */
-const CHUNK_MAX = 4096;
-/** Kinds of results that shared memory holds. */
+/** Each result of a chunk of up to so many items is reported at once. */
+const PROMPT_MAX = 16;
+/** Kinds of results: those that shared memory does not hold, and numbers. */
+const OTHER = 0;
 const NUMBER = 1;
-const UNDEFINED = 2;
 /** In chunks of more items, so many share a look at the clock. */
 const LOOK_EACH_MAX = 256;
 const LOOK_EVERY = 16;
@@ -108,7 +107,7 @@ export class Thread implements Peer {
   alive = true;
   /** When the pool has called `terminate`. */
   terminated?: number;
-  shared?: Shared;
+  slots?: Slot[];
   /** The item that runs, or was running at the end. */
   running?: Run;
   readonly #world: World;
@@ -148,12 +147,12 @@ export class Thread implements Peer {
 
   /** Whether an item that runs is to be told that it is cancelled. */
   isCancelled(slot: number, position: number): boolean {
-    return this.shared!.cancelled[slot * CHUNK_MAX + position] !== 0;
+    return this.slots![slot].cancelled[position] !== 0;
   }
 
   /** How many items of a slot's chunk were claimed, and whether it is revoked. */
   claims(slot: number): number {
-    return this.shared!.claims[slot];
+    return this.slots![slot].claims[0];
   }
 
   /** Whether something that it has sent has not been taken yet. */
@@ -197,7 +196,7 @@ export class Thread implements Peer {
       return;
     }
     this.#port = port;
-    this.shared = (message as StartMessage).shared;
+    this.slots = (message as StartMessage).slots;
     const { fault, setup } = this.start;
     this.#later(setup, () => {
       if (fault === "setup throws") this.#crash();
@@ -244,17 +243,22 @@ export class Thread implements Peer {
     };
   }
 
+  /** What is shared about the chunk that runs. */
+  get #slot(): Slot {
+    return this.slots![this.#chunk!.message.slot];
+  }
+
   /** Says in shared memory that the item begins now. */
   #starts(position: number): void {
-    const { slot } = this.#chunk!.message;
-    this.shared!.starts[slot] = this.#clock();
-    this.shared!.started[slot] = position;
+    const { started, startedAt } = this.#slot;
+    startedAt[0] = this.#clock();
+    started[0] = position;
   }
 
   #claim(): void {
     const { message: { slot }, items } = this.#chunk!;
     for (;;) {
-      const position = Atomics.add(this.shared!.claims, slot, 1);
+      const position = Atomics.add(this.#slot.claims, 0, 1);
       if (position >= items.length) {
         this.#report(true);
         return this.#next();
@@ -265,8 +269,8 @@ export class Thread implements Peer {
       }
       this.#log(`skips position ${position}`);
       this.#witness.skipped(this, slot, position);
-      (this.#done.skipped ??= new Set()).add(this.#done.values.length);
-      this.#add(position, undefined, this.#clock(), UNDEFINED);
+      this.#fail(null);
+      this.#add(position, undefined, this.#clock(), false);
     }
   }
 
@@ -297,8 +301,8 @@ export class Thread implements Peer {
     this.running = undefined;
     const fault = faultOf(run);
     if (fault === "throws" || fault === "result") {
-      const { length } = this.#done.values;
-      (this.#done.failures ??= new Map()).set(length, { value: fault });
+      this.#fail({ value: fault });
+      this.#isUnshared = true;
       this.#uncloneable ||= fault === "result";
     }
     if (fault === "crashes later" || fault === "exits later") {
@@ -313,23 +317,27 @@ export class Thread implements Peer {
     this.#claim();
   }
 
+  /** The next value is none: what the job threw, or null where it did not run. */
+  #fail(failure: unknown): void {
+    const { length } = this.#done.values;
+    (this.#done.failures ??= new Map()).set(length, failure);
+  }
+
   /** A value of the item at a position; now and then it is time to report. */
-  #add(position: number, value: unknown, start: number, kind = 0): void {
+  #add(position: number, value: unknown, start: number, hasRun = true): void {
     const { message, reported, lookEvery, items } = this.#chunk!;
-    const place = message.slot * CHUNK_MAX + position;
-    const hasRun = kind === 0;
+    const { kinds, numbers } = this.#slot;
     const isTold = hasRun && this.isCancelled(message.slot, position);
+    kinds[position] = OTHER;
     if (typeof value === "number") {
       // It is in shared memory, too, should the thread end.
-      this.shared!.numbers[place] = value;
-      kind = NUMBER;
-    }
-    this.shared!.kinds[place] = kind;
+      numbers[position] = value;
+      kinds[position] = NUMBER;
+    } else if (value !== undefined) this.#isUnshared = true;
     this.#done.values.push(value);
     if (message.timed) this.#done.times.push(start, this.#clock());
-    this.#isUnshared ||= kind === 0;
-    const isPrompt = message.prompt === "all" || isTold ||
-      (message.prompt === "unshared" && this.#isUnshared);
+    const isPrompt = items.length <= PROMPT_MAX || isTold ||
+      (message.prompt && this.#isUnshared);
     if (position + 1 === items.length) return;
     if (position % lookEvery !== 0 && !isPrompt) return;
     this.#starts(position + 1);
@@ -340,13 +348,13 @@ export class Thread implements Peer {
 
   /** Whether the result of what ran at a place can be found in shared memory. */
   isKept(slot: number, position: number): boolean {
-    return this.shared?.kinds[slot * CHUNK_MAX + position] === NUMBER;
+    return this.slots?.[slot].kinds[position] === NUMBER;
   }
 
   /** Where a value cannot be cloned, each travels alone. */
   #report(last: boolean): void {
     const done = this.#done;
-    const { values, failures, skipped, times } = done;
+    const { values, failures, times } = done;
     const chunk = this.#chunk!;
     done.elapsed = this.#world.time - chunk.began;
     done.last = last;
@@ -358,8 +366,7 @@ export class Thread implements Peer {
         this.#port!.postMessage({
           ...done,
           values: [value],
-          failures: failure && new Map([[0, failure]]),
-          skipped: skipped?.has(i) ? new Set([0]) : undefined,
+          failures: failure === undefined ? undefined : new Map([[0, failure]]),
           times: times.slice(2 * i, 2 * i + 2),
           last: last && i === values.length - 1,
         });
