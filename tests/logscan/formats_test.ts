@@ -239,6 +239,15 @@ Deno.test("scanLogs reports a damaged run of bzip2 that has no end", async () =>
   assertEquals(error, "a block is damaged");
 });
 
+Deno.test("scanLogs reports lengths of codes in bzip2 that go up and down for ever", async () => {
+  const start = Uint8Array.fromBase64(
+    "QlpoOTFBWSZTWQAAAAAAAABAAEAAIAAi3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d",
+  );
+  const ever = new Uint8Array(20_000_000).fill(0xbb);
+  const [{ error }] = await search(concat(start, ever));
+  assertEquals(error, "a block is damaged");
+});
+
 // zip
 
 /** Makes an archive of files by a tool; undefined if it is not installed. */

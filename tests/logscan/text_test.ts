@@ -212,6 +212,16 @@ Deno.test("scanLogs notices UTF-16 without a byte-order mark, and nothing else",
         );
       }
     }
+    // The rest of a long line is read as the line was, which its beginning misleads.
+    const mixed = `${"k\0e\0y\0!\0".repeat(9)}${"x".repeat(90_000)} key`;
+    Deno.writeTextFileSync(path, mixed);
+    const { hits: [long] } = await scan(path, { keywords: ["key"] });
+    using reader = new PartReader(path);
+    const parts = await Array.fromAsync(reader.read(long.offset, long.length));
+    assertEquals(
+      parts.reduce((sum, { length }) => sum + length, 0),
+      mixed.length,
+    );
     // What the user says counts more, but for a byte-order mark.
     Deno.writeFileSync(path, utf16("key"));
     const encoding = "windows-1252";

@@ -14,8 +14,8 @@ const BLOCK_MAGIC = 0x314159265359, END_MAGIC = 0x177245385090;
 const CODE_MAX = 20;
 /** How many symbols are coded with the same table in a row. */
 const GROUP = 50;
-/** How much of a stream is held at first, in bytes; a block may need more. */
-const FIRST_BYTES = 1 << 16;
+/** How much of a stream is held for a block, at first and at most, in bytes. */
+const FIRST_BYTES = 1 << 16, MOST_BYTES = 1 << 23;
 
 /** The checksum is CRC-32, with the highest bit first. */
 const CRC = Uint32Array.from({ length: 256 }, (_, byte) => {
@@ -150,6 +150,8 @@ async function readWhole<T>(
     } catch (error) {
       if (error !== UNDERRUN) throw error;
       if (bytes.length < size) throw endError();
+      // A block cannot be so long, unless the lengths of its codes go up and down.
+      if (size === MOST_BYTES) throw damageError();
     }
   }
 }

@@ -5,9 +5,8 @@
  */
 
 import { type Content, contentsOf, isEncoded } from "./decode.ts";
-import { HEAD } from "./formats.ts";
 import { type Blocks, Input, type Source, sourceOf } from "./input.ts";
-import { type Coding, recoded } from "./text.ts";
+import { type Coding, recoded, SAMPLE } from "./text.ts";
 
 /**
  * Reads parts of a file again, such as lines that are too long to be held. A file
@@ -116,10 +115,10 @@ export class PartReader implements Disposable {
   /** Starts to read: at the part, or at 0 if the file has to be decoded. */
   #begin(offset: number): void {
     this.#end();
-    const head = new Uint8Array(HEAD);
+    const head = new Uint8Array(SAMPLE);
     this.#file.seekSync(0, Deno.SeekMode.Start);
-    this.#file.readSync(head);
-    this.#isPlain = !isEncoded(head, this.#coding);
+    const n = this.#file.readSync(head) ?? 0;
+    this.#isPlain = !isEncoded(head.subarray(0, n), this.#coding);
     this.#position = this.#isPlain ? offset : 0;
     this.#file.seekSync(this.#position, Deno.SeekMode.Start);
     if (this.#isPlain) this.#blocks = new Input(this.#source).blocks();

@@ -123,9 +123,11 @@ export function encoded(
 }
 
 /** How much of a text is looked at to notice UTF-16, in bytes. */
-const SAMPLE = 4096;
-/** Of fewer characters nothing can be said. */
-const FEWEST = 4;
+export const SAMPLE = 4096;
+/** Of fewer bytes nothing can be said. */
+const LEAST = 8;
+/** As much of a pipe may end within a character, in bytes; a file would not. */
+const PIECE = 64;
 
 /**
  * In which character set a text has to be decoded for the search. A byte-order mark
@@ -157,7 +159,9 @@ export function decodingOf(
 /** Notices UTF-16 without a byte-order mark. */
 function utf16Of(sample: Uint8Array): string | undefined {
   if (!sample.includes(0)) return; // as nearly always
-  if (sample.length % 2 > 0 || sample.length < 2 * FEWEST) return;
+  const isOdd = sample.length % 2 > 0;
+  if (sample.length < (isOdd ? PIECE : LEAST)) return;
+  if (isOdd) sample = sample.subarray(0, -1);
   const zeros = [0, 0];
   for (let i = 0; i < sample.length; i++) if (sample[i] === 0) zeros[i & 1]++;
   // The high byte of what is ASCII is 0, and few others have a low byte of 0.
