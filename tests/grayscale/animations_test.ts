@@ -66,6 +66,28 @@ function animatedGif(): { bytes: Uint8Array; tables: [number, number][] } {
   return { bytes: concat(...parts), tables };
 }
 
+Deno.test("a GIF whose codes begin with more bits than a color number has", async () => {
+  for (const codeSize of [9, 11]) {
+    const clear = 1 << codeSize, codes = [clear, 0, 1, 1, 0, clear + 1];
+    const bits = codes.map((code) =>
+      code.toString(2).padStart(codeSize + 1, "0")
+    ).reverse().join("");
+    const data = Array.from(
+      { length: Math.ceil(bits.length / 8) },
+      (_, i) => parseInt(bits.slice(0, bits.length - 8 * i).slice(-8), 2),
+    );
+    const bytes = concat(
+      Buffer.from("GIF89a"),
+      [2, 0, 2, 0, 0x80, 0, 0, 255, 0, 0, 0, 0, 255],
+      [0x2c, 0, 0, 0, 0, 2, 0, 2, 0, 0, codeSize, data.length, ...data, 0],
+      [0x3b],
+    );
+    const expected = bytes.slice();
+    expected.set([76, 76, 76, 29, 29, 29], 13);
+    assertEquals(await grayscale(bytes), expected, `${codeSize} bits`);
+  }
+});
+
 Deno.test("an animated GIF: only the color tables change, of every frame", async () => {
   const { bytes, tables } = animatedGif();
   const wanted = bytes.slice();

@@ -466,6 +466,99 @@ Deno.test("a TIFF whose pages are in fields of a page (SubIFDs)", async () => {
   assertEquals([child[256], child[262], child[277]], [[7], [1], [1]]);
 });
 
+// ---- What writers leave out or have wrong, and libtiff reads all the same
+
+Deno.test("a TIFF whose tiles are in the fields of strips, as before TIFF 6.0", async () => {
+  const tiff = { ...PLAIN, tile: 16, samples: samplesFor(PLAIN) };
+  const bytes = encodeTiffPage(tiff),
+    [expected] = decodeTiff(
+      await grayscale(bytes),
+    );
+  const view = new DataView(bytes.buffer, bytes.byteOffset);
+  const first = view.getUint32(4, true);
+  const entries = Array.from(
+    { length: view.getUint16(first, true) },
+    (_, i) => first + 2 + 12 * i,
+  );
+  for (const at of entries) {
+    const tag = view.getUint16(at, true);
+    if (tag === 324) view.setUint16(at, 273, true);
+    if (tag === 325) view.setUint16(at, 279, true);
+  }
+  const [page] = decodeTiff(await grayscale(bytes));
+  assertEquals(page.samples, expected.samples);
+});
+
+Deno.test("a TIFF that is not compressed, with more bytes in a strip than the file has", async () => {
+  const tiff = { ...PLAIN, samples: samplesFor(PLAIN) };
+  const wrong: TiffValue = { type: 4, values: [35_711_440] };
+  const [expected] = decodeTiff(await grayscale(encodeTiffPage(tiff)));
+  const bytes = encodeTiffPage({ ...tiff, fields: { 279: wrong } });
+  const [page] = decodeTiff(await grayscale(bytes));
+  assertEquals(page.samples, expected.samples);
+  // What is not there is missing all the same.
+  const late: TiffValue = { type: 4, values: [bytes.length - 100] };
+  await assertRejects(
+    () =>
+      grayscale(encodeTiffPage({ ...tiff, fields: { 273: late, 279: wrong } })),
+    Error,
+    "truncated TIFF: ",
+  );
+});
+
+Deno.test("a TIFF with a preview without a size: it is passed over, with a line", async () => {
+  const preview = { 513: { type: 4, values: [8] }, 514: [3] };
+  const fields = { 330: { type: 4, values: [], children: [preview] } };
+  const tiff = { ...PLAIN, samples: samplesFor(PLAIN) };
+  const [expected] = decodeTiff(await grayscale(encodeTiffPage(tiff)));
+  const warnings: string[] = [];
+  const gray = await grayscale(encodeTiffPage({ ...tiff, fields }), {
+    onWarning: (cause) => warnings.push(cause),
+  });
+  const [page] = decodeTiff(gray);
+  assertEquals(page.samples, expected.samples);
+  assertEquals(warnings, ["a preview without a size is passed over"]);
+});
+
+Deno.test("an old-style JPEG in a TIFF, also where the number of channels is left out", async () => {
+  const { MagickFormat, MagickImage, MagickReadSettings } = await useCodec();
+  const image = MagickImage.create(), width = 32, height = 16;
+  const levels = Uint8Array.from(
+    { length: width * height * 3 },
+    (_, i) => i % 3 ? 90 : 150,
+  );
+  const settings = { format: MagickFormat.Rgb, width, height, depth: 8 };
+  image.read(levels, new MagickReadSettings(settings));
+  image.quality = 95;
+  const jpeg = image.write(MagickFormat.Jpeg, (bytes) => bytes.slice());
+  image.dispose();
+  const tiff = encodeTiffPage({
+    ...{ width, height, photometric: 6, bits: 8, channels: 3, samples: [] },
+    ...{ compression: 6, blocks: [jpeg], subsampling: [2, 2] },
+  });
+  const view = new DataView(tiff.buffer, tiff.byteOffset);
+  const first = view.getUint32(4, true);
+  const entries = Array.from(
+    { length: view.getUint16(first, true) },
+    (_, i) => first + 2 + 12 * i,
+  );
+  const entry = (tag: number) =>
+    entries.find((at) => view.getUint16(at, true) === tag)!;
+  // JPEGInterchangeFormat and its length, in the place of two fields that may lack.
+  for (const [tag, as, value] of [[339, 514, jpeg.length], [317, 513, 8]]) {
+    view.setUint16(entry(tag), as, true);
+    view.setUint16(entry(as) + 2, 4, true);
+    view.setUint32(entry(as) + 4, 1, true);
+    view.setUint32(entry(as) + 8, value, true);
+  }
+  for (const isThere of [true, false]) {
+    if (!isThere) view.setUint16(entry(277), 269, true); // DocumentName
+    const [page] = decodeTiff(await grayscale(tiff));
+    assertEquals([page.compression, page.channels], [7, 1]);
+    assertEquals([page.width, page.height], [width, height]);
+  }
+});
+
 // ---- What the codec reads
 
 /** Has the codec encode a picture of some colors. */

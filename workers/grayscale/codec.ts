@@ -43,7 +43,8 @@ export const QUALITY = 85;
  */
 const HARMLESS_WARNINGS: Partial<Record<CodecInput, RegExp>> = {
   JPEG: /SOS parameters|JFIF|Adobe|ICC|profile/i,
-  TIFF: /^(?!.*(ColorMap|Offsets)).*`TIFF(Read(Custom)?Directory|Fetch)/,
+  TIFF:
+    /^(?!.*(ColorMap|Offsets)).*`(TIFF(Read(Custom)?Dir(ectory|EntryPersample)|Fetch)|OJPEGS(etupDecode|ubsamplingCorrect))/,
 };
 
 let codec: Promise<Magick> | undefined;

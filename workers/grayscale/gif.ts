@@ -212,7 +212,8 @@ class GifReader {
 
 /** Appendix F: how many pixels the LZW codes stand for. */
 function readCodes(blocks: Uint8Array[], codeSize: number): Codes {
-  if (codeSize < 1 || codeSize > 8) throw new Error("broken GIF: code size");
+  // Some writers give more than the 8 bits of a color number.
+  if (codeSize < 1 || codeSize > 11) throw new Error("broken GIF: code size");
   const clear = 1 << codeSize,
     lengths = new Uint32Array(CODES).fill(1, 0, clear);
   let width = codeSize + 1, next = clear + 2, last = 0, pixels = 0;

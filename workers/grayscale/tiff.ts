@@ -191,7 +191,10 @@ class TiffConverter {
     const first = (tag: number, missing: number) => valuesOf(tag)[0] ?? missing;
     const width = first(256, 0), height = first(257, 0);
     this.#options.checkHeader({ width, height });
-    const channels = first(277, 1), bits = valuesOf(BITS);
+    const compression = first(COMPRESSION, NONE);
+    // Old-style JPEGs of some scanners leave out that there are three.
+    const isOldJpeg = compression === 6 && first(PHOTOMETRIC, 0) === YCBCR;
+    const channels = first(277, isOldJpeg ? 3 : 1), bits = valuesOf(BITS);
     const photometric = first(PHOTOMETRIC, channels < 3 ? BLACK_IS_ZERO : RGB);
     const colors = COLORS[photometric] ??
       unsupported(nameOfPhotometric(photometric));
@@ -220,7 +223,7 @@ class TiffConverter {
       bits: bits[0] ?? 1,
       // 4 is undefined, which is taken for whole numbers.
       format: [0, 4].includes(formats[0] ?? 1) ? UNSIGNED : formats[0] ?? 1,
-      compression: first(COMPRESSION, NONE),
+      compression,
       predictor: first(PREDICTOR, 1),
       isPlanar: first(PLANES, 1) === 2 && channels > 1,
       isReversed: first(266, 1) === 2,
@@ -229,8 +232,9 @@ class TiffConverter {
       weights: weights ? this.#reader.fractions(weights) : [],
       across: Math.ceil(width / blockWidth),
       down: Math.ceil(height / blockHeight),
-      starts: valuesOf(isTiled ? 324 : 273),
-      sizes: valuesOf(isTiled ? 325 : 279),
+      // Tiles from before there were fields for them are in those of strips.
+      starts: valuesOf(fields.has(324) ? 324 : 273),
+      sizes: valuesOf(fields.has(324) ? 325 : 279),
       subsampling: photometric === YCBCR ? [2, 2] : [1, 1],
       children: [],
     };
@@ -241,8 +245,16 @@ class TiffConverter {
     if (page.weights.length < 3) page.weights = [0.299, 0.587, 0.114];
     this.#checkBlocks(page);
     page.children = (fields.get(SUB_IFDS)?.children ?? [])
+      .filter((child) => this.#hasSize(child))
       .map((child) => this.#readPage(child));
     return page;
+  }
+
+  /** Whether a preview is a picture; JPEGs of some cameras have only a place. */
+  #hasSize({ fields }: Directory): boolean {
+    if (fields.has(256) || fields.has(257)) return true;
+    this.#options.warn("a preview without a size is passed over");
+    return false;
   }
 
   /** Completes what some writers leave out of the places of blocks. */
@@ -255,8 +267,10 @@ class TiffConverter {
     }
     for (let i = 0; i < count; i++) {
       const start = page.starts[i], isThere = sizes[i] > 0 || start === 0;
-      if (isThere && sizes[i] !== undefined) continue;
-      if (compression === NONE) sizes[i] = this.#sizeOf(page, i);
+      const isPlain = compression === NONE, size = this.#sizeOf(page, i);
+      const isTooMuch = isPlain && start + sizes[i] > this.#bytes.length;
+      if (isThere && sizes[i] !== undefined && !isTooMuch) continue;
+      if (isPlain) sizes[i] = size;
       else if (count === 1) sizes[i] = Math.max(0, this.#bytes.length - start);
       else throw new Error("broken TIFF: strips or tiles without a size");
     }
