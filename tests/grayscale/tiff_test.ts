@@ -1,8 +1,10 @@
 /** TIFF: every kind means what TIFF 6.0 says, and keeps what is not color. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
+import { join } from "@std/path";
 import { Buffer } from "node:buffer";
 import { grayscale, useCodec } from "../../workers/grayscale.ts";
-import { luma } from "./images.ts";
+import { withFolder } from "../tasks/folders.ts";
+import { findPillow, luma } from "./images.ts";
 import {
   decodeTiff,
   encodeTiffPage,
@@ -648,4 +650,58 @@ Deno.test("a TIFF that would be misread is refused by its name", async () => {
     const bytes = encodeTiffPage({ ...kind, samples: samplesFor(kind) });
     assertEquals(await refusal(bytes, cause), `unsupported TIFF: ${cause}`);
   }
+});
+
+Deno.test("Pillow reads the same gray from a TIFF before and after", async () => {
+  const python = await findPillow();
+  if (!python) return console.warn("SKIPPED: no Python with Pillow is here");
+  await withFolder(async (folder) => {
+    const fields = {
+      320: Array.from({ length: 768 }, (_, i) => i * 7919 % 65536),
+    };
+    const kinds: Kind[] = [
+      { photometric: 2, bits: 8, channels: 3 },
+      { photometric: 2, bits: 8, channels: 4, fields: { 338: [2] } },
+      { photometric: 3, bits: 8, channels: 1, fields },
+      { photometric: 5, bits: 8, channels: 4 },
+    ];
+    const names: string[] = [];
+    for (const kind of kinds) {
+      for (const [name, layout] of Object.entries(LAYOUTS)) {
+        const { planar, reversed, big, compression, predictor } = layout;
+        // What Pillow 9 does not read, or reads otherwise.
+        if (planar || reversed || big || compression === 50000) continue;
+        if (predictor === 3) continue;
+        const samples = samplesFor(kind);
+        const size = { width: WIDTH, height: HEIGHT };
+        const bytes = encodeTiffPage({ ...kind, ...layout, ...size, samples });
+        const path = `${kind.photometric}-${kind.channels}-${name}.tif`;
+        await Deno.writeFile(join(folder, path), bytes);
+        await Deno.writeFile(
+          join(folder, `gray-${path}`),
+          await grayscale(bytes),
+        );
+        names.push(path);
+      }
+    }
+    const script = `import sys, PIL.Image, PIL.ImageChops
+for name in sys.argv[1:]:
+    a, b = PIL.Image.open(name), PIL.Image.open("gray-" + name)
+    before, after = a.convert("RGBA"), b.convert("RGBA")
+    alphas = before.getchannel("A"), after.getchannel("A")
+    assert alphas[0].tobytes() == alphas[1].tobytes(), name
+    far = PIL.ImageChops.difference(before.convert("L"), after.convert("L"))
+    assert b.mode in ("L", "LA"), (name, b.mode)
+    assert far.getextrema()[1] <= 1, (name, far.getextrema())
+    print(name)`;
+    const { stdout, success } = await new Deno.Command(python, {
+      args: ["-c", script, ...names],
+      cwd: folder,
+      stderr: "inherit",
+    }).output();
+    assert(success);
+    const lines = new TextDecoder().decode(stdout).trim().split("\n");
+    assertEquals(lines.length, names.length);
+    assert(names.length > 20);
+  });
 });
