@@ -29,11 +29,13 @@ import { versionOf } from "./version.ts";
 import {
   type AnswerMessage,
   CHUNK_CHARS,
+  COMMON_CHARS,
   decodeAnswer,
   encode,
-  encodeInit,
+  encodeValue,
   type ItemAnswer,
   ITEMS_MAX,
+  type Reference,
 } from "./wire.ts";
 
 /**
@@ -135,6 +137,9 @@ export class Cluster<J extends Jobs> extends Runner<J> implements Host {
   readonly #chunks = new Map<string, Chunk>();
   readonly #colleagues = new Map<string, Colleague>();
   readonly #refused = new Set<string>();
+  /** What items have in common, and what stands for it; nothing if it is small. */
+  readonly #references = new Map<unknown, string | undefined>();
+  #shared = 0;
   /** Where the workers are that have answered, by their numbers from 1. */
   readonly places: { machine: string; worker: number }[] = [];
   #machines: Machine[] = [];
@@ -171,7 +176,7 @@ export class Cluster<J extends Jobs> extends Runner<J> implements Host {
       isRelative: root !== undefined,
       read: travelling(permissions?.read),
       write: travelling(permissions?.write),
-      ...init !== undefined && { init: encodeInit(init) },
+      ...init !== undefined && { init: encodeValue(init) },
     };
     cluster.#run = await Run.begin(address, about, wait, {
       onAnswer: (id, answer) => cluster.#onAnswer(id, answer),
@@ -301,15 +306,33 @@ export class Cluster<J extends Jobs> extends Runner<J> implements Host {
     this.#send({ ...chunk, segment: part(segment, half) });
   }
 
-  /** An item with its paths as they travel. */
+  /** An item as it travels: its paths, and what it has in common with others. */
   #travelling(job: string, spread: boolean, item: unknown): unknown {
+    if (spread && (item as unknown[]).length === 0) return item;
     const { root, name } = this.#options;
-    if (!root || spread && (item as unknown[]).length === 0) return item;
-    const translate: Translate = (path) => root.relative(path as string);
-    const { translate: ofJob } = JOBS[name][job];
-    if (!spread) return ofJob(item, translate).item;
-    const [only, ...others] = item as unknown[];
-    return [ofJob(only, translate).item, ...others];
+    const { translate: ofJob, common } = JOBS[name][job];
+    const translate: Translate = (path) => root!.relative(path as string);
+    const [given, ...others] = spread ? item as unknown[] : [item];
+    let only = root ? ofJob(given, translate).item : given;
+    if (common) {
+      const value = Reflect.get(given as object, common.name);
+      const reference = this.#referenceTo(value, !spread);
+      if (reference) only = { ...only as object, [common.name]: reference };
+    }
+    return spread ? [only, ...others] : only;
+  }
+
+  /** What stands for a value, if it is large; `isLasting`, if it will come again. */
+  #referenceTo(value: unknown, isLasting: boolean): Reference | undefined {
+    if (isLasting && !this.#references.has(value)) {
+      const text = encodeValue(value);
+      const isLarge = text.length > COMMON_CHARS;
+      const reference = isLarge ? `v${++this.#shared}` : undefined;
+      if (reference) this.#run.share(reference, text);
+      this.#references.set(value, reference);
+    }
+    const reference = this.#references.get(value);
+    return reference === undefined ? undefined : { reference };
   }
 
   // Receiving
@@ -401,6 +424,7 @@ export class Cluster<J extends Jobs> extends Runner<J> implements Host {
 
   #onLost(id: string, cause: string): void {
     const chunk = this.#take(id);
+    this.#references.clear(); // what it refers to may be gone as well
     if (chunk) this.#tryAgain(chunk, cause);
   }
 

@@ -63,6 +63,11 @@ export class RunKeys {
     return this.#key(id);
   }
 
+  /** A value that many items have in common. */
+  value(reference: string): string {
+    return this.#key(reference);
+  }
+
   /** The announcement. */
   get about(): string {
     return this.#key("about");

@@ -5,6 +5,7 @@
  */
 
 import { newSpanReport, type Span } from "../../workers/logscan/scan.ts";
+import { forWorkers, type Query } from "../../workers/logscan/search.ts";
 import { causeOf } from "../../workers/shared/files.ts";
 import type { Access } from "./roots.ts";
 
@@ -26,6 +27,11 @@ export interface LocalItem {
 interface JobPaths {
   /** Replaces the paths in an item, which may be anything. */
   translate(item: unknown, translate: Translate): LocalItem;
+  /**
+   * What many items have in common: its name in an item. Where it is large, it
+   * travels once, and `prepare` makes of it what the workers of a machine share.
+   */
+  common?: { name: string; prepare(value: unknown): unknown };
   /** Puts the paths of the item into its result. */
   restore?(result: unknown, item: unknown): unknown;
 }
@@ -52,7 +58,13 @@ export const JOBS: Record<string, Record<string, JobPaths>> = {
     },
   },
   logscan: {
-    scanSpans: { translate: translateRequest },
+    scanSpans: {
+      translate: translateRequest,
+      common: {
+        name: "query",
+        prepare: (query) => forWorkers(query as Query),
+      },
+    },
     countLines: {
       translate: (item, translate) => whole(translateSpan(item, translate)),
     },

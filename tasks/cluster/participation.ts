@@ -28,7 +28,7 @@ import {
   ANSWER_BYTES,
   type AnswerMessage,
   decodeChunk,
-  decodeInit,
+  decodeValue,
   encode,
   pack,
   type PackedAnswer,
@@ -68,6 +68,8 @@ export class Participation {
   readonly #folders = new Set<string>();
   /** Lines that were said, to say none twice. */
   readonly #said = new Set<string>();
+  /** What items have in common, as far as it was asked for. */
+  readonly #common = new Map<string, Promise<unknown>>();
   #beats = 0;
   #workers: number;
   #files = 0;
@@ -93,7 +95,7 @@ export class Participation {
     this.#redis = redis;
     this.#options = options;
     this.#workers = options.workers;
-    this.#init = about.init === undefined ? undefined : decodeInit(about.init);
+    this.#init = about.init === undefined ? undefined : decodeValue(about.init);
     this.#permissions = this.#permissionsHere();
     this.#worker = new Worker(keys.id, (job) => this.#process(job), {
       connection: redis,
@@ -164,6 +166,7 @@ export class Participation {
         throw new TypeError(`there is no job ${JSON.stringify(name)}`);
       }
       this.#chunks.set(job.id!, abort);
+      await this.#resolve(name, spread, items);
       const local = this.#localItems(name, spread, items);
       const slot = this.#takeSlot();
       const { signal } = abort;
@@ -255,6 +258,35 @@ export class Participation {
     };
     this.#slots.push(slot);
     return slot;
+  }
+
+  /** Puts in what the items have in common, where that travelled by itself. */
+  async #resolve(
+    job: string,
+    spread: boolean,
+    items: unknown[],
+  ): Promise<void> {
+    const { common } = JOBS[this.#about.service][job];
+    if (!common) return;
+    for (const item of items) {
+      const only = Object(spread ? Object(item)[0] : item);
+      const reference = Object(only[common.name]).reference;
+      if (reference === undefined) continue;
+      let value = this.#common.get(reference);
+      if (!value) {
+        value = this.#load(`${reference}`).then(common.prepare);
+        this.#common.set(reference, value);
+        value.catch(() => this.#common.delete(reference));
+      }
+      only[common.name] = await value;
+    }
+  }
+
+  async #load(reference: string): Promise<unknown> {
+    if (!/^v\d+$/.test(reference)) throw new TypeError("it is no reference");
+    const text = await this.#redis.get(this.#keys.value(reference));
+    if (text === null) throw new Error("what it refers to is not there");
+    return decodeValue(text);
   }
 
   // Paths
@@ -354,9 +386,14 @@ function answerOf(
   { complete }: LocalItem,
 ): [answer: PackedAnswer, size: number] {
   if (outcome.status === "fulfilled") {
-    const value = pack(complete ? complete(outcome.value) : outcome.value);
-    const { length } = value;
-    if (length <= VALUE_BYTES) return [{ kind: "done", value }, length];
+    const result = complete ? complete(outcome.value) : outcome.value;
+    // To pack a huge buffer would hold up this thread, and with it its locks.
+    let length = ArrayBuffer.isView(result) ? result.byteLength : 0;
+    if (length <= VALUE_BYTES) {
+      const value = pack(result);
+      length = value.length;
+      if (length <= VALUE_BYTES) return [{ kind: "done", value }, length];
+    }
     const error = new RangeError(`its result is too large: ${length} bytes`);
     return [{ kind: "failed", cause: describe(error) }, 0];
   }

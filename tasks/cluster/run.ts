@@ -134,6 +134,12 @@ export class Run {
     }
   }
 
+  /** Keeps a value that chunks refer to; it is there before those that follow. */
+  share(reference: string, data: string): void {
+    // Where it fails, chunks that refer to it are refused, and sent again.
+    this.#redis.set(this.#keys.value(reference), data).catch(() => {});
+  }
+
   /** Nobody waits for these chunks any more. */
   async cancel(ids: string[]): Promise<void> {
     try {

@@ -22,6 +22,14 @@ export interface ChunkMessage {
   items: unknown[];
 }
 
+/** Stands for a value that travels by itself, as many items have it in common. */
+export interface Reference {
+  reference: string;
+}
+
+/** Above this size a value that items have in common travels by itself. */
+export const COMMON_CHARS = 1 << 14;
+
 /** What became of an item. */
 export type ItemAnswer =
   | { kind: "done"; value: unknown }
@@ -76,14 +84,14 @@ export function encode(message: ChunkMessage | AnswerMessage): string {
   return text;
 }
 
-/** Puts the value for a service's `setup` into a text. */
-export function encodeInit(init: unknown): string {
-  return encode({ init } as never);
+/** Puts a value into a text. */
+export function encodeValue(value: unknown): string {
+  return encode({ value } as never);
 }
 
 /** Reads it. */
-export function decodeInit(data: unknown): unknown {
-  return (decode(data) as { init: unknown }).init;
+export function decodeValue(data: unknown): unknown {
+  return (decode(data) as { value: unknown }).value;
 }
 
 /** Packs a value. */

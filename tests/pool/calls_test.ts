@@ -40,7 +40,7 @@ function runnerTest(
     await using runner = sequential(service);
     await test(runner, "sequential");
   });
-  furtherRunnerTests(service, name, (runner) => test(runner, "Pool"));
+  furtherRunnerTests(service, name, test as (runner: All) => Promise<void>);
 }
 
 /** Calls by every method that takes items. */

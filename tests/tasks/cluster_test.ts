@@ -107,6 +107,32 @@ clusterTest(
 );
 
 clusterTest(
+  "keywords by the thousand travel once, and find the same",
+  () =>
+    withFolder(async (root) => {
+      makeLogs(join(root, "logs"), 40);
+      const words = Array.from({ length: 5000 }, (_, i) => `indicator ${i}`);
+      const file = join(root, "words.txt");
+      await Deno.writeTextFile(file, [...words, "unauthorized"].join("\n"));
+      await using server = await Server.start();
+      await using machine = await joined(server, root, "--workers=2");
+      const args = ["--lines", "-m", "2", "-f", file, join(root, "logs")];
+      const alone = await run("logscan", ...args, "--workers=1");
+      const input = () =>
+        server.ask(async (redis) => {
+          const stats = await redis.info("stats");
+          return Number(/total_net_input_bytes:(\d+)/.exec(stats)![1]);
+        });
+      const before = await input();
+      const together = await run("logscan", ...args, "--redis", server.url);
+      const bytes = await input() - before;
+      assertEquals(together.stdout, alone.stdout);
+      assertEquals([await server.keys(), machine.stderr], [[], ""]);
+      assert(bytes < 5 * Deno.statSync(file).size, `${bytes} bytes`);
+    }),
+);
+
+clusterTest(
   "two batches at once do not see each other's jobs",
   () =>
     withFolder(async (root) => {
