@@ -62,8 +62,8 @@ goes into reports/grayscale.md.
       --exclude GLOB  no such image, and no such folder with all that is in it
       --json          a line of JSON per image, as it is done: path, and out,
                       bytes, warning; or error; or out and skipped
-${CLUSTER_HELP}      --workers N     how many workers convert (default: one per core; 10 for
-                      --simulate, as sleepers need no core); one JPEG needs none
+${CLUSTER_HELP}      --workers N     how many workers convert (default: one per core; 10
+                      with --simulate, which needs none); one JPEG needs none
   -q, --quiet         print nothing, not even with --json, but errors, and the
                       job's own lines in --simulate
   -h, --help          show this
