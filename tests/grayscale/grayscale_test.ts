@@ -645,6 +645,32 @@ Deno.test("grayscale: an AVIF that is cropped, and perhaps turned, is so afterwa
   }
 });
 
+Deno.test("grayscale: an AVIF whose colors are turned: alpha is as well, whatever is said of it", async () => {
+  const size = 48, color = await rampAv1(size);
+  for (const isAlphaAsItIs of [false, true]) {
+    const transforms: Avif["transforms"] = [["irot", [1]], ["imir", [0]]];
+    const avif = encodeAvif({
+      ...{ width: size, height: size, color, alpha: color },
+      ...{ transforms, isAlphaAsItIs },
+    });
+    const out = await decode(await grayscale(avif));
+    for (let i = 0; i < size * size; i++) {
+      const x = i % size, y = Math.floor(i / size);
+      // Turned against the clock, then upside down: rows have become columns.
+      const off = Math.abs(out.data[4 * i + 3] - (y + 2 * x + 1));
+      assert(off < 8, `${isAlphaAsItIs}: alpha at ${x}, ${y} is off by ${off}`);
+    }
+  }
+});
+
+Deno.test("grayscale: an AVIF whose last box leaves its size open", async () => {
+  const color = await rampAv1(32);
+  const avif = encodeAvif({ width: 32, height: 32, color });
+  const open = avif.slice(), at = Buffer.from(avif).indexOf("meta") - 4;
+  open.fill(0, at, at + 4);
+  assertEquals(await grayscale(open), await grayscale(avif));
+});
+
 Deno.test("grayscale: an AVIF with a crop or layers that cannot be is refused by name", async () => {
   const color = await rampAv1(32), size = { width: 32, height: 32, color };
   const crop = "unsupported AVIF: a crop that is no part in whole pixels";

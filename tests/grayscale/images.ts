@@ -597,6 +597,8 @@ export interface Avif {
   colr?: [primaries: number, transfer: number, matrix: number, isFull: boolean];
   /** Further properties of all items: their types and contents. */
   transforms?: [type: string, content: number[]][];
+  /** Whether only the colors have them, as avifenc once wrote it. */
+  isAlphaAsItIs?: boolean;
 }
 
 const be16 = (value: number): number[] => [value >> 8, value & 255];
@@ -628,7 +630,7 @@ export function encodeAvif(avif: Avif): Uint8Array {
   ];
   const more = transforms.map((_, i) => 0x86 + i); // they are essential
   const first = [1, 0x82, ...colr ? [5] : [], ...more];
-  const second = [1, 0x83, 4, ...more];
+  const second = [1, 0x83, 4, ...avif.isAlphaAsItIs ? [] : more];
   const ofItems = (alpha ? [first, second] : [first]).map((indexes, i) =>
     bytesOf(be16(i + 1), [indexes.length, ...indexes])
   );

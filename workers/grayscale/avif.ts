@@ -56,6 +56,8 @@ interface Boxes {
   associations: Map<number, Association[]>;
   /** References between items: `auxl` to a master, `dimg` to the tiles of a grid. */
   references: { type: string; from: number; to: number[] }[];
+  /** A size that is left open, which the codec does not know. */
+  patches: Levels["patches"];
 }
 
 /** An index of a property, and the bytes in which it stands. */
@@ -74,6 +76,7 @@ interface Box {
 
 /** Matrix coefficients that the codec knows; 2 is unspecified, which is BT.601. */
 const MATRICES = [0, 1, 2, 5, 6, 8, 9];
+const META = 0x6d657461; // "meta"
 const UNSPECIFIED = 2, BT601 = 6, YCGCO = 8;
 
 /**
@@ -106,7 +109,7 @@ export function readLevels(bytes: Uint8Array): Levels {
       `unsupported AVIF: matrix coefficients ${matrix} in ${range} range`,
     );
   }
-  const patches: Levels["patches"] = [];
+  const patches = [...boxes.patches];
   // The codec ignores a box in which all is unspecified, and with it the range.
   if (stated && matrix === UNSPECIFIED) {
     patches.push({ at: stated.body + 8, bytes: [0, BT601] });
@@ -115,7 +118,11 @@ export function readLevels(bytes: Uint8Array): Levels {
   if (shown.some(({ type }) => type === "lsel")) {
     throw new Error("unsupported AVIF: one layer of several (lsel)");
   }
-  const crop = cropOf(shown, view);
+  // Some writers say only of the colors how they are turned, and mean alpha as well,
+  // which the codec would leave as it is.
+  const turned = (item: number) => transformsOf(bytes, boxes, item);
+  const isTogether = alpha === undefined || turned(alpha) === turned(primary);
+  const crop = cropOf(shown, view, isTogether);
   if (crop) patches.push(...withoutTransforms(boxes));
   return {
     crop,
@@ -126,20 +133,32 @@ export function readLevels(bytes: Uint8Array): Levels {
   };
 }
 
+/** What is done to a picture before it is shown, as text. */
+const transformsOf = (bytes: Uint8Array, boxes: Boxes, item: number): string =>
+  propertiesOf(boxes, item)
+    .filter(({ type }) => /^(clap|irot|imir)$/.test(type))
+    .map(({ type, body, end }) => `${type} ${bytes.subarray(body, end)}`)
+    .join();
+
 /** ISO/IEC 23008-12, 6.5.8 to 6.5.12: `clap`, then `irot` and `imir`. */
-function cropOf(properties: Box[], view: DataView): Crop | undefined {
+function cropOf(
+  properties: Box[],
+  view: DataView,
+  isTogether: boolean,
+): Crop | undefined {
   const bodyOf = (name: string) =>
     properties.find(({ type }) => type === name)?.body;
   const clap = bodyOf("clap"), size = bodyOf("ispe");
-  if (clap === undefined || size === undefined) return;
+  if (size === undefined || clap === undefined && isTogether) return;
   const fraction = (at: number) => view.getInt32(at) / view.getInt32(at + 4);
-  const [width, height] = [fraction(clap), fraction(clap + 8)];
   // The offsets are those of the middle.
   const start = (whole: number, part: number, offset: number) =>
     offset + (whole - part) / 2;
   const wide = view.getUint32(size + 4), high = view.getUint32(size + 8);
-  const left = start(wide, width, fraction(clap + 16));
-  const top = start(high, height, fraction(clap + 24));
+  const [width, height, right, down] = clap === undefined
+    ? [wide, high, 0, 0]
+    : [0, 8, 16, 24].map((at) => fraction(clap + at));
+  const left = start(wide, width, right), top = start(high, height, down);
   const isInside = left >= 0 && top >= 0 && width > 0 && height > 0 &&
     left + width <= wide && top + height <= high;
   if (!isInside || ![left, top, width, height].every(Number.isInteger)) {
@@ -243,11 +262,16 @@ class Reader {
 function readBoxes(view: DataView): Boxes {
   const boxes: Boxes = {
     ...{ primary: 0, places: new Map(), properties: [] },
-    ...{ associations: new Map(), references: [] },
+    ...{ associations: new Map(), references: [], patches: [] },
   };
   const meta = boxesIn(view, 0, view.byteLength)
     .find(({ type }) => type === "meta");
   if (!meta) return boxes;
+  const start = meta.body - 8, size = meta.end - start;
+  if (view.getUint32(start) === 0 && view.getUint32(start + 4) === META) {
+    const bytes = [24, 16, 8, 0].map((shift) => size >>> shift & 255);
+    boxes.patches.push({ at: start, bytes });
+  }
   const inner = boxesIn(view, meta.body + 4, meta.end);
   const data = inner.find(({ type }) => type === "idat")?.body ?? 0;
   for (const { type, body, end } of inner) {
