@@ -1516,7 +1516,8 @@ export abstract class Call {
       return true;
     }
     (this.#tries ??= new Map()).set(first, tries + 1);
-    this.takeBack(segment);
+    // A copy: others may be appended, and its chunk goes on with that one.
+    this.takeBack({ ...segment, items: [...segment.items] });
     this.host.onOffer(this);
     return false;
   }
