@@ -2953,8 +2953,8 @@ export class Pool<J extends Jobs> extends Runner<J> {
    */
   constructor(service: Service<J> | URL | string, options: PoolOptions = {}) {
     super();
-    const given = typeof service === "object" && "jobs" in service;
-    const { href } = new URL(given ? service.url : service);
+    const given = isObject(service) && "jobs" in service;
+    const href = absolute(given ? service.url : service);
     check("make a pool", options, POOL_OPTIONS);
     refuseRecursion(href);
     const jobs = given ? service.jobs : undefined;
@@ -3020,6 +3020,17 @@ export class Pool<J extends Jobs> extends Runner<J> {
 }
 
 // Checks
+
+/** A module's URL as text. Relative to what a path is, only its caller knows. */
+function absolute(url: unknown): string {
+  const text = textOf(url);
+  const { href } = URL.parse(text) ?? {};
+  if (href !== undefined) return href;
+  throw new TypeError(
+    "Cannot make a pool as 'service' must be what serve returned, or an " +
+      `absolute URL as import.meta.resolve gives: current value is ${text}`,
+  );
+}
 
 /**
  * What an option must be, in words, whether a value is that, and the error where

@@ -681,3 +681,14 @@ runnerTest("options that do not exist are refused", async (runner) => {
     );
   }
 });
+
+Deno.test("Pool: what is neither a service nor an absolute URL is named", () => {
+  const bad = ["./jobs.ts", "", undefined, null, 5, {}, { url: 5, jobs: {} }];
+  for (const service of [...bad, Object.create(null), Symbol("s")]) {
+    const { message } = assertThrows(
+      () => new Pool(service as unknown as string),
+      TypeError,
+    );
+    assertStringIncludes(message, "'service' must be what serve returned");
+  }
+});
