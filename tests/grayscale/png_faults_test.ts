@@ -903,6 +903,7 @@ Deno.test("ten thousand damaged PNGs: an image, or a line; then a good one", () 
       counts.image++;
       checkImage(gray, clue);
     }
+    if (n % 4 === 0) checkSalvage(damaged, gray, clue);
     checkOne(n, clue);
   }
   // Some mutations are accepted and some refused: both paths are tested.
@@ -910,6 +911,29 @@ Deno.test("ten thousand damaged PNGs: an image, or a line; then a good one", () 
   assert(kernels.memory.buffer.byteLength < 1 << 24);
   checkGood("ten thousand");
 });
+
+/** Salvaging refuses no more than converting does, and changes nothing else. */
+function checkSalvage(
+  damaged: Uint8Array,
+  gray: Uint8Array | undefined,
+  clue: string,
+): void {
+  let salvaged: Uint8Array;
+  try {
+    salvaged = grayPng(damaged, checkSmall, () => {}, true);
+  } catch (error) {
+    const { message } = error as Error;
+    assertMatch(message, /^(broken|truncated|unsupported) PNG: /, clue);
+    return assert(!gray || /large/.test(message), clue);
+  }
+  if (gray) assertEquals(salvaged, gray, clue);
+  else checkImage(salvaged, clue);
+}
+
+/** Rows that are missing are made, however many there should be. */
+function checkSmall({ width, height }: { width: number; height: number }) {
+  if (width * height > 5000) throw new Error("broken PNG: too large");
+}
 
 /** Checks that a result can be read and that its checksums are right. */
 function checkImage(gray: Uint8Array, clue: string): void {

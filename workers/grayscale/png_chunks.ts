@@ -261,6 +261,8 @@ export class PngReader {
     this.#format = readImageHeader(readChunk(bytes, this.#view, 8));
     this.#frames = new FrameReader(bytes, this.#format);
     checkHeader(this.#format);
+    const { width, height } = this.#format;
+    if (!width || !height) throw broken("no pixels in an image", 8);
   }
 
   /**

@@ -137,12 +137,15 @@ export function convertPicture(
   }
 }
 
-/** Throws if a stream is too short for the rows, before there is memory for any. */
+/**
+ * Throws if a stream is too short for the rows, before there is memory for any. When
+ * some are salvaged, it must at least be long enough for one.
+ */
 function checkSize(picture: Picture, passes: Pass[], faults: Faults): void {
   const { rows, from, size } = passes.at(-1)!;
   const length = picture.stream.reduce((sum, part) => sum + part.length, 0);
-  const isShort = from + rows * size > RATIO_MAX * length;
-  if (isShort && !faults.salvage) throw tooLittle(picture, faults);
+  const least = faults.salvage ? size : from + rows * size;
+  if (least > RATIO_MAX * length) throw tooLittle(picture, faults);
 }
 
 const tooLittle = ({ at }: Picture, { end }: Faults): Error =>
