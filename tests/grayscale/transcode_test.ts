@@ -10,6 +10,7 @@ import {
   draw,
   encodeApng,
   encodeBmp,
+  encodeBmpOf,
   encodeGif,
   encodePng,
   encodeTiff,
@@ -320,6 +321,32 @@ Deno.test("transcode: what another format cannot hold is refused, or said", asyn
   const { out, warnings } = await convert(deep, "tiff");
   assertEquals(warnings, ["16 bits per channel, of which 8 are kept"]);
   assertEquals((await levelsOf(out)).gray, [0, 255, 1]);
+});
+
+Deno.test("transcode: a BMP of OS/2 has the pixels of one of Windows", async () => {
+  const palette = Array.from({ length: 48 }, (_, i) => i * 5);
+  const pixels = Array.from({ length: 11 * 5 }, (_, i) => i * 7 % 16);
+  const bmp = { width: 11, height: 5, bits: 4, pixels, palette };
+  const expected = await levelsOf(encodeBmpOf({ ...bmp, header: 40 }));
+  for (const header of [16, 64]) {
+    const levels = await levelsOf(encodeBmpOf({ ...bmp, header }));
+    assertEquals(levels, expected, `header of ${header} bytes`);
+  }
+});
+
+Deno.test("transcode: a GIF has the size of its screen, also where its frame is smaller", async () => {
+  const gif = encodeGif({
+    ...{ width: 2, height: 1, frames: [[1, 0]] },
+    palette: [0, 0, 0, 9, 9, 9],
+  });
+  gif.set([4, 0, 3, 0], 6); // the screen
+  gif.set([1, 0, 2, 0], gif.indexOf(0x2c, 19) + 1); // left and top of the frame
+  const { out } = await convert(gif, "tiff");
+  const { width, height, gray, alpha } = await levelsOf(out);
+  assertEquals([width, height], [4, 3]);
+  const empty = [0, 0, 0, 0];
+  assertEquals(gray, [...empty, ...empty, 0, 9, 0, 0]);
+  assertEquals(alpha, [...empty, ...empty, 0, 255, 255, 0]);
 });
 
 Deno.test("transcode: options that make no sense are named", async () => {

@@ -98,7 +98,8 @@ export async function transcode(
     checkLimits(format, read, options.maxPixels);
   };
   const direct = await readAsItIs(bytes, format, options, check);
-  const source = direct ?? await toGray();
+  const gray = direct ?? await toGray();
+  const source = format === "BMP" ? withWindowsHeader(gray) : gray;
   const about = direct ? undefined : aboutOf(format as Format, source);
   checkTarget(format, { frames: header.frames, ...about }, to);
   if (about && about.bits > 8) {
@@ -219,8 +220,10 @@ const encodeAs = (
   isSame: boolean,
   about?: About,
 ): Encode =>
-(magick, source, image, target) => {
+(magick, source, frame, target) => {
   const format = TARGETS[to];
+  const isGif = /^GIF/i.test(source.format);
+  const image = isGif ? onCanvas(frame, source.page) : frame;
   const opaque = format === "JPEG" ? flattened(image, warn) : image;
   readGray(magick, target, opaque);
   copySettings(magick, source, target);
@@ -243,6 +246,41 @@ const encodeAs = (
   sayWhatIsLost(magick, source, target, out, to, warn);
   return out;
 };
+
+/** Gives a BMP of OS/2 2.x the header of Windows: the codec reads it wrongly. */
+function withWindowsHeader(bmp: Uint8Array): Uint8Array {
+  const view = new DataView(bmp.buffer, bmp.byteOffset, bmp.length);
+  const size = view.getUint32(14, true), WINDOWS = 40;
+  if ([12, WINDOWS, 52, 56, 108, 124].includes(size)) return bmp;
+  // Up to there they are the same; what a shorter one leaves out is 0.
+  const header = new Uint8Array(14 + WINDOWS);
+  header.set(bmp.subarray(0, 14 + Math.min(size, WINDOWS)));
+  const out = new DataView(header.buffer);
+  out.setUint32(2, bmp.length - size + WINDOWS, true);
+  out.setUint32(10, view.getUint32(10, true) - size + WINDOWS, true);
+  out.setUint32(14, WINDOWS, true);
+  return joined([header, bmp.subarray(14 + size)]);
+}
+
+/** Puts a frame of a GIF where it is on the screen, the rest of which is clear. */
+function onCanvas(
+  frame: GrayImage,
+  page: { x: number; y: number; width: number; height: number },
+): GrayImage {
+  const { x, y } = page;
+  const width = Math.max(page.width, x + frame.width);
+  const height = Math.max(page.height, y + frame.height);
+  if (width === frame.width && height === frame.height) return frame;
+  const step = frame.alpha ? 2 : 1, gray = new Uint8Array(2 * width * height);
+  for (let row = 0, i = 0; row < frame.height; row++) {
+    let o = 2 * ((y + row) * width + x);
+    for (let column = 0; column < frame.width; column++, i += step, o += 2) {
+      gray[o] = frame.gray[i];
+      gray[o + 1] = frame.alpha ? frame.gray[i + 1] : 255;
+    }
+  }
+  return { width, height, gray, alpha: true };
+}
 
 /** Lays transparent pixels on white. */
 function flattened(
