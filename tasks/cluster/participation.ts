@@ -36,7 +36,7 @@ import {
 } from "./wire.ts";
 
 /** A chunk whose machine has not renewed its lock for so long goes to others, in ms. */
-const LOCK_MS = 2500;
+const LOCK_MS = 5000;
 /** How often it is looked for such chunks, in ms. */
 const STALLED_MS = 500;
 /** How long BullMQ waits before it tries again what failed, in ms. */
