@@ -20,6 +20,12 @@ const TEST = [
   "--allow-net=127.0.0.1",
 ];
 
+/**
+ * About half of the tests by the time that they take. They are run beside the
+ * others, by a process of their own, as most tests use one core, or wait.
+ */
+const HALF = ["tests/grayscale", "tests/pool"];
+
 const KERNELS = "workers/kernels/kernels.wasm";
 
 /** A step that takes this long, in ms, hangs: the slowest takes minutes. */
@@ -35,15 +41,11 @@ async function main(): Promise<void> {
     ["check", ".", ".ci/ok.ts", ".ci/setup.ts", ".ci/jsr.ts"],
     ["doc", "--lint", ...modules],
     ["run", "--no-prompt", "--allow-read=.ci", ".ci/jsr.ts", "--check"],
-    [...TEST, "tests"],
     [...TEST, "--doc", ...modules],
   ];
   let passed = 0, failed = 0;
-  for (const step of [rebuild, publish, ...steps]) {
+  for (const step of [rebuild, publish, ...steps, testAll]) {
     const [good, bad] = await (Array.isArray(step) ? run(step) : step());
-    if (bad > 0 && Array.isArray(step)) {
-      console.log(`FAILED: deno ${step.join(" ")}`);
-    }
     passed += good;
     failed += bad;
   }
@@ -77,9 +79,30 @@ export function modulesIn(folder: string): string[] {
   }).sort();
 }
 
-/** Runs a step, shows what it prints, and counts. */
-async function run(args: string[]): Promise<[passed: number, failed: number]> {
-  console.log(`\n$ deno ${args.join(" ")}`);
+type Counts = [passed: number, failed: number];
+
+/** Runs all tests, in two halves side by side, and shows one after the other. */
+async function testAll(): Promise<Counts> {
+  let held = "";
+  const others = run([...TEST, `--ignore=${HALF}`, "tests"], (text) => {
+    held += text;
+  });
+  const half = await run([...TEST, ...HALF]);
+  const rest = await others;
+  show(held);
+  return [half[0] + rest[0], half[1] + rest[1]];
+}
+
+function show(text: string): void {
+  let bytes = new TextEncoder().encode(text);
+  while (bytes.length > 0) {
+    bytes = bytes.subarray(Deno.stdout.writeSync(bytes));
+  }
+}
+
+/** Runs a step, hands on what it prints, and counts. */
+async function run(args: string[], print = show): Promise<Counts> {
+  print(`\n$ deno ${args.join(" ")}\n`);
   const signal = AbortSignal.timeout(HANGS);
   const process = new Deno.Command(Deno.execPath(), {
     args,
@@ -91,14 +114,15 @@ async function run(args: string[]): Promise<[passed: number, failed: number]> {
   try {
     const decoder = new TextDecoderStream();
     for await (const text of process.stdout.pipeThrough(decoder, { signal })) {
-      Deno.stdout.writeSync(new TextEncoder().encode(text));
+      print(text);
       output += text;
     }
   } catch (error) {
     if (!signal.aborted) throw error;
-    console.log(`\nit did not end within ${HANGS / 60_000} minutes`);
+    print(`\nit did not end within ${HANGS / 60_000} minutes\n`);
   }
   const { success } = await process.status;
+  if (!success) print(`FAILED: deno ${args.join(" ")}\n`);
   // deno-lint-ignore no-control-regex
   const plain = output.replace(/\x1b\[[0-9;]*m/g, "");
   // The last counts are Deno's own; tests may print others before.
@@ -109,7 +133,7 @@ async function run(args: string[]): Promise<[passed: number, failed: number]> {
 }
 
 /** Builds the kernels anew: the committed file must match the sources. */
-async function rebuild(): Promise<[passed: number, failed: number]> {
+async function rebuild(): Promise<Counts> {
   const before = Deno.readFileSync(KERNELS);
   const [, failed] = await run(["task", "build"]);
   const after = Deno.readFileSync(KERNELS);
@@ -125,7 +149,7 @@ async function rebuild(): Promise<[passed: number, failed: number]> {
  * may give is that JSR cannot follow the dynamic imports of packages from npm: those
  * who import this one shall not fetch them, such as 30 MB of codec, at the start.
  */
-async function publish(): Promise<[passed: number, failed: number]> {
+async function publish(): Promise<Counts> {
   const args = ["publish", "--dry-run", "--allow-dirty"];
   console.log(`\n$ deno ${args.join(" ")}`);
   const { success, stderr } = await new Deno.Command(Deno.execPath(), {
