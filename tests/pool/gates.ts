@@ -22,7 +22,7 @@ export const turn = (): Promise<void> =>
 
 /** Waits until a condition holds. */
 export async function until(
-  condition: () => boolean | Promise<boolean>,
+  condition: () => unknown,
 ): Promise<void> {
   const end = performance.now() + HANGS;
   while (!await condition()) {

@@ -6,7 +6,8 @@ import { Queue } from "bullmq";
 import { serialize } from "node:v8";
 import { gzipSync } from "node:zlib";
 import { makeImage } from "../../workers/fixtures.ts";
-import { clusterTest, joined, Server, Task, until } from "./clusters.ts";
+import { until } from "../pool/gates.ts";
+import { clusterTest, joined, Server, Task } from "./clusters.ts";
 import { copy, namesIn, withFolder } from "./folders.ts";
 
 const project = resolve(import.meta.dirname!, "../..");
@@ -362,10 +363,10 @@ clusterTest(
       first.kill("SIGINT");
       await first.says(/leaving/);
       // The same signal, delivered twice, does not count.
-      while (!first.hasEnded) {
-        first.kill("SIGINT");
-        await new Promise((go) => setTimeout(go, 50));
-      }
+      await until(() => {
+        if (!first.hasEnded) first.kill("SIGINT");
+        return first.hasEnded;
+      });
       assertEquals([await first.ended(), first.stderr], [130, ""]);
       await using second = await joined(server, root, "--workers=1");
       await until(async () => (await active())[0] === "c2");

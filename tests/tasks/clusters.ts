@@ -1,4 +1,5 @@
 /** What the tests of the cluster share: Redis servers, and processes of tasks. */
+import { until } from "../pool/gates.ts";
 import { assert } from "@std/assert";
 import { join } from "@std/path/join";
 import { resolve } from "@std/path/resolve";
@@ -22,13 +23,6 @@ export const hasRedis = await new Deno.Command("redis-server", {
   args: ["--version"],
   stdout: "null",
 }).output().then(({ success }) => success, () => false);
-
-/** Waits for a condition, asking again and again. */
-export async function until(
-  isSo: () => unknown | Promise<unknown>,
-): Promise<void> {
-  while (!await isSo()) await new Promise((go) => setTimeout(go, 10));
-}
 
 /** A Redis server of a test's own, in a fresh folder. */
 export class Server implements AsyncDisposable {

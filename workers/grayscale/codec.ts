@@ -254,7 +254,7 @@ function plainError(
     cause = cause.replace(/(?<=[a-z])(?=[A-Z])/g, " ").toLowerCase();
   }
   if (crashed) cause = `the codec crashed on it (${cause})`;
-  const verdict =
+  const kind =
     /not (configured|supported|impl)|unsupported|can ?not read scanlines/i.test(
         cause,
       )
@@ -262,7 +262,7 @@ function plainError(
       : /end of (jpeg )?file|premature|not enough|insuff|read err/i.test(cause)
       ? "truncated"
       : "broken";
-  return new Error(`${verdict} ${nameOf(format)}: ${cause}`, { cause: error });
+  return new Error(`${kind} ${nameOf(format)}: ${cause}`, { cause: error });
 }
 
 /** Decodes, turns gray and encodes. */

@@ -519,8 +519,8 @@ class TiffConverter {
       });
     } catch (error) {
       const { message } = error as Error;
-      const [, verdict, cause] = /^(?:(\w+) JPEG: )?(.*)/.exec(message)!;
-      throw new Error(`${verdict ?? "broken"} TIFF: JPEG inside: ${cause}`);
+      const [, kind, cause] = /^(?:(\w+) JPEG: )?(.*)/.exec(message)!;
+      throw new Error(`${kind ?? "broken"} TIFF: JPEG inside: ${cause}`);
     }
   }
 

@@ -84,7 +84,10 @@ export class Invariants {
     const { open, present, terminated } = this.#observer;
     for (const call of open) this.#checkProgress(call);
     for (const seat of present) this.#checkRunning(seat);
-    if (open.size === 0 || terminated !== undefined) {
+    // Of a stream that was given up nobody hears before it is read.
+    const isUnheard = open.values()
+      .some((call) => isStream(call) && call.submitted! <= this.#hopeless);
+    if (open.size === 0 || terminated !== undefined || isUnheard) {
       this.#free = this.#missing = undefined;
     } else this.#checkWorkers();
     if (this.#observer.world.random.chance(0.05)) this.#checkStats();
