@@ -14,6 +14,7 @@ import {
   encodeGif,
   encodePng,
   encodeTiff,
+  encodeWebpFrames,
   findPillow,
   type Frame,
   lumaOf,
@@ -347,6 +348,23 @@ Deno.test("transcode: a GIF has the size of its screen, also where its frame is 
   const empty = [0, 0, 0, 0];
   assertEquals(gray, [...empty, ...empty, 0, 9, 0, 0]);
   assertEquals(alpha, [...empty, ...empty, 0, 255, 255, 0]);
+});
+
+Deno.test("transcode: a WebP whose only frame is smaller than its canvas is refused", async () => {
+  const { out: still } = await convert(pngOf(opaque), "webp");
+  const { width, height } = opaque;
+  const frame = { width, height, still, left: 2, top: 0, time: 40, flags: 0 };
+  const webp = (wide: number) =>
+    encodeWebpFrames([frame], { width: wide, height });
+  await assertRejects(
+    () => convert(webp(width + 2), "png"),
+    Error,
+    "unsupported WebP: its frame is smaller than its canvas",
+  );
+  // One that fills it is a picture.
+  frame.left = 0;
+  const { out } = await convert(webp(width), "png");
+  assertEquals(decodePng(out).width, width);
 });
 
 Deno.test("transcode: options that make no sense are named", async () => {

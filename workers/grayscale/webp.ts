@@ -73,10 +73,22 @@ export async function grayWebpParts(
  *
  * @param bytes A whole file
  * @param options Who is told its size, and how many pictures there are
- * @throws {Error} If it is truncated
+ * @throws {Error} If it is truncated, or its picture is a part of it only, which the
+ * codec takes for the whole
  */
 export function checkWebp(bytes: Uint8Array, options: ConvertOptions): void {
-  readWhole("WEBP", () => checkPictures(fileChunks(bytes), options));
+  readWhole("WEBP", () => {
+    const chunks = fileChunks(bytes);
+    checkPictures(chunks, options);
+    const canvas = chunks.find(({ type }) => type === "VP8X")?.data;
+    const [frame, ...others] = chunks.filter(({ type }) => type === "ANMF");
+    if (!canvas || !frame || others.length > 0) return;
+    // Both have their size, less one, in two numbers of 24 bits.
+    if ([0, 3].every((i) => u24(canvas, 4 + i) === u24(frame.data, 6 + i))) {
+      return;
+    }
+    throw new Error("unsupported WebP: its frame is smaller than its canvas");
+  });
 }
 
 /** Checks the sizes of the canvas and of all pictures. */
