@@ -143,6 +143,10 @@ export class Participation {
     await Promise.all(this.#slots.map(({ pool }) => pool.terminate()));
     if (wasBusy) this.clearFiles();
     await this.#redis.hdel(this.#keys.machines, this.#options.name);
+    // Where its starter died, the keys were removed; BullMQ has made some since.
+    if (await this.#redis.exists(this.#keys.lease) === 0) {
+      await this.#keys.remove(this.#redis);
+    }
     const { service } = this.#about;
     const seconds = ((this.#until - this.#since) / 1000).toFixed(1);
     const files = count(this.#files, "files");
