@@ -308,23 +308,38 @@ function writeNumber(value: u64, to: usize): usize {
 
 /** How many newlines there are. */
 export function count(from: usize, end: usize): u32 {
-  const newline = i8x16.splat(10);
   let sum: u32 = 0;
   let at = from;
-  while (at + 16 <= end) {
-    // Each lane of the sum has 8 bits, so it can count to 255.
-    const to = min(end - 15, at + 16 * 255);
-    let lanes = i8x16.splat(0);
-    for (; at < to; at += 16) {
-      lanes = i8x16.sub(lanes, i8x16.eq(v128.load(at), newline));
+  while (at + 64 <= end) {
+    // Each lane has 8 bits, so it can count to 255.
+    const to = min(end - 63, at + 64 * 255);
+    let a = i8x16.splat(0), b = a, c = a, d = a;
+    for (; at < to; at += 64) {
+      a = i8x16.sub(a, newlines(at));
+      b = i8x16.sub(b, newlines(at + 16));
+      c = i8x16.sub(c, newlines(at + 32));
+      d = i8x16.sub(d, newlines(at + 48));
     }
-    const pairs = i16x8.extadd_pairwise_i8x16_u(lanes);
-    const fours = i32x4.extadd_pairwise_i16x8_u(pairs);
-    sum += i32x4.extract_lane(fours, 0) + i32x4.extract_lane(fours, 1) +
-      i32x4.extract_lane(fours, 2) + i32x4.extract_lane(fours, 3);
+    sum += sumOf(a) + sumOf(b) + sumOf(c) + sumOf(d);
   }
+  for (; at + 16 <= end; at += 16) sum += popcnt(i8x16.bitmask(newlines(at)));
   for (; at < end; at++) sum += u32(load<u8>(at) == 10);
   return sum;
+}
+
+/** All bits of a lane, -1, where there is a newline. */
+@inline
+function newlines(at: usize): v128 {
+  return i8x16.eq(v128.load(at), i8x16.splat(10));
+}
+
+/** The sum of 16 lanes of 8 bits. */
+@inline
+function sumOf(lanes: v128): u32 {
+  const pairs = i16x8.extadd_pairwise_i8x16_u(lanes);
+  const fours = i32x4.extadd_pairwise_i16x8_u(pairs);
+  return i32x4.extract_lane(fours, 0) + i32x4.extract_lane(fours, 1) +
+    i32x4.extract_lane(fours, 2) + i32x4.extract_lane(fours, 3);
 }
 
 /** The first newline, or `end`. */

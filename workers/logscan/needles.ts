@@ -64,6 +64,8 @@ interface Needles {
   needles: Needle[];
 }
 
+const encoder = new TextEncoder();
+
 /**
  * The bytes of logs, the most frequent ones first; a byte that is not listed is
  * rare. The last ones are the first bytes of UTF-8 letters of other alphabets.
@@ -77,22 +79,29 @@ for (let i = 0; i < FREQUENT.length; i++) {
   FREQUENCY[FREQUENT.charCodeAt(i)] = FREQUENT.length - i;
 }
 
-const SPACE = 0x20;
+/** For each byte 1, if it is part of a word. */
+const IN_WORD = Uint8Array.from(
+  { length: 256 },
+  (_, byte) => /[a-z0-9\x80-\xff]/i.test(String.fromCharCode(byte)) ? 1 : 0,
+);
 
 /**
  * Where the two bytes are to compare first: the rarest ones, not the same byte
- * twice, and of two different words if there are two. A line that has one byte
- * of a word mostly has the whole word, so a second byte of the same word tells
- * little: for "unauthorized access", where each line has "authorized", the rule
- * saves a third of the time.
+ * twice, and of two different words if there are two; what follows a word is part
+ * of it. A line that has one byte of a word mostly has the whole word, so a second
+ * byte of the same word tells little: for "unauthorized access", where each line
+ * has "authorized", and for "status=503", where each line has "status=", the rule
+ * saves more than half of the time.
  */
 function rarestPair(bytes: Uint8Array): [number, number] {
   const rank = (i: number) => FREQUENCY[bytes[i]];
   let first = 0;
   for (let i = 1; i < bytes.length; i++) if (rank(i) < rank(first)) first = i;
-  const start = bytes.lastIndexOf(SPACE, first);
-  const end = bytes.indexOf(SPACE, first);
-  const isBeside = (i: number) => start < i && (i < end || end < 0);
+  const isStart = (i: number) => IN_WORD[bytes[i]] > IN_WORD[bytes[i - 1]];
+  let start = first, end = first + 1;
+  while (start > 0 && !isStart(start)) start--;
+  while (end < bytes.length && !isStart(end)) end++;
+  const isBeside = (i: number) => start <= i && i < end;
   const rankOther = (i: number) =>
     bytes[i] === bytes[first] ? 512 : rank(i) + (isBeside(i) ? 256 : 0);
   let second = first === 0 ? bytes.length - 1 : 0;
@@ -116,7 +125,6 @@ function rarestPrint(bytes: Uint8Array): [number, number] {
   return [first, first];
 }
 
-const encoder = new TextEncoder();
 const NEWLINE = 10;
 
 /**
