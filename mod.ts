@@ -459,7 +459,8 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
     options?: O & Untyped,
   ): Promise<Outcome<Result<J, K>, O>> {
     const items = [args];
-    return this.gather({ job, items, single: true, spread: true, options });
+    const request = { job, items, single: true, spread: true, options };
+    return this.calls.gather(request);
   }
 
   /**
@@ -488,7 +489,7 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
     items: Items<Only<J[K]>>,
     options?: O & Untyped,
   ): Promise<Outcome<Result<J, K>, O>[]> {
-    return this.gather({ job, items, options });
+    return this.calls.gather({ job, items, options });
   }
 
   /**
@@ -504,7 +505,7 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
     items: Items<Parameters<J[K]>>,
     options?: O & Untyped,
   ): Promise<Outcome<Result<J, K>, O>[]> {
-    return this.gather({ job, items, spread: true, options });
+    return this.calls.gather({ job, items, spread: true, options });
   }
 
   /**
@@ -527,7 +528,7 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
     items: Items<Only<J[K]>>,
     options?: O & Untyped,
   ): AsyncGenerator<Outcome<Result<J, K>, O>, void, void> {
-    return this.stream({ job, items, options });
+    return this.calls.stream({ job, items, options });
   }
 
   /**
@@ -543,7 +544,7 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
     items: Items<Only<J[K]>>,
     options?: O & Untyped,
   ): AsyncGenerator<Outcome<Result<J, K>, O>, void, void> {
-    return this.stream({ job, items, unordered: true, options });
+    return this.calls.stream({ job, items, unordered: true, options });
   }
 
   /**
@@ -577,15 +578,8 @@ export abstract class Runner<J extends Jobs> implements AsyncDisposable {
     return this.terminate();
   }
 
-  /** Behind `apply`, `map` and `starmap`: all results, or that of a `single` item. */
-  // deno-lint-ignore no-explicit-any
-  protected abstract gather(request: CallRequest): Promise<any>;
-
-  /** Behind `imap` and `imapUnordered`: the results, as they are read. */
-  protected abstract stream(
-    request: CallRequest,
-    // deno-lint-ignore no-explicit-any
-  ): AsyncGenerator<any, void, void>;
+  /** Those that it has to run. */
+  protected abstract readonly calls: Calls;
 }
 
 // Errors
@@ -2994,28 +2988,19 @@ export class Pool<J extends Jobs> extends Runner<J> {
 
   /** Lets outstanding calls finish and ends the workers. */
   override async close(): Promise<void> {
-    await this.#scheduler.calls.drain();
+    await this.calls.drain();
     await this.terminate();
   }
 
   /** Rejects outstanding calls and ends the workers now. */
   override terminate(): Promise<void> {
-    this.#scheduler.calls.terminate();
+    this.calls.terminate();
     return this.#ended ??= this.#scheduler.end();
   }
 
-  /** Puts a call into the pool that gathers its results. */
-  // deno-lint-ignore no-explicit-any
-  protected override gather(request: CallRequest): Promise<any> {
-    return this.#scheduler.calls.gather(request);
-  }
-
-  /** Puts a call into the pool that is read one by one. */
-  protected override stream(
-    request: CallRequest,
-    // deno-lint-ignore no-explicit-any
-  ): AsyncGenerator<any, void, void> {
-    return this.#scheduler.calls.stream(request);
+  /** Those that the pool has to run. */
+  protected override get calls(): Calls {
+    return this.#scheduler.calls;
   }
 }
 
@@ -3174,7 +3159,7 @@ class Sequential<J extends Jobs> extends Runner<J> implements Host {
   readonly isHungry = true;
   readonly #service: Service<J>;
   readonly #options: SequentialOptions;
-  readonly #calls: Calls;
+  protected override readonly calls: Calls;
   /** Those whose items are being run. */
   readonly #running = new Set<Call>();
   #setUp?: Promise<unknown>;
@@ -3184,28 +3169,16 @@ class Sequential<J extends Jobs> extends Runner<J> implements Host {
     check("run sequentially", options, SEQUENTIAL_OPTIONS);
     this.#service = service;
     this.#options = options;
-    this.#calls = new Calls(this, service.jobs);
+    this.calls = new Calls(this, service.jobs);
   }
 
   override close(): Promise<void> {
-    return this.#calls.drain();
+    return this.calls.drain();
   }
 
   override terminate(): Promise<void> {
-    this.#calls.terminate();
+    this.calls.terminate();
     return Promise.resolve();
-  }
-
-  // deno-lint-ignore no-explicit-any
-  protected override gather(request: CallRequest): Promise<any> {
-    return this.#calls.gather(request);
-  }
-
-  protected override stream(
-    request: CallRequest,
-    // deno-lint-ignore no-explicit-any
-  ): AsyncGenerator<any, void, void> {
-    return this.#calls.stream(request);
   }
 
   estimate(): Estimate {

@@ -6,7 +6,6 @@
 
 import {
   type Call,
-  type CallRequest,
   Calls,
   Estimate,
   type Host,
@@ -131,7 +130,7 @@ class Colleague {
  */
 export class Cluster<J extends Jobs> extends Runner<J> implements Host {
   readonly #options: ClusterOptions;
-  readonly #calls: Calls;
+  protected override readonly calls: Calls;
   readonly #ready = new Set<Call>();
   readonly #estimates = new Map<string, Estimate>();
   readonly #chunks = new Map<string, Chunk>();
@@ -152,7 +151,7 @@ export class Cluster<J extends Jobs> extends Runner<J> implements Host {
   private constructor(service: Service<J>, options: ClusterOptions) {
     super();
     this.#options = options;
-    this.#calls = new Calls(this, service.jobs);
+    this.calls = new Calls(this, service.jobs);
   }
 
   /**
@@ -486,30 +485,18 @@ export class Cluster<J extends Jobs> extends Runner<J> implements Host {
 
   #fail(error: Error): void {
     this.#failure ??= error;
-    this.#calls.fail(error);
+    this.calls.fail(error);
   }
 
   override async close(): Promise<void> {
-    await this.#calls.drain();
+    await this.calls.drain();
     await this.terminate();
   }
 
   override terminate(): Promise<void> {
     this.#waiting.forEach(clearTimeout);
-    this.#calls.terminate();
+    this.calls.terminate();
     return this.#run.close();
-  }
-
-  // deno-lint-ignore no-explicit-any
-  protected override gather(request: CallRequest): Promise<any> {
-    return this.#calls.gather(request);
-  }
-
-  protected override stream(
-    request: CallRequest,
-    // deno-lint-ignore no-explicit-any
-  ): AsyncGenerator<any, void, void> {
-    return this.#calls.stream(request);
   }
 }
 
