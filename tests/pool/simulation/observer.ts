@@ -187,6 +187,7 @@ export class Observer implements Witness, ThreadWitness {
     else if (type === "ready") {
       seat.ready = this.world.time;
       seat.left = seat.ended;
+      if (seat.ended) return; // too late: it counts as failed
       this.failedStarts = 0;
       this.invariants.onTried();
     }
