@@ -319,8 +319,8 @@ Deno.test("grayJpeg: leaves what it cannot take to the general codec", async () 
     const bytes = encodeJpeg(some(20, 20, sampling), style);
     assertEquals(grayJpeg(bytes), undefined, name);
   }
-  // Arithmetic, lossless and hierarchical frames: only the first byte differs.
-  for (const marker of [0xc3, 0xc5, 0xc6, 0xc7, 0xc9, 0xca, 0xcb, 0xcd, 0xcf]) {
+  // Lossless and hierarchical frames: only the first byte differs.
+  for (const marker of [0xc3, 0xc5, 0xc6, 0xc7, 0xcb, 0xcd, 0xcf]) {
     const bytes = encodeJpeg(some(20, 20, rgb), { frame: marker });
     assertEquals(grayJpeg(bytes), undefined, `frame ${marker}`);
     try {

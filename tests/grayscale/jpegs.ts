@@ -6,6 +6,8 @@
  * @module
  */
 
+import { arithmeticCoded, type Conditions } from "./jpeg_arithmetic.ts";
+
 /** A component: its blocks, row by row, with those that only pad an MCU. */
 export interface Component {
   /** Sampling factors. */
@@ -39,8 +41,10 @@ export interface Band {
 
 /** How to write a picture. */
 export interface Style {
-  /** SOF0, SOF1 or SOF2. */
+  /** SOF0, SOF1 or SOF2; SOF9 or SOF10 with arithmetic coding. */
   frame?: number;
+  /** Arithmetic coding, under these conditions. */
+  arithmetic?: Conditions;
   scans?: Band[];
   /** MCUs between restarts. */
   interval?: number;
@@ -332,7 +336,28 @@ export function encodeJpeg(picture: Picture, style: Style = {}): Uint8Array {
     ]),
   ]));
   if (interval) segments.push(segment(0xdd, [interval >> 8, interval & 255]));
+  const { arithmetic: conditions } = style;
+  if (conditions) {
+    const { upper, lower, low } = conditions;
+    const dc = upper << 4 | lower;
+    segments.push(segment(0xcc, [0, dc, 1, dc, 0x10, low, 0x11, low]));
+  }
   for (const band of scans) {
+    const { first, last, high, low } = band;
+    const header = segment(0xda, [
+      band.components.length,
+      ...band.components.flatMap((c) => [ids[c], c ? 0x11 : 0]),
+      ...[first, last, high << 4 | low],
+    ]);
+    if (conditions) {
+      const data = arithmeticCoded({
+        ...band,
+        ...{ conditions, interval, isProgressive: frame === 0xca },
+        mcus: mcusOf(picture, band.components),
+      });
+      segments.push(header.concat(data));
+      continue;
+    }
     const tokens = tokensOf(picture, band, interval);
     const tables: number[][] = [];
     for (const id of [0, 1, 4, 5]) {
@@ -345,12 +370,6 @@ export function encodeJpeg(picture: Picture, style: Style = {}): Uint8Array {
       tables[id] = tableFor(symbols, skewed);
       segments.push(segment(0xc4, [(id & 4) << 2 | id & 3, ...tables[id]]));
     }
-    const { first, last, high, low } = band;
-    const header = segment(0xda, [
-      band.components.length,
-      ...band.components.flatMap((c) => [ids[c], c ? 0x11 : 0]),
-      ...[first, last, high << 4 | low],
-    ]);
     segments.push(header.concat(entropyCoded(tokens, tables)));
   }
   segments.push([0xff, 0xd9]);

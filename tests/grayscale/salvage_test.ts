@@ -1,6 +1,7 @@
 /** With `salvage`, every truncation gives what is there, gray for the rest, and a line. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { Buffer } from "node:buffer";
+import { randomFrom } from "../../workers/fixtures.ts";
 import { grayscale, useCodec } from "../../workers/grayscale.ts";
 import { type Bmp, draw, encodeGif, encodePng, type Raster } from "./images.ts";
 import { encodeJpeg, newPicture } from "./jpegs.ts";
@@ -237,6 +238,22 @@ Deno.test("salvage: a progressive JPEG whose last scans are missing is less shar
     const out = await grayscale(bytes.subarray(0, cut), options);
     assertEquals((await rowsOf(out)).length, 50);
     assertMatch(warnings[0], /^doubtful pixels: 50 of 50 rows are there \(/);
+  }
+});
+
+Deno.test("salvage: a JPEG with arithmetic coding: only rows that are certain", async () => {
+  const picture = newPicture(40, 50, [[2, 1], [1, 1], [1, 1]]);
+  const random = randomFrom(3);
+  for (const block of picture.components[0].blocks) {
+    block.forEach((_, k) => {
+      block[k] = k > 5 ? 0 : Math.round((random() - 0.5) * 900 / (1 + 9 * k));
+    });
+  }
+  const arithmetic = { lower: 0, upper: 1, low: 5 };
+  for (const interval of [0, 3]) {
+    const style = { frame: 0xc9, arithmetic, interval };
+    const bytes = encodeJpeg(picture, style);
+    await checkCuts("JPEG", bytes, { near: 14, step: 5 });
   }
 });
 

@@ -112,7 +112,7 @@ Deno.test("Search finds every keyword of a list, of any kind and size", async (t
   for (const [kind, make] of Object.entries(KINDS)) {
     await t.step(kind, () => {
       const random = randoms(7);
-      for (const count of [2, 47, 49, 300, 2000]) {
+      for (const count of [2, 9, 32, 33, 300, 2000]) {
         const keywords = Array.from(
           { length: count },
           (_, i) => make(random, i),

@@ -1,74 +1,45 @@
 /**
- * Makes a JPEG gray by taking the luma out of it. No coefficient is decoded, so
- * nothing is lost. This file reads and writes the marker segments; the entropy
- * coded data are the kernel's, in kernels/jpeg.ts. Clauses are those of ITU-T T.81.
+ * Makes a JPEG gray by taking the luma out of it. No pixel is decoded, so nothing is
+ * lost. This file reads and writes the marker segments; the entropy coded data are
+ * the kernel's, in kernels/jpeg.ts, or if their coding is arithmetic those of
+ * jpeg_arithmetic.ts. Clauses are those of ITU-T T.81.
  *
  * @module
  */
 
 import * as kernels from "../kernels/kernels.wasm";
 import { align, growMemory, joined } from "../shared/memory.ts";
-
-/** What a frame header says. */
-export interface JpegHeader {
-  /** Columns of the picture. */
-  width: number;
-  /** Rows of the picture. */
-  height: number;
-  /** Bits of a sample. */
-  bits: number;
-  /** Whether it is coded without loss, which is left to the codec. */
-  lossless: boolean;
-}
-
-/** B.2.2: a component in a frame header. */
-interface Component {
-  id: number;
-  /** Sampling factors: how many blocks an MCU has across and down. */
-  wide: number;
-  high: number;
-  /** Which quantization table it has. */
-  quantization: number;
-}
-
-interface Frame extends JpegHeader {
-  /** SOF0 to SOF2. */
-  marker: number;
-  components: Component[];
-  /** The largest sampling factors of all components. */
-  wide: number;
-  high: number;
-  isProgressive: boolean;
-}
-
-/** B.2.3: a component in a scan header, with its Huffman tables. */
-interface ScanComponent extends Component {
-  dc: number;
-  ac: number;
-}
-
-/** B.2.3: a scan header. */
-interface Scan {
-  /** Where its marker is, and where its data begin, in bytes. */
-  at: number;
-  from: number;
-  components: ScanComponent[];
-  /** The index of the luma among them; -1 if the scan has none. */
-  luma: number;
-  /** The band of coefficients, and the two bit positions (G.1.1.1). */
-  first: number;
-  last: number;
-  high: number;
-  low: number;
-}
+import { ArithmeticLuma, Conditioning } from "./jpeg_arithmetic.ts";
+import {
+  blockCount,
+  broken,
+  type Component,
+  type Frame,
+  type Geometry,
+  geometryOf,
+  type JpegHeader,
+  LeftOver,
+  type Scan,
+  type ScanComponent,
+  strayLine,
+  truncated,
+} from "./jpeg_frame.ts";
+import {
+  type Band,
+  codeBlocks,
+  type Codes,
+  isPrefixCode,
+  sizeOf,
+  STANDARD_CODES,
+} from "./jpeg_huffman.ts";
 
 /** A part of the result. */
 type Part = Uint8Array | number[];
 
-/** B.2.4.2: a Huffman table as 16 counts and their values. */
-type Codes = Uint8Array;
-
+/** Frames that are read: with Huffman codes SOF0 to SOF2, arithmetic SOF9 and SOF10. */
+const FRAMES = [0xc0, 0xc1, 0xc2, 0xc9, 0xca];
 const SOI = 0xd8, EOI = 0xd9, SOS = 0xda, DQT = 0xdb, DRI = 0xdd, DHT = 0xc4;
+const DAC = 0xcc, DNL = 0xdc;
 const APP0 = 0xe0, APP2 = 0xe2, APP14 = 0xee, COM = 0xfe, TEM = 0x01;
 
 /** How many stray bytes before a marker that differ, and how many markers with some. */
@@ -77,41 +48,8 @@ const STRAY_MAX = 16, STRAYS_MAX = 256;
 /** Larger files are left to the codec: the kernel counts bits in 32-bit numbers. */
 const MAX_BYTES = 1 << 28;
 
-/**
- * K.3: the standard codes, by their index among the Huffman tables. Frames of
- * Motion JPEG have them without saying so.
- */
-const STANDARD_CODES: Codes[] = [];
-for (
-  const [index, hex] of [
-    [0, "00010501010101010100000000000000000102030405060708090a0b"],
-    [1, "00030101010101010101010000000000000102030405060708090a0b"],
-    [
-      4,
-      "0002010303020403050504040000017d" +
-      "01020300041105122131410613516107227114328191a1082342b1c11552d1f0" +
-      "2433627282090a161718191a25262728292a3435363738393a43444546474849" +
-      "4a535455565758595a636465666768696a737475767778797a83848586878889" +
-      "8a92939495969798999aa2a3a4a5a6a7a8a9aab2b3b4b5b6b7b8b9bac2c3c4c5" +
-      "c6c7c8c9cad2d3d4d5d6d7d8d9dae1e2e3e4e5e6e7e8e9eaf1f2f3f4f5f6f7f8" +
-      "f9fa",
-    ],
-    [
-      5,
-      "00020102040403040705040400010277" +
-      "0001020311040521310612415107617113223281081442" +
-      "91a1b1c109233352f0156272d10a162434e125f11718191a262728292a353637" +
-      "38393a434445464748494a535455565758595a636465666768696a7374757677" +
-      "78797a82838485868788898a92939495969798999aa2a3a4a5a6a7a8a9aab2b3" +
-      "b4b5b6b7b8b9bac2c3c4c5c6c7c8c9cad2d3d4d5d6d7d8d9dae2e3e4e5e6e7e8" +
-      "e9eaf2f3f4f5f6f7f8f9fa",
-    ],
-  ] as const
-) {
-  const codes = new Uint8Array(16 + 256);
-  codes.set(Uint8Array.fromHex(hex));
-  STANDARD_CODES[index] = codes;
-}
+/** The scans of a result that is coded anew: one, or those of a progressive one. */
+const WHOLE: Band = [0, 63], BANDS: Band[] = [[0, 0], [1, 5], [6, 63]];
 
 /** The standard DC code, which has every category. */
 const ANY_CATEGORY = STANDARD_CODES[0];
@@ -119,13 +57,13 @@ const ANY_CATEGORY = STANDARD_CODES[0];
 /**
  * Takes the luma out of a JPEG. The result is a JPEG of one component and of the
  * same kind (baseline, extended or progressive) with the very same luma
- * coefficients: pixel for pixel what `jpegtran -grayscale` gives. A gray JPEG is
- * returned as it is.
+ * coefficients: pixel for pixel what `jpegtran -grayscale` gives. Arithmetic coding
+ * becomes Huffman codes, which every reader knows. A gray JPEG is returned as it is.
  *
  * @param bytes A whole file; it is not changed
  * @param checkHeader Called with the frame header; it may throw to refuse the file
  * @returns A whole file; undefined if this way is not possible, because the colors
- * are not YCbCr, the luma is not at full resolution, or the coding is arithmetic
+ * are not YCbCr, or the luma is not at full resolution
  * @throws {Error} If it is broken or truncated; the line says where
  *
  * @example
@@ -189,19 +127,6 @@ export function grayJpegParts(
   }
 }
 
-/** Data behind the end of a scan or restart interval. */
-class LeftOver extends Error {
-  readonly at: number;
-
-  constructor(message: string, at: number) {
-    super(message);
-    this.at = at;
-  }
-}
-
-const strayLine = (count: number, at: number): string =>
-  `${count} stray bytes before a marker, at byte ${at}`;
-
 /**
  * Where bytes end that may stand before a marker: padding, or a few. libjpeg warns and
  * skips any number, but more of them mean that what is before them was misread.
@@ -256,14 +181,6 @@ export function withSegmentsOf(
 const isApplication = (marker: number): boolean =>
   marker >= APP0 && marker < 0xf0 || marker === COM;
 
-function broken(cause: string, at: number): never {
-  throw new Error(`broken JPEG: ${cause} at byte ${at}`);
-}
-
-function truncated(cause: string, at: number): never {
-  throw new Error(`truncated JPEG: ${cause} at byte ${at}`);
-}
-
 /** Reads a file marker by marker and collects the parts of the result. */
 class LumaExtractor {
   readonly #bytes: Uint8Array;
@@ -287,6 +204,8 @@ class LumaExtractor {
   readonly #keptSegments: Uint8Array[] = [];
   #quantizer?: Uint8Array;
   #isFirstBand = true;
+  readonly #conditioning = new Conditioning();
+  #arithmetic?: ArithmeticLuma;
   readonly #history = new ScanHistory();
   readonly #out = new OutputScans();
 
@@ -374,9 +293,10 @@ class LumaExtractor {
       this.#interval = segment[0] << 8 | segment[1];
     } else if (isApplication(marker)) {
       this.#takeApplication(marker, at, segment);
-    } else if (marker >= 0xc0 && marker <= 0xcf && marker !== 0xcc) {
+    } else if (marker >= 0xc0 && marker <= 0xcf && marker !== DAC) {
       return this.#takeFrame(marker, at, segment);
-    } else if (marker !== 0xcc && marker !== 0xdc) { // DAC and DNL
+    } else if (marker === DAC) this.#conditioning.take(segment, at);
+    else if (marker !== DNL) {
       broken(
         `unknown marker (FF${
           marker.toString(16).toUpperCase().padStart(2, "0")
@@ -448,7 +368,9 @@ class LumaExtractor {
     const lossless = (marker & 3) === 3; // SOF3, SOF7, SOF11 and SOF15
     this.#checkHeader({ width, height, bits, lossless });
     const isLarge = this.#bytes.length > MAX_BYTES;
-    if (marker > 0xc2 || bits !== 8 || !width || !height || isLarge) {
+    if (
+      !FRAMES.includes(marker) || bits !== 8 || !width || !height || isLarge
+    ) {
       return this.#isOther = true; // its headers are read to their end
     }
     for (let i = 6; i < segment.length; i += 3) {
@@ -465,7 +387,8 @@ class LumaExtractor {
       ...{ marker, width, height, bits, lossless, components },
       wide: Math.max(...components.map(({ wide }) => wide)),
       high: Math.max(...components.map(({ high }) => high)),
-      isProgressive: marker === 0xc2,
+      isProgressive: (marker & 3) === 2,
+      isArithmetic: marker >= 0xc9,
     };
     return true;
   }
@@ -502,7 +425,8 @@ class LumaExtractor {
     else {
       this.#quantizer ??= this.#quantizers[frame.components[0].quantization] ??
         broken("no quantization table (DQT) for the luma, in a scan", at);
-      if (scan.first > 0) this.#copyScan(frame, scan);
+      if (frame.isArithmetic) this.#decodeScan(frame, scan);
+      else if (scan.first > 0) this.#copyScan(frame, scan);
       else this.#recodeScan(frame, scan);
     }
     return true;
@@ -552,6 +476,16 @@ class LumaExtractor {
       header: this.#scanHeader(scan),
       data: this.#bytes.subarray(scan.from, this.#at),
     });
+  }
+
+  /** Arithmetic coding: what is written comes from the coefficients, at the end. */
+  #decodeScan(frame: Frame, scan: Scan): void {
+    this.#arithmetic ??= new ArithmeticLuma(
+      ...[this.#bytes, frame, scan, this.#warn] as const,
+    );
+    this.#at = this.#arithmetic.add(
+      ...[frame, scan, this.#interval, this.#conditioning] as const,
+    );
   }
 
   #scanHeader({ components, luma, first, last, high, low }: Scan): number[] {
@@ -605,14 +539,15 @@ class LumaExtractor {
     if (frame.components.length === 1) {
       return this.#withoutStrays();
     }
-    const { marker, bits, width, height } = frame;
+    if (this.#arithmetic) this.#codeScans(frame, this.#arithmetic, at);
+    const { bits, width, height } = frame;
     const [{ id, quantization }] = frame.components;
     const header = [bits, ...be16(height), ...be16(width), 1];
     const parts: Part[] = [
       [0xff, SOI],
       ...this.#keptSegments,
       segmentOf(DQT, this.#quantizer),
-      segmentOf(marker, [...header, id, 0x11, quantization]),
+      segmentOf(this.#markerOf(frame), [...header, id, 0x11, quantization]),
       ...this.#out.parts,
       [0xff, EOI],
     ];
@@ -620,22 +555,36 @@ class LumaExtractor {
       Array.isArray(part) ? Uint8Array.of(...part) : part
     );
   }
+
+  /** The frame with Huffman codes; extended (SOF1) only where it must be (B.2.2). */
+  #markerOf({ marker, isArithmetic, isProgressive }: Frame): number {
+    if (!isArithmetic || isProgressive) return marker & 0xf7;
+    return this.#quantizer![0] >> 4 ? 0xc1 : 0xc0;
+  }
+
+  /** Writes the coefficients of a file with arithmetic coding. */
+  #codeScans(
+    { components: [{ id }], isProgressive }: Frame,
+    { coefficients }: ArithmeticLuma,
+    at: number,
+  ): void {
+    const [dc, ac] = [STANDARD_CODES[0], STANDARD_CODES[4]];
+    for (const [first, last] of isProgressive ? BANDS : [WHOLE]) {
+      const data = codeBlocks(coefficients, [first, last], dc, ac) ??
+        broken("coefficient out of range, in what ends", at);
+      const codes: OutputScan["codes"] = [];
+      if (first === 0) codes.push([0, dc]);
+      if (last > 0) codes.push([4, ac]);
+      const header = [1, id, 0, first, last, 0];
+      this.#out.add({ codes, interval: 0, header, data });
+    }
+  }
 }
 
 const be16 = (value: number): number[] => [value >> 8, value & 255];
 
 function segmentOf(marker: number, content: Part): number[] {
   return [0xff, marker, ...be16(2 + content.length), ...content];
-}
-
-/** C.2: the codes of each length fit behind the shorter ones; none is all ones. */
-function isPrefixCode(counts: Uint8Array): boolean {
-  let code = 0;
-  for (const [i, count] of counts.entries()) {
-    code = (code << 1) + count;
-    if (count && code >= 2 << i) return false;
-  }
-  return true;
 }
 
 /** The scans so far, to check that the next one is allowed behind them. */
@@ -704,10 +653,6 @@ class OutputScans {
     this.parts.push(segmentOf(SOS, header), data);
   }
 }
-
-/** How many codes there are. */
-const sizeOf = (codes: Codes): number =>
-  codes.subarray(0, 16).reduce((sum, count) => sum + count, 0);
 
 // The kernel
 
@@ -827,43 +772,6 @@ function spaceOf({ bytes, frame }: Recoding): { masks: number; top: number } {
   return {
     masks,
     top: masks + 8 * columns * blockCount(frame.height, high, frame.high),
-  };
-}
-
-/** A.1.1: how many blocks a component has across or down. */
-const blockCount = (size: number, factor: number, most: number): number =>
-  Math.ceil(Math.ceil(size * factor / most) / 8);
-
-/** The geometry of a scan. */
-interface Geometry {
-  wide: number;
-  high: number;
-  /** Blocks of one MCU, and those of the luma across and down. */
-  blocks: number;
-  lumaWide: number;
-  lumaHigh: number;
-  /** All blocks of the luma, without those that only fill up MCUs. */
-  blocksWide: number;
-  blocksHigh: number;
-}
-
-/** A.1.1, A.2: a scan of one component has no blocks that only fill up MCUs. */
-function geometryOf(frame: Frame, { components, luma }: Scan): Geometry {
-  const { wide, high } = components[luma];
-  const blocksWide = blockCount(frame.width, wide, frame.wide);
-  const blocksHigh = blockCount(frame.height, high, frame.high);
-  const mcus = { blocksWide, blocksHigh };
-  if (components.length === 1) {
-    const one = { blocks: 1, lumaWide: 1, lumaHigh: 1 };
-    return { ...mcus, ...one, wide: blocksWide, high: blocksHigh };
-  }
-  return {
-    ...mcus,
-    wide: Math.ceil(frame.width / (8 * frame.wide)),
-    high: Math.ceil(frame.height / (8 * frame.high)),
-    blocks: components.reduce((sum, c) => sum + c.wide * c.high, 0),
-    lumaWide: wide,
-    lumaHigh: high,
   };
 }
 

@@ -17,7 +17,7 @@ interface Place {
   at: number;
 }
 
-const SOI = 0xd8, EOI = 0xd9, SOS = 0xda, PROGRESSIVE = 0xc2;
+const SOI = 0xd8, EOI = 0xd9, SOS = 0xda, PROGRESSIVE = 0xc2, ARITHMETIC = 0xc9;
 /** What stands for a pixel that is missing. */
 const MIDDLE = 128;
 
@@ -41,7 +41,11 @@ export async function salvageJpeg(
   const frame = places.find(({ marker }) => isFrame(marker));
   if (!frame) throw error;
   const isProgressive = (frame.marker & 3) === (PROGRESSIVE & 3);
-  const whole = wholeScans(bytes, places, isProgressive);
+  const isArithmetic = frame.marker >= ARITHMETIC;
+  // Zeros at the end of arithmetic coding need not be there, so that scan may be whole.
+  const whole = isArithmetic && !isProgressive
+    ? undefined
+    : wholeScans(bytes, places, isProgressive);
   if (whole) {
     warn(missingRows(height, height, error.message));
     return whole;
@@ -49,9 +53,12 @@ export async function salvageJpeg(
   const image = await decodeGray("JPEG", { width, height }, bytes, {
     isTolerant: true,
   });
-  const real = isProgressive || !grayJpegKnows(bytes)
-    ? rowsAboveGray(image.gray, width, height)
-    : rowsOf(bytes, frame.at, height);
+  const isKnown = grayJpegKnows(bytes);
+  const real = isKnown && (isArithmetic || !isProgressive)
+    ? rowsOf(bytes, frame.at, height, isArithmetic)
+    : isArithmetic
+    ? 0 // what the codec makes of the missing data is not gray
+    : rowsAboveGray(image.gray, width, height);
   if (!real || image.width !== width || image.height !== height) throw error;
   image.gray.fill(MIDDLE, real * width);
   warn(missingRows(real, height, error.message));
@@ -112,15 +119,24 @@ function wholeScans(
 }
 
 /**
- * How many rows of a sequential JPEG are there: the height that the file must declare
- * so that its data are enough.
+ * How many rows of a JPEG of one scan are there: the height that the file must declare
+ * so that its data are enough. Arithmetic coding can always go on with zeros; what is
+ * certain is only that of which the data have more than enough.
  */
-function rowsOf(bytes: Uint8Array, frame: number, height: number): number {
+function rowsOf(
+  bytes: Uint8Array,
+  frame: number,
+  height: number,
+  isArithmetic: boolean,
+): number {
   const copy = ended(bytes);
   const isEnough = (rows: number): boolean => {
     copy.set([rows >> 8, rows & 255], frame + 5);
+    let isMore = false; // behind a restart marker
+    const warn = () => void (isMore = true);
     try {
-      return grayJpegParts(copy) !== undefined;
+      const parts = grayJpegParts(copy, () => {}, warn);
+      return parts !== undefined && (isMore || !isArithmetic);
     } catch (error) {
       return /: data after the end of a scan/.test((error as Error).message);
     }

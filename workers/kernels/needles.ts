@@ -6,8 +6,12 @@ import { codeAt, lengthAt, PAGES } from "./utf8";
 @unmanaged
 export class Needle {
   length: u32;
-  /** Where the two rarest bytes are; of several needles, twice the fingerprint. */
+  /**
+   * Where its rarest byte is, or its fingerprint, which may begin a byte before it,
+   * or its windows.
+   */
   first: u32;
+  /** Where the next one is; of a fingerprint the first 4 bytes. */
   second: u32;
   /** Which keyword it stands for. */
   keyword: u32;
@@ -18,7 +22,10 @@ export class Needle {
    * length and bytes. A 0 ends it.
    */
   rest: usize;
-  /** In a list: the longest shorter needle that it begins with, or `NONE`. */
+  /**
+   * In a list: the longest shorter needle that it begins with, or `NONE`; of a
+   * fingerprint which bits of its first 4 bytes are part of the needle.
+   */
   parent: u32;
   /** In a list: another needle with the same bytes, or `NONE`. */
   twin: u32;
@@ -61,7 +68,7 @@ export class Table {
   words: usize;
   /** Few needles: the first needle of each of 8 buckets, then the end. */
   buckets: usize;
-  /** Few needles: 4 × 2 × 16 bytes, see `searchFew`, then 16 of scratch. */
+  /** Few needles: 8 × 16 bytes, see `searchFew`, then 16 of scratch. */
   nibbles: usize;
   /** A list, see list.ts: both filters, and 32 less the bits of a hash they take. */
   bitmap: usize;
