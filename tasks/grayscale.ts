@@ -4,27 +4,21 @@
  * @module
  */
 
-import { basename } from "@std/path/basename";
-import { join } from "@std/path/join";
 import { Pool, sequential } from "../mod.ts";
 import { service } from "../workers/grayscale.ts";
 import { causeOf } from "../workers/shared/files.ts";
+import { commandLine, type Flags, readFlags, UsageError } from "./cli/flags.ts";
+import { onInterrupt, runTask } from "./cli/program.ts";
+import { print, Progress } from "./cli/terminal.ts";
 import {
   CLUSTER_HELP,
   CLUSTER_NUMBERS,
   CLUSTER_TEXTS,
   confine,
-  remotely,
-  startCluster,
+  loadCluster,
   withVariable,
-  workText,
-} from "./cluster/start.ts";
-import { commandLine, type Flags, readFlags, UsageError } from "./cli/flags.ts";
-import { projectFolder } from "./cli/paths.ts";
-import { onInterrupt, runTask } from "./cli/program.ts";
-import { print, Progress } from "./cli/terminal.ts";
+} from "./cluster/flags.ts";
 import { type Batch, findBatch, makeBatch } from "./grayscale/batch.ts";
-import { runExercise } from "./grayscale/exercise.ts";
 import {
   conversionsOf,
   ENDINGS,
@@ -32,7 +26,6 @@ import {
   permissionsFor,
   TemporaryFiles,
 } from "./grayscale/plan.ts";
-import { grayscaleWork } from "./grayscale/workload.ts";
 
 const HELP = `Turns images gray: JPEG, PNG, WebP, GIF, TIFF, BMP and AVIF.
 
@@ -72,6 +65,12 @@ Exit status: 0 when every image was converted, 1 when some were not, 2 on wrong
 usage and when nothing could be done at all, 130 when interrupted.
 `;
 
+/**
+ * Not literals: Deno reads a module with all that it imports at each start of a
+ * program in which its name stands.
+ */
+const COMPARE = "./grayscale/compare.ts", EXERCISE = "./grayscale/exercise.ts";
+
 async function main(args: string[]): Promise<number> {
   const flags = readFlags(withVariable(args), {
     boolean: ["force", "salvage", "compare", "simulate", "json"],
@@ -95,11 +94,17 @@ async function main(args: string[]): Promise<number> {
       throw new UsageError(`--${name} needs a path to search`);
     }
   }
-  if (simulate) return await runExercise(flags);
+  if (simulate) {
+    const { runExercise }: typeof import("./grayscale/exercise.ts") =
+      await import(EXERCISE);
+    return await runExercise(flags);
+  }
   const batch = paths.length > 0
     ? await findBatch(flags)
     : await makeBatch(flags);
   if (paths.length > 0 && !compare) return await convert(batch);
+  const { compareConversions }: typeof import("./grayscale/compare.ts") =
+    await import(COMPARE);
   return await compareConversions(batch, commandLine("grayscale", args));
 }
 
@@ -124,9 +129,12 @@ async function convert(batch: Batch): Promise<number> {
   const start = performance.now();
   const { workers: size } = flags.number;
   const permissions = permissionsFor(batch);
-  const cluster = flags.text.redis === undefined
+  const remote = flags.text.redis === undefined
     ? undefined
-    : await startCluster(flags, "grayscale", service, { permissions });
+    : await loadCluster();
+  const cluster = await remote?.startCluster(flags, "grayscale", service, {
+    permissions,
+  });
   const runner = cluster ??
     (batch.isLittle
       ? sequential(service)
@@ -161,54 +169,8 @@ async function convert(batch: Batch): Promise<number> {
   await runner.terminate();
   const seconds = ((performance.now() - start) / 1000).toFixed(2);
   if (cluster) batch.addMachines(cluster.work);
-  const work = cluster ? workText(cluster.work) : "";
+  const work = cluster ? remote!.workText(cluster.work) : "";
   return batch.print(`${batch.summary(` in ${seconds} s`)}\n${work}`);
-}
-
-/** Converts a batch sequentially and in parallel, and reports on that. */
-async function compareConversions(
-  batch: Batch,
-  command: string,
-): Promise<number> {
-  const { quiet, json } = batch.flags.is;
-  // Loaded on first need: most runs compare nothing, and start sooner.
-  const { AllFailedError, compare } = await import("./report/measure.ts");
-  const report = await import("./report/markdown.ts");
-  const nothing = () => batch.print(`${batch.summary()}: nothing to compare\n`);
-  const conversions = [...conversionsOf(batch, new TemporaryFiles())];
-  if (conversions.length === 0) return nothing();
-  const permissions = permissionsFor(batch);
-  const workload = await grayscaleWork(conversions, permissions);
-  const workers = batch.flags.number.workers ?? navigator.hardwareConcurrency;
-  const { flags } = batch;
-  const startRemote = remotely(flags, "grayscale", service, permissions);
-  const comparison = await compare(workload, workers, quiet, startRemote)
-    .catch((error) => {
-      if (!(error instanceof AllFailedError)) throw error;
-    });
-  for (const [i, { name, out }] of conversions.entries()) {
-    const failure = workload.failures.get(i);
-    const { bytes, warning } = workload.results.get(i) ?? {};
-    if (failure !== undefined) batch.addFailed(name, failure);
-    else batch.addConverted(name, out, bytes, warning);
-  }
-  if (!comparison) return nothing();
-  const status = batch.print(
-    `${batch.summary()}\n\n${report.table(comparison)}\n${
-      report.conclusion(comparison)
-    }\n`,
-  );
-  const path = await report.writeReport(
-    join(projectFolder, "reports", "grayscale.md"),
-    report.render(
-      "Grayscale",
-      command,
-      comparison,
-      conversions.map(({ name }) => basename(name)),
-    ),
-  );
-  if (!json && !quiet) print(`\nReport: ${path}\n`);
-  return status;
 }
 
 if (import.meta.main) await runTask("grayscale", main);

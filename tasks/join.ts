@@ -5,8 +5,9 @@
  */
 
 import { addressOf } from "./cluster/address.ts";
+import { withVariable } from "./cluster/flags.ts";
 import { Member } from "./cluster/member.ts";
-import { rootOf, withVariable } from "./cluster/start.ts";
+import { rootOf } from "./cluster/start.ts";
 import { readFlags, UsageError } from "./cli/flags.ts";
 import { runTask } from "./cli/program.ts";
 import { count, flush, print, warn } from "./cli/terminal.ts";

@@ -4,34 +4,24 @@
  * @module
  */
 
-import { join } from "@std/path/join";
 import { Pool, sequential } from "../mod.ts";
 import { queryError, scanLogs, service } from "../workers/logscan.ts";
-import { clearTemporary, folderOf } from "../workers/shared/files.ts";
+import { clearTemporary } from "../workers/shared/files.ts";
+import { commandLine, type Flags, readFlags, UsageError } from "./cli/flags.ts";
+import { projectFolder } from "./cli/paths.ts";
+import { onInterrupt, runTask } from "./cli/program.ts";
+import { print, Progress, warn } from "./cli/terminal.ts";
+import type { MachineWork } from "./cluster/cluster.ts";
 import {
   CLUSTER_HELP,
   CLUSTER_NUMBERS,
   CLUSTER_TEXTS,
   confine,
-  remotely,
-  startCluster,
+  loadCluster,
   withVariable,
-  workText,
-} from "./cluster/start.ts";
-import { commandLine, type Flags, readFlags, UsageError } from "./cli/flags.ts";
-import {
-  findFiles,
-  type FindOptions,
-  projectFolder,
-  readNames,
-} from "./cli/paths.ts";
-import { onInterrupt, runTask } from "./cli/program.ts";
-import { print, Progress, warn } from "./cli/terminal.ts";
-import type { MachineWork } from "./cluster/cluster.ts";
-import { Listing } from "./logscan/listing.ts";
-import { readKeywords } from "./logscan/keywords.ts";
+} from "./cluster/flags.ts";
+import { isNamed, Listing } from "./logscan/listing.ts";
 import { Printer } from "./logscan/printer.ts";
-import { logscanWork } from "./logscan/workload.ts";
 
 const HELP =
   `Finds keywords in logs, also in those that gzip, zstd, bzip2, xz or lz4 has
@@ -80,6 +70,12 @@ Exit status: 0 when a keyword was found, 1 when not, 2 on any problem (but with
 --quiet and a hit 0, at once), 130 when interrupted.
 `;
 
+/**
+ * Not literals: Deno reads a module with all that it imports at each start of a
+ * program in which its name stands. The images behind these took 20 ms.
+ */
+const COMPARE = "./logscan/compare.ts", KEYWORDS = "./logscan/keywords.ts";
+
 async function main(args: string[]): Promise<number> {
   const flags = readFlags(withVariable(args), {
     boolean: [
@@ -103,15 +99,14 @@ async function main(args: string[]): Promise<number> {
   const printer = new Printer(flags);
   const problem = queryError(printer.options);
   if (problem) throw new UsageError(`--keyword: ${problem}`);
-  onInterrupt(() => clearTemporary(join(projectFolder, "reports"), true));
+  onInterrupt(() => clearTemporary(`${projectFolder}/reports`, true));
   if (isNamed(flags) && !flags.is.compare) await scan(printer);
-  else await compareScans(printer, commandLine("logscan", args));
+  else {
+    const { compareScans }: typeof import("./logscan/compare.ts") =
+      await import(COMPARE);
+    await compareScans(printer, commandLine("logscan", args));
+  }
   return printer.status;
-}
-
-/** Whether the user named files. */
-function isNamed({ paths, text }: Flags): boolean {
-  return paths.length > 0 || text["files-from"] !== undefined;
 }
 
 /** Checks what flags say together. */
@@ -140,14 +135,6 @@ function checkFlags(flags: Flags): void {
   }
 }
 
-/** Which files the user means besides those that are named. */
-function findOptions({ list, text, is }: Flags): FindOptions {
-  const { include, exclude } = list;
-  const from = text["files-from"];
-  const names = from === undefined ? undefined : readNames(from, is.null);
-  return { include, exclude, list: names };
-}
-
 /** Adds standard input to the paths, where keywords have none. */
 async function addInput(flags: Flags): Promise<void> {
   const { keyword, file } = flags.list;
@@ -162,10 +149,14 @@ async function addInput(flags: Flags): Promise<void> {
 
 /** Adds the keywords of files. */
 async function addKeywords({ list: { keyword, file } }: Flags): Promise<void> {
+  if (file.length === 0) return;
+  const { readKeywords }: typeof import("./logscan/keywords.ts") = await import(
+    KEYWORDS
+  );
   for (const name of new Set(file)) {
     for (const each of await readKeywords(name)) keyword.push(each);
   }
-  if (file.length > 0 && keyword.length === 0) {
+  if (keyword.length === 0) {
     throw new UsageError(`--file ${file[0]}: there is no keyword in it`);
   }
 }
@@ -182,13 +173,13 @@ async function scan(printer: Printer): Promise<void> {
   const { flags, options } = printer;
   const size = flags.number.workers ?? navigator.hardwareConcurrency;
   const listing = new Listing(
-    flags.paths,
-    findOptions(flags),
+    flags,
     (name, error) => printer.printMissing(name, error),
   );
-  const cluster = flags.text.redis === undefined
+  const remote = flags.text.redis === undefined
     ? undefined
-    : await startCluster(flags, "logscan", service);
+    : await loadCluster();
+  const cluster = await remote?.startCluster(flags, "logscan", service);
   await using runner = cluster ??
     (size === 1 || await listing.isLittle(options.keywords.length)
       ? sequential(service)
@@ -209,77 +200,18 @@ async function scan(printer: Printer): Promise<void> {
   }
   await progress.stop();
   printer.end();
-  if (cluster) sayWork(flags, cluster.work);
+  if (cluster) sayWork(flags, cluster.work, remote!.workText(cluster.work));
 }
 
 /** Says what each machine did: on stdout only to a program that reads JSON. */
-function sayWork({ is: { quiet, json } }: Flags, work: MachineWork[]): void {
+function sayWork(
+  { is: { quiet, json } }: Flags,
+  work: MachineWork[],
+  text: string,
+): void {
   if (quiet) return;
   if (json) print(`${JSON.stringify({ machines: work })}\n`);
-  else workText(work).trim().split("\n").forEach((line) => line && warn(line));
-}
-
-/** Scans sequentially and in parallel, and reports on that. */
-async function compareScans(printer: Printer, command: string): Promise<void> {
-  const { flags, options } = printer;
-  const { paths, names } = await findLogs(printer);
-  if (paths.length === 0) return printer.end();
-  const { AllFailedError, compare } = await import("./report/measure.ts");
-  const { conclusion, render, table, writeReport } = await import(
-    "./report/markdown.ts"
-  );
-  const workload = await logscanWork(paths, options);
-  const workers = flags.number.workers ?? navigator.hardwareConcurrency;
-  const comparison = await compare(
-    workload,
-    workers,
-    flags.is.quiet,
-    remotely(flags, "logscan", service),
-  ).catch((error) => {
-    if (!(error instanceof AllFailedError)) throw error;
-    warn(`logscan: ${error.message}`);
-  });
-  // The last run may have scanned all files several times; they are printed once.
-  for (const [i, name] of names.entries()) {
-    for (const report of workload.reports[i]) {
-      await printer.printReport(report, name);
-    }
-  }
-  printer.end();
-  if (!comparison) return;
-  const silent = flags.is.quiet || flags.is.json;
-  if (!silent) print(`\n${table(comparison)}\n${conclusion(comparison)}\n`);
-  const path = await writeReport(
-    join(projectFolder, "reports", "logscan.md"),
-    render("Log scan", command, comparison, []),
-  );
-  if (!silent) print(`\nReport: ${path}\n`);
-}
-
-const lastPart = (path: string) => path.slice(folderOf(path).length);
-
-/** The files that the user named; the fixtures if there are none. */
-async function findLogs(
-  printer: Printer,
-): Promise<{ paths: string[]; names: string[] }> {
-  const { flags } = printer;
-  if (!isNamed(flags)) {
-    const { quiet } = flags.is;
-    const { makeFixtures } = await import("./fixtures.ts");
-    const { logs } = await makeFixtures({ logs: 10, keep: true, quiet });
-    return { paths: logs, names: logs.map(lastPart) };
-  }
-  const paths: string[] = [];
-  const names: string[] = [];
-  const found = findFiles(flags.paths, findOptions(flags));
-  for await (const { path, name, error } of found) {
-    if (error !== undefined) printer.printMissing(name, error);
-    else {
-      paths.push(path);
-      names.push(name);
-    }
-  }
-  return { paths, names };
+  else text.trim().split("\n").forEach((line) => line && warn(line));
 }
 
 if (import.meta.main) await runTask("logscan", main);

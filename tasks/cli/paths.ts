@@ -4,13 +4,9 @@
  * @module
  */
 
-import { basename } from "@std/path/basename";
-import { dirname } from "@std/path/dirname";
 import { isGlob } from "@std/path/is-glob";
-import { join } from "@std/path/join";
-import { relative } from "@std/path/relative";
 import { resolve } from "@std/path/resolve";
-import { causeOf } from "../../workers/shared/files.ts";
+import { causeOf, folderOf } from "../../workers/shared/files.ts";
 import { UsageError } from "./flags.ts";
 
 /** The user's current folder. `deno task` itself runs in the project's folder. */
@@ -21,8 +17,31 @@ export const projectFolder: string = resolve(import.meta.dirname!, "../..");
 
 /** A path as the user would write it: relative if it is below their folder. */
 export function shownPath(path: string): string {
-  const below = relative(userFolder, path) || ".";
-  return /^\.\.(?![^/\\])/.test(below) ? path : below;
+  if (!isIn(userFolder, path)) return path;
+  return below(userFolder, path) || ".";
+}
+
+/** A folder with a separator at its end; both are absolute. */
+const inside = (folder: string) => resolve(folder, "x").slice(0, -1);
+
+/** Whether an absolute path is that of a folder, or leads into it. */
+export function isIn(folder: string, path: string): boolean {
+  return path === folder || path.startsWith(inside(folder));
+}
+
+/** What of an absolute path follows that of a folder which it is in. */
+export function below(folder: string, path: string): string {
+  return path.slice(inside(folder).length);
+}
+
+/** The folder of an absolute path. */
+export function parentOf(path: string): string {
+  return resolve(path, "..");
+}
+
+/** The last part of a path. */
+export function lastPart(path: string): string {
+  return path.slice(folderOf(path).length);
 }
 
 /** A file that was named, or found in a folder or by a glob. */
@@ -51,6 +70,9 @@ export interface FindOptions {
   list?: AsyncIterable<string>;
 }
 
+/** Not a literal, so that it is read on first need only. */
+const GLOBS = "@std/path/glob-to-regexp";
+
 /**
  * Finds the files that the user means, each of them once.
  *
@@ -72,10 +94,10 @@ export async function* findFiles(
 ): AsyncGenerator<FoundFile, void, void> {
   const { stdin = false, include = [], exclude = [], list } = options;
   const globs = [...include, ...exclude, ...args.filter((arg) => isGlob(arg))];
-  // Loaded on first need: it takes a millisecond.
-  const { globToRegExp } = globs.length > 0
-    ? await import("@std/path/glob-to-regexp")
-    : { globToRegExp: () => new RegExp("") };
+  const { globToRegExp }: typeof import("@std/path/glob-to-regexp") =
+    globs.length > 0
+      ? await import(GLOBS)
+      : { globToRegExp: () => new RegExp("") };
   const finder = new Finder(options, globToRegExp);
   const seen = new Set<string>();
   for (const arg of args) {
@@ -208,7 +230,7 @@ class Finder {
   /** The files that a name means. */
   named(name: string): Iterable<FoundFile> {
     const path = resolve(userFolder, name);
-    const base = dirname(path);
+    const base = parentOf(path);
     const [own] = /[^/]*\/*$/.exec(name)!;
     try {
       // An empty name would mean the user's current folder.
@@ -269,7 +291,7 @@ class Finder {
     const pattern = this.#toRegExp(part);
     for (const entry of this.#entriesOf(folder, prefix, base)) {
       const { path, name, error, isDirectory } = entry;
-      const isMatch = isAny || pattern.test(basename(path));
+      const isMatch = isAny || pattern.test(lastPart(path));
       if (error !== undefined) {
         // What cannot be listed may have had a match in it.
         if (path !== folder && !isMatch) continue;
@@ -324,7 +346,7 @@ class Finder {
       return [{ path: folder, name, base, error: causeOf(error) }];
     }
     entries.sort((a, b) => a.name < b.name ? -1 : 1);
-    const inFolder = join(folder, "x").slice(0, -1);
+    const inFolder = inside(folder);
     const isFiltered = this.#isFiltered;
     let last = "";
     for (const { name: own, isFile, isDirectory } of entries) {
@@ -333,7 +355,7 @@ class Finder {
       const isOther = own === last; // two names, of which one at most is so
       last = own;
       if (
-        isFiltered && this.#isOut(relative(base, path), isDirectory, isFile)
+        isFiltered && this.#isOut(below(base, path), isDirectory, isFile)
       ) {
         continue;
       }
@@ -375,10 +397,10 @@ const NOT_UTF8 = "its name is not UTF-8, so Deno cannot open it";
 
 /** Whether a path that is not there is listed, or a folder above it. */
 function isUnopenable(path: string): boolean {
-  for (let at = path; at.includes("\ufffd"); at = dirname(at)) {
-    const name = basename(at);
+  for (let at = path; at.includes("\ufffd"); at = parentOf(at)) {
+    const name = lastPart(at);
     if (
-      name.includes("\ufffd") && !isThere(at) && isListed(dirname(at), name)
+      name.includes("\ufffd") && !isThere(at) && isListed(parentOf(at), name)
     ) {
       return true;
     }

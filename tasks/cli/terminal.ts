@@ -125,6 +125,9 @@ function clearBar(): void {
   if (bar) Deno.stderr.writeSync(encoder.encode("\r\x1b[K"));
 }
 
+/** Not a literal, so that it is read on first need only. */
+const BAR = "@std/cli/unstable-progress-bar";
+
 /** A progress bar, if stderr is a terminal. */
 export class Progress {
   readonly #unit: string;
@@ -142,10 +145,13 @@ export class Progress {
     this.#unit = unit;
     if (quiet || !Deno.stderr.isTerminal()) return;
     // Not awaited: a small run is over before this is loaded.
-    import("@std/cli/unstable-progress-bar").then(({ ProgressBar }) => {
-      this.#Bar = ProgressBar;
-      this.#show();
-    });
+    import(BAR).then(
+      ({ ProgressBar }: typeof import("@std/cli/unstable-progress-bar")) => {
+        this.#Bar = ProgressBar;
+        this.#show();
+      },
+      () => {},
+    ); // it cannot be fetched: there is no bar
   }
 
   /** Sets how many steps there are, as far as is known. */

@@ -4,9 +4,6 @@
  * @module
  */
 
-import { basename } from "@std/path/basename";
-import { dirname } from "@std/path/dirname";
-import { join } from "@std/path/join";
 import { resolve } from "@std/path/resolve";
 import { nameOfOther, sniff } from "../../workers/grayscale/formats.ts";
 import { isTemporary } from "../../workers/shared/files.ts";
@@ -14,6 +11,8 @@ import type { MachineWork } from "../cluster/cluster.ts";
 import type { Flags } from "../cli/flags.ts";
 import {
   findFiles,
+  lastPart,
+  parentOf,
   projectFolder,
   shownPath,
   userFolder,
@@ -156,14 +155,19 @@ export class Batch {
   }
 }
 
+/** Not a literal, so that it is read on first need only. */
+const FIXTURES = "../fixtures.ts";
+
 /** The ten images that are made if the user names none. */
 export async function makeBatch(flags: Flags): Promise<Batch> {
   const { quiet } = flags.is;
-  const { makeFixtures } = await import("../fixtures.ts");
+  const { makeFixtures }: typeof import("../fixtures.ts") = await import(
+    FIXTURES
+  );
   const { images } = await makeFixtures({ images: 10, keep: true, quiet });
-  const batch = new Batch(flags, join(projectFolder, "fixtures", "gray"));
+  const batch = new Batch(flags, `${projectFolder}/fixtures/gray`);
   for (const path of images) {
-    batch.add({ path, name: basename(path) }, dirname(path));
+    batch.add({ path, name: lastPart(path) }, parentOf(path));
   }
   return batch;
 }
@@ -173,7 +177,7 @@ export async function findBatch(flags: Flags): Promise<Batch> {
   const out = resolve(userFolder, flags.text.out ?? "gray");
   const batch = new Batch(flags, out);
   // The results of earlier runs, and what a killed run left, are no inputs.
-  const skip = (path: string) => path === out || isTemporary(basename(path));
+  const skip = (path: string) => path === out || isTemporary(lastPart(path));
   const { include, exclude } = flags.list;
   const named = new Set(flags.paths.map((name) => resolve(userFolder, name)));
   const found = findFiles(flags.paths, { skip, include, exclude });
@@ -195,7 +199,7 @@ export const ENDING = new RegExp(
 
 /** Whether a name is an image's, and not that of what macOS keeps beside it. */
 function hasImageName(path: string): boolean {
-  const name = basename(path);
+  const name = lastPart(path);
   return ENDING.test(name) && !name.startsWith("._");
 }
 

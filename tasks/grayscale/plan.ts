@@ -5,9 +5,7 @@
  * @module
  */
 
-import { dirname } from "@std/path/dirname";
-import { join } from "@std/path/join";
-import { relative } from "@std/path/relative";
+import { resolve } from "@std/path/resolve";
 import type { GrayscaleFileOptions, Target } from "../../workers/grayscale.ts";
 import {
   causeOf,
@@ -15,7 +13,7 @@ import {
   folderOf,
 } from "../../workers/shared/files.ts";
 import { UsageError } from "../cli/flags.ts";
-import { shownPath, userFolder } from "../cli/paths.ts";
+import { below, isIn, parentOf, shownPath, userFolder } from "../cli/paths.ts";
 import { onInterrupt } from "../cli/program.ts";
 import { warn } from "../cli/terminal.ts";
 import { type Batch, ENDING, type InputImage } from "./batch.ts";
@@ -38,7 +36,7 @@ export function* conversionsOf(
   const redo = flags.is.force || flags.is.compare || flags.paths.length === 0;
   const { quality } = flags.number, to = flags.text.to as Target | undefined;
   const outOf = (path: string) =>
-    renamed(join(batch.out, relative(base, path)), to);
+    renamed(resolve(batch.out, below(base, path)), to);
   const twice = to
     ? repeated(images.map(({ path }) => outOf(path)))
     : undefined;
@@ -61,9 +59,7 @@ export function* conversionsOf(
     temporaryFiles.clearBeside(out);
     if (!redo && old && isNewer(old, infoOf(path))) batch.addSkipped(name, out);
     else if (folders.isWritable(out, name)) {
-      {
-        yield { path, out, to, quality, maxPixels, salvage, name };
-      }
+      yield { path, out, to, quality, maxPixels, salvage, name };
     }
   }
 }
@@ -115,9 +111,7 @@ function identityOf(path: string, info = infoOf(path)): string {
 function commonFolder(folders: string[]): string {
   let [common = userFolder] = folders;
   for (const folder of folders) {
-    while (/^\.\.(?![^/\\])/.test(relative(common, folder))) {
-      common = dirname(common);
-    }
+    while (!isIn(common, folder)) common = parentOf(common);
   }
   return common;
 }
@@ -167,7 +161,7 @@ class OutputFolders {
     if (whole !== undefined) {
       throw new UsageError(`${shownPath(out)}: ${whole}`);
     }
-    const folder = dirname(path), isNew = !this.#errors.has(folder);
+    const folder = parentOf(path), isNew = !this.#errors.has(folder);
     const error = this.#errorOf(folder);
     if (error === undefined) return true;
     const where = `${shownPath(folder)}: ${error}`;
@@ -192,8 +186,8 @@ function writeError(folder: string): string | undefined {
     Deno.removeSync(Deno.makeTempFileSync(probe));
   } catch (error) {
     const isMissing = error instanceof Deno.errors.NotFound;
-    if (!isMissing || dirname(folder) === folder) return causeOf(error);
-    return writeError(dirname(folder));
+    if (!isMissing || parentOf(folder) === folder) return causeOf(error);
+    return writeError(parentOf(folder));
   }
 }
 

@@ -5,7 +5,8 @@
  */
 
 import { weightOf } from "../../workers/logscan/scan.ts";
-import { findFiles, type FindOptions } from "../cli/paths.ts";
+import type { Flags } from "../cli/flags.ts";
+import { findFiles, type FindOptions, readNames } from "../cli/paths.ts";
 
 /** How many files are listed before the first one is scanned. */
 const FIRST_FILES = 500;
@@ -25,6 +26,19 @@ const FEW_KEYWORDS = 8;
 /** But thousands no more than so many times as long. */
 const SLOWEST = 4;
 
+/** Whether the user named files. */
+export function isNamed({ paths, text }: Flags): boolean {
+  return paths.length > 0 || text["files-from"] !== undefined;
+}
+
+/** Which files the user means besides those that are named. */
+export function findOptions({ list, text, is }: Flags): FindOptions {
+  const { include, exclude } = list;
+  const from = text["files-from"];
+  const names = from === undefined ? undefined : readNames(from, is.null);
+  return { include, exclude, list: names };
+}
+
 /** The files that were found, in order, of which the first ones are done. */
 export class Listing {
   readonly #found: ReturnType<typeof findFiles>;
@@ -38,16 +52,14 @@ export class Listing {
   count = 0;
 
   /**
-   * @param names What the user named: files, folders, globs
-   * @param options Which other files the user means, and which not
+   * @param flags What the user named
    * @param onError Is told of each name that cannot be found or listed
    */
-  constructor(
-    names: string[],
-    options: FindOptions,
-    onError: (name: string, error: string) => void,
-  ) {
-    this.#found = findFiles(names, { ...options, stdin: true });
+  constructor(flags: Flags, onError: (name: string, error: string) => void) {
+    this.#found = findFiles(flags.paths, {
+      ...findOptions(flags),
+      stdin: true,
+    });
     this.#onError = onError;
   }
 

@@ -6,22 +6,20 @@
  */
 
 import { joined } from "../shared/memory.ts";
-import { bunzip2 } from "./bzip2.ts";
 import { type Format, formatOf, HEAD, isUndecided } from "./formats.ts";
 import { type Blocks, fromBlocks, Input, type Source } from "./input.ts";
-import { unlz4 } from "./lz4.ts";
 import { type Coding, decodingOf, recoded } from "./text.ts";
-import { unxz } from "./xz.ts";
-import { membersOf } from "./zip.ts";
-import { gunzip, unzstd } from "./zlib.ts";
 
-/** What decompresses the next part of a file: a member, a frame, a stream. */
-const DECOMPRESS: Record<Exclude<Format, "zip">, (input: Input) => Blocks> = {
-  gzip: gunzip,
-  zstd: unzstd,
-  bzip2: bunzip2,
-  xz: unxz,
-  lz4: unlz4,
+/** Decompresses the next part of a file: a member, a frame, a stream. */
+type Decompress = (input: Input) => Blocks;
+
+/** What does so for each format, loaded on first need. */
+const DECOMPRESS: Record<Exclude<Format, "zip">, () => Promise<Decompress>> = {
+  gzip: async () => (await import("./zlib.ts")).gunzip,
+  zstd: async () => (await import("./zlib.ts")).unzstd,
+  bzip2: async () => (await import("./bzip2.ts")).bunzip2,
+  xz: async () => (await import("./xz.ts")).unxz,
+  lz4: async () => (await import("./lz4.ts")).unlz4,
 };
 
 /** How often what is unpacked may be packed in turn; some files hold themselves. */
@@ -147,6 +145,7 @@ async function* archived(
   outer: string | undefined,
   depth: number,
 ): AsyncGenerator<Content, void, void> {
+  const { membersOf } = await import("./zip.ts");
   while (await input.hasMore()) {
     if (input.held[0] === 0) {
       input.skipZeros();
@@ -184,7 +183,8 @@ async function* decompressed(input: Input): Blocks {
     if (format === "skippable") await skipFrame(input);
     else {
       first = format;
-      yield* DECOMPRESS[format as keyof typeof DECOMPRESS](input);
+      const load = DECOMPRESS[format as keyof typeof DECOMPRESS];
+      yield* (await load())(input);
     }
   }
 }
