@@ -106,6 +106,66 @@ Deno.test("a TIFF that is cut behind its pixels is converted, with a line", asyn
   assertEquals(warnings, ["field 270 behind the end of the file is dropped"]);
 });
 
+Deno.test("a TIFF of YCbCr whose weights are no numbers is refused", async () => {
+  const kind = { photometric: 6, subsampling: [1, 1] as [number, number] };
+  for (const weights of [[0, 0, 0], [0.3, 0, 0.7]]) {
+    const fields = { 529: { type: 5, values: weights } };
+    const cause = await refusal(
+      encodeTiffs([pageOf({ ...kind, fields })]),
+      `${weights}`,
+    );
+    assertEquals(cause, "broken TIFF: YCbCr without weights or a range");
+  }
+});
+
+Deno.test("a TIFF of which the codec decodes pixels: faults in other fields do not matter", async () => {
+  // CCITT RLE: a run of eight white pixels in each row.
+  const fax = {
+    ...{ width: 8, height: 4, photometric: 0, bits: 1, channels: 1 },
+    ...{ samples: [], compression: 2, blocks: [new Uint8Array(4).fill(0x98)] },
+  };
+  const nothing = { type: 0, values: [] };
+  const bytes = encodeTiffs([{ ...fax, fields: { 0: nothing } }]);
+  assertEquals(await grayscale(bytes), bytes);
+  const bad = { ...fax, blocks: [new Uint8Array(4).fill(0x02)] };
+  const cause = await refusal(encodeTiffs([bad]), "fax");
+  assertMatch(cause ?? "", /^(broken|truncated) TIFF: /);
+});
+
+Deno.test("a TIFF with previews that are not supported: they are left out, with a line", async () => {
+  const preview = {
+    ...{ 256: [2], 257: [2], 258: [8], 259: [7], 262: [2], 277: [1] },
+    ...{ 273: { type: 4, values: [8] }, 279: { type: 4, values: [4] } },
+  };
+  const fields = (kind: number, more = {}) => ({
+    330: {
+      type: 4,
+      values: [],
+      children: [{ 254: { type: 4, values: [kind] }, ...preview, ...more }],
+    },
+  });
+  const gray = { photometric: 1, channels: 1 };
+  for (const kind of [{}, gray]) {
+    // One sample of RGB; JPEG 2000, which is seen later.
+    for (const more of [{}, { 259: [34712], 262: [1] }]) {
+      const warnings: string[] = [];
+      const onWarning = (cause: string) => warnings.push(cause);
+      const bytes = encodeTiffs([pageOf({ ...kind, fields: fields(1, more) })]);
+      const [page] = decodeTiff(await grayscale(bytes, { onWarning }));
+      const [whole] = decodeTiff(await grayscale(encodeTiffs([pageOf(kind)])));
+      assertEquals(page.samples, whole.samples);
+      assertEquals(page.fields[330], undefined);
+      assertMatch(warnings.join(), /^a preview is passed over \(unsupported/);
+    }
+  }
+  // Not smaller than anything: it may be the picture itself.
+  const other = encodeTiffs([pageOf({ fields: fields(0) })]);
+  assertEquals(
+    await refusal(other, "other"),
+    "unsupported TIFF: 1 samples of a pixel",
+  );
+});
+
 Deno.test("salvage: of every truncated TIFF the real rows are there, the rest is gray", async () => {
   for (const [name, kind] of Object.entries(KINDS)) {
     const bytes = encodePixelsLast([pageOf(kind)]);

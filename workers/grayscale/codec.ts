@@ -255,9 +255,10 @@ function plainError(
   }
   if (crashed) cause = `the codec crashed on it (${cause})`;
   const kind =
-    /not (configured|supported|impl)|unsupported|can ?not read scanlines/i.test(
-        cause,
-      )
+    /not (configured|supported|impl)|unsupported|can ?not (handle|read scan)/i
+        .test(
+          cause,
+        )
       ? "unsupported"
       : /end of (jpeg )?file|premature|not enough|insuff|read err/i.test(cause)
       ? "truncated"

@@ -78,15 +78,19 @@ interface Page extends Meaning {
   children: Page[];
 }
 
-/** A compression. */
-const WEBP = 50001;
+/** Compressions. */
+const OLD_JPEG = 6, WEBP = 50001;
 const LATIN1 = new TextDecoder("latin1");
 
 /** Types of fields. */
 const SHORT = 3, LONG = 4;
 /** Fields by their numbers in TIFF 6.0. */
-const BITS = 258, COMPRESSION = 259, PHOTOMETRIC = 262, ORIENTATION = 274;
-const ROWS_PER_STRIP = 278, PLANES = 284, PREDICTOR = 317, JPEG_TABLES = 347;
+const SUBFILE_TYPE = 254, BITS = 258, COMPRESSION = 259, PHOTOMETRIC = 262;
+const ORIENTATION = 274,
+  ROWS_PER_STRIP = 278,
+  PLANES = 284,
+  PREDICTOR = 317,
+  JPEG_TABLES = 347;
 
 /**
  * Fields that are made anew, or that are true of the colors and bytes before: sizes
@@ -101,6 +105,12 @@ const REPLACED = new Set([
 ]);
 /** Of them, what does not stay either where the pixels are copied as they are. */
 const PLACES = new Set([273, 279, 288, 289, 324, 325, 330]);
+
+/** What the codec must know of a page to decode it, but for what it is told anew. */
+const CODED = new Set([
+  ...[256, 257, 258, 259, 266, 277, 278, 284, 292, 293, 317, 320, 322, 323],
+  ...[332, 338, 339, 347, 529, 530, 532],
+]);
 
 /** Blocks that overlap are rare, but let a small file stand for endless work. */
 const OVERLAP_MAX = 8;
@@ -155,6 +165,8 @@ class TiffConverter {
   #cause?: Error;
   /** What has been lost of the page that is worked on. */
   #lost!: LostRows;
+  /** Whether a preview is left out. */
+  #isPassedOver = false;
 
   constructor(bytes: Uint8Array, options: ConvertOptions) {
     this.#bytes = bytes;
@@ -179,7 +191,7 @@ class TiffConverter {
       if (!rows.real) throw this.#cause!;
       const { message } = this.#cause!;
       this.#options.warn(missingRows(rows.real, rows.all, message));
-    } else if (isGray) return [this.#bytes];
+    } else if (isGray && !this.#isPassedOver) return [this.#bytes];
     return this.#writer.finish();
   }
 
@@ -193,7 +205,8 @@ class TiffConverter {
     this.#options.checkHeader({ width, height });
     const compression = first(COMPRESSION, NONE);
     // Old-style JPEGs of some scanners leave out that there are three.
-    const isOldJpeg = compression === 6 && first(PHOTOMETRIC, 0) === YCBCR;
+    const isOldJpeg = compression === OLD_JPEG &&
+      first(PHOTOMETRIC, 0) === YCBCR;
     const channels = first(277, isOldJpeg ? 3 : 1), bits = valuesOf(BITS);
     const photometric = first(PHOTOMETRIC, channels < 3 ? BLACK_IS_ZERO : RGB);
     const colors = COLORS[photometric] ??
@@ -245,23 +258,42 @@ class TiffConverter {
     if (page.weights.length < 3) page.weights = [0.299, 0.587, 0.114];
     this.#checkBlocks(page);
     page.children = (fields.get(SUB_IFDS)?.children ?? [])
-      .filter((child) => this.#hasSize(child))
-      .map((child) => this.#readPage(child));
+      .flatMap((child) => this.#readPreview(child));
     return page;
   }
 
-  /** Whether a preview is a picture; JPEGs of some cameras have only a place. */
-  #hasSize({ fields }: Directory): boolean {
-    if (fields.has(256) || fields.has(257)) return true;
-    this.#options.warn("a preview without a size is passed over");
-    return false;
+  /** A preview, if it is a picture; JPEGs of some cameras have only a place. */
+  #readPreview(directory: Directory): Page[] {
+    const { fields } = directory;
+    if (!fields.has(256) && !fields.has(257)) {
+      this.#passOver("without a size ");
+      return [];
+    }
+    try {
+      return [this.#readPage(directory)];
+    } catch (error) {
+      this.#passOverIfPreview(directory, error as Error);
+      return [];
+    }
+  }
+
+  /** A smaller copy of what is there is not worth refusing it. */
+  #passOverIfPreview({ fields }: Directory, error: Error): void {
+    const [kind = 0] = this.#reader.numbers(fields.get(SUBFILE_TYPE));
+    if (!(kind & 1) || !/^unsupported/.test(error.message)) throw error;
+    this.#passOver("", ` (${error.message})`);
+  }
+
+  #passOver(kind: string, cause = ""): void {
+    this.#isPassedOver = true;
+    this.#options.warn(`a preview ${kind}is passed over${cause}`);
   }
 
   /** Completes what some writers leave out of the places of blocks. */
   #checkBlocks(page: Page): void {
     const { across, down, channels, isPlanar, compression, sizes } = page;
     const count = across * down * (isPlanar ? channels : 1);
-    if (compression === 6 && page.directory.fields.has(513)) return;
+    if (compression === OLD_JPEG && page.directory.fields.has(513)) return;
     if (page.starts.length < count) {
       throw new Error("broken TIFF: too few strips or tiles");
     }
@@ -314,7 +346,7 @@ class TiffConverter {
 
   /** Whether the pixels of a page and of those that it points to are gray. */
   #isCopied = (page: Page): boolean =>
-    isGray(page) && page.compression !== 6 &&
+    isGray(page) && page.compression !== OLD_JPEG &&
     page.children.every((child) => this.#isCopied(child));
 
   async #convert(
@@ -326,7 +358,11 @@ class TiffConverter {
     rows.all += page.height;
     rows.real += page.height - this.#lost.count;
     for (const child of page.children) {
-      out.children.push(await this.#convert(child, rows));
+      try {
+        out.children.push(await this.#convert(child, rows));
+      } catch (error) {
+        this.#passOverIfPreview(child.directory, error as Error);
+      }
     }
     return out;
   }
@@ -556,13 +592,15 @@ class TiffConverter {
   async #convertByCodec(page: Page): Promise<OutPage> {
     checkForCodec(page);
     const { directory, width, height, compression } = page;
-    const header = { width, height, patches: this.#patchesFor(directory) };
-    const image = await decodeGray("TIFF", header, this.#bytes);
+    const isOld = compression === OLD_JPEG;
+    const patches = isOld ? this.#patchesFor(directory) : [];
+    const file = isOld ? this.#bytes : this.#fileOf(page);
+    const image = await decodeGray("TIFF", { width, height, patches }, file);
     if (image.width !== width || image.height !== height) {
       throw new Error("broken TIFF: the codec reads another size");
     }
-    if (isGray(page) && compression !== 6) return this.#copied(page);
-    const isJpeg = compression === JPEG || compression === 6;
+    if (isGray(page) && compression !== OLD_JPEG) return this.#copied(page);
+    const isJpeg = compression === JPEG || compression === OLD_JPEG;
     const fits = Math.max(width, height) < 2 ** 16 && !image.alpha;
     const coded = isJpeg && fits
       ? { compression: JPEG, block: await encodeGray("JPEG", image) }
@@ -578,7 +616,24 @@ class TiffConverter {
     });
   }
 
-  /** What makes the codec read one page alone, and leave it as it lies. */
+  /**
+   * A file of one page alone, and of the fields alone that its pixels need: the codec
+   * gives a page up for what is wrong with others. It inverts some depths and layouts
+   * whose white is zero, and others not, so it is told that black is.
+   */
+  #fileOf(page: Page): Uint8Array {
+    const { fields, blocks, isTiled } = this.#copied(page);
+    const photometric = isGray(page) ? BLACK_IS_ZERO : page.photometric;
+    const needed = [
+      ...fields.filter(({ tag }) => CODED.has(tag)),
+      this.#writer.field(PHOTOMETRIC, SHORT, [photometric]),
+    ];
+    const writer = new TiffWriter(this.#kind);
+    writer.add({ fields: needed, blocks, isTiled, children: [] });
+    return joined(writer.finish());
+  }
+
+  /** The same for an old-style JPEG, which lies anywhere in the file. */
   #patchesFor({ at, end, fields }: Directory) {
     const { isBig } = this.#kind, type = isBig ? 16 : LONG;
     const bytesOf = (type: number, value: number) =>
@@ -590,12 +645,6 @@ class TiffConverter {
     const orientation = fields.get(ORIENTATION);
     if (orientation?.type === SHORT) {
       patches.push({ at: orientation.at!, bytes: bytesOf(SHORT, 1) });
-    }
-    const photometric = fields.get(PHOTOMETRIC);
-    const isInverted = this.#reader.numbers(photometric)[0] === WHITE_IS_ZERO;
-    if (isInverted && photometric!.type === SHORT) {
-      // The codec inverts some depths and layouts, and others not.
-      patches.push({ at: photometric!.at!, bytes: bytesOf(SHORT, 1) });
     }
     return patches;
   }
@@ -716,6 +765,9 @@ function checkMeaning(page: Page): void {
   if (predictor > 1 && ![8, 16, 32, 64].includes(bits)) {
     unsupported(`differences of ${bits} bits`);
   }
+  if (photometric === YCBCR && !hasMeaning(page)) {
+    throw new Error("broken TIFF: YCbCr without weights or a range");
+  }
   if (photometric === YCBCR && (extras.length || predictor > 1)) {
     unsupported("YCbCr with extra channels or differences");
   }
@@ -727,6 +779,10 @@ function checkMeaning(page: Page): void {
     unsupported(`subsampling of ${subsampling.join(" and ")}`);
   }
 }
+
+/** Whether colors can be made of YCbCr; libtiff, too, refuses them without weights. */
+const hasMeaning = ({ weights, range }: Page): boolean =>
+  weights[1] !== 0 && [...weights, ...range].every(Number.isFinite);
 
 const hasCmyk = ({ directory }: Page): boolean => {
   const set = directory.fields.get(332);

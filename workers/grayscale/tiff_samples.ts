@@ -219,8 +219,9 @@ function lumaOfInks([c, m, y, k]: Samples[], _: Meaning, most: number) {
 function lumaOfYcc([y, cb, cr]: Samples[], { range, weights }: Meaning) {
   const [r, g, b] = weights, [black, white, zero, top, redZero, redTop] = range;
   const clamp = (value: number) => Math.max(0, Math.min(255, value + 0.5)) | 0;
-  const level = 255 / (white - black), blueScale = 127 / (top - zero);
-  const redScale = 127 / (redTop - redZero);
+  // As libtiff has it, a range of nothing is taken for one level.
+  const level = 255 / (white - black || 1), blueScale = 127 / (top - zero || 1);
+  const redScale = 127 / (redTop - redZero || 1);
   for (let i = 0; i < y.length; i++) {
     const light = (y[i] - black) * level;
     const fromBlue = (cb[i] - zero) * blueScale;
