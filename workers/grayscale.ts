@@ -82,7 +82,7 @@ const MAX_BYTES = 2 ** 31;
  * Turns an image gray: image bytes in, gray image bytes out, in the same
  * format (JPEG, PNG, WebP, GIF, TIFF, BMP or AVIF, recognized by the content).
  *
- * With `to` or `quality` it is encoded anew: turned upright, if EXIF says that it
+ * With `to` or `quality` it is encoded anew: turned upright, if EXIF or XMP say it
  * is not, and with EXIF, XMP and IPTC where the format has them; a warning says what
  * it has not. HEIC and JPEG XL are read then, too.
  *

@@ -4,6 +4,7 @@ import { Buffer } from "node:buffer";
 import { join } from "@std/path";
 import { randomFrom } from "../../workers/fixtures.ts";
 import { grayscale, type Target, useCodec } from "../../workers/grayscale.ts";
+import { encodeTiffPage, type Tiff } from "./tiffs.ts";
 import { withFolder } from "../tasks/folders.ts";
 import {
   decodePng,
@@ -37,13 +38,24 @@ const MAGIC: Record<Target, RegExp> = {
 type Written = "JPEG" | "WEBP" | "AVIF" | "JXL";
 
 /** Encodes a raster by the codec. */
-async function encode(format: Written, raster: Raster): Promise<Uint8Array> {
-  const { MagickFormat, MagickImage, MagickReadSettings } = await useCodec();
+async function encode(
+  format: Written,
+  raster: Raster,
+  profiles: Record<string, Uint8Array> = {},
+): Promise<Uint8Array> {
+  const magick = await useCodec();
+  const { MagickFormat, MagickImage, MagickReadSettings } = magick;
+  const { ImageProfile, Orientation } = magick;
   const image = MagickImage.create();
   try {
     const { width, height, data } = raster;
     const raw = { format: MagickFormat.Rgba, width, height, depth: 8 };
     image.read(data, new MagickReadSettings(raw));
+    for (const [name, data] of Object.entries(profiles)) {
+      image.setProfile(new ImageProfile(name, data));
+      // The codec would write another orientation into EXIF.
+      if (name === "exif") image.orientation = Orientation.RightTop;
+    }
     image.quality = 95;
     image.settings.setDefine("WEBP", "lossless", true);
     image.settings.setDefine("WEBP", "exact", true);
@@ -205,6 +217,153 @@ Deno.test("transcode: pixels are turned as EXIF says, and EXIF says that they ar
     const same = await convert(bytes, "jpeg", 50);
     assertEquals((await levelsOf(same.out)).width, orientation > 4 ? 22 : 31);
   }
+});
+
+const xmpOf = (orientation: number, isElement = false): Uint8Array =>
+  new TextEncoder().encode(
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org' +
+      '/1999/02/22-rdf-syntax-ns#"><rdf:Description ' +
+      'xmlns:tiff="http://ns.adobe.com/tiff/1.0/" ' +
+      (isElement
+        ? `><tiff:Orientation>${orientation}</tiff:Orientation></rdf:Description>`
+        : `tiff:Orientation="${orientation}"/>`) +
+      "</rdf:RDF></x:xmpmeta>",
+  );
+
+/** EXIF with some fields, each of a SHORT or a RATIONAL. */
+function exifOf(fields: Record<number, number | [number, number]>): Uint8Array {
+  const all = Object.entries(fields), end = 8 + 2 + 12 * all.length + 4;
+  const view = new DataView(new ArrayBuffer(end + 8 * all.length));
+  view.setUint32(0, 0x49492a00);
+  view.setUint32(4, 8, true);
+  view.setUint16(8, all.length, true);
+  for (const [i, [tag, value]] of all.entries()) {
+    const at = 10 + 12 * i, place = end + 8 * i;
+    view.setUint16(at, Number(tag), true);
+    view.setUint16(at + 2, typeof value === "number" ? 3 : 5, true);
+    view.setUint32(at + 4, 1, true);
+    if (typeof value === "number") view.setUint16(at + 8, value, true);
+    else {
+      view.setUint32(at + 8, place, true);
+      view.setUint32(place, value[0], true);
+      view.setUint32(place + 4, value[1], true);
+    }
+  }
+  return new Uint8Array(view.buffer);
+}
+
+const jpegExif = (exif: Uint8Array): Uint8Array =>
+  Buffer.concat([Buffer.from("Exif\0\0"), exif]);
+
+Deno.test("transcode: what XMP, or a raw profile in a PNG, says of turns is obeyed, once", async () => {
+  const { width, height, data } = opaque;
+  const samples = data.filter((_, i) => i % 4 < 3);
+  const png = (...chunks: Uint8Array[]) =>
+    encodePng({ width, height, colorType: 2, depth: 8, samples, chunks });
+  const rawProfile = (name: string, data: Uint8Array) => {
+    const hex = Buffer.from(data).toString("hex").replace(/.{72}/g, "$&\n");
+    const text = `\n${name}\n${data.length}\n${hex}\n`;
+    return pngChunk("tEXt", Buffer.from(`Raw profile type ${name}\0${text}`));
+  };
+  const exif = exifOf({ 0x112: 6 }), silent = exifOf({ 0x128: 2 });
+  const [attribute, element] = [xmpOf(6), xmpOf(6, true)];
+  const inXmp = (xmp: Uint8Array) =>
+    pngChunk(
+      "iTXt",
+      Buffer.concat([Buffer.from("XML:com.adobe.xmp\0\0\0\0\0"), xmp]),
+    );
+  const cases: Record<string, [Uint8Array, orientation: number]> = {
+    "PNG, attribute": [png(inXmp(attribute)), 6],
+    "PNG, element": [png(inXmp(element)), 6],
+    "PNG, raw EXIF": [png(rawProfile("exif", jpegExif(exif))), 6],
+    "PNG, raw APP1": [png(rawProfile("APP1", jpegExif(exif))), 6],
+    "PNG, eXIf before raw EXIF": [
+      png(
+        rawProfile("exif", jpegExif(exif)),
+        pngChunk("eXIf", exifOf({ 0x112: 3 })),
+      ),
+      3,
+    ],
+    "PNG, EXIF that says nothing": [
+      png(pngChunk("eXIf", silent), inXmp(attribute)),
+      6,
+    ],
+    "PNG, EXIF before XMP": [
+      png(pngChunk("eXIf", exifOf({ 0x112: 3 })), inXmp(attribute)),
+      3,
+    ],
+  };
+  const rgb = { photometric: 2, bits: 8, channels: 3, samples };
+  const field = (type: number, values: ArrayLike<number>) => ({
+    type,
+    values: Array.from(values),
+  });
+  const tiff = (fields: Tiff["fields"]) =>
+    encodeTiffPage({ width, height, ...rgb, fields });
+  cases["TIFF, XMP"] = [tiff({ 700: field(1, attribute) }), 6];
+  cases["TIFF, field before XMP"] = [
+    tiff({ 274: field(3, [3]), 700: field(1, attribute) }),
+    3,
+  ];
+  for (const format of ["JPEG", "WEBP", "AVIF"] as const) {
+    const xmp = { xmp: attribute };
+    cases[format] = [await encode(format, opaque, xmp), 6];
+    const both = { exif: jpegExif(exif), xmp: xmpOf(3) };
+    // In AVIF the container says it, too, and decides.
+    cases[`${format}, EXIF before XMP`] = [
+      await encode(format, opaque, both),
+      6,
+    ];
+  }
+  const { gray } = lumaOf(opaque);
+  for (const [name, [bytes, orientation]] of Object.entries(cases)) {
+    const wanted = turned(gray, 31, 22, orientation);
+    for (const to of TARGETS) {
+      const before = MAGIC[to].test(latin1(bytes));
+      if (before && (to === "png" || to === "tiff")) continue;
+      const { out } = await convert(bytes, to, to === "jpeg" ? 95 : undefined);
+      // An image of the same format stays as it lies.
+      if (before) continue;
+      const after = await levelsOf(out), clue = `${name} to ${to}`;
+      assertEquals(after.width, orientation > 4 ? 22 : 31, clue);
+      assert(distance(after.gray, wanted).mean < 6, clue);
+      assert(!/tiff:Orientation(="|>)[2-8]/.test(Buffer.from(out).toString()));
+    }
+  }
+});
+
+Deno.test("transcode: EXIF stay to the byte, with a resolution of any fraction", async () => {
+  const exif = exifOf({ 0x11a: [725, 10], 0x11b: [1, 3], 0x128: 1 });
+  const { width, height, data } = opaque;
+  const samples = data.filter((_, i) => i % 4 < 3);
+  const chunks = [pngChunk("eXIf", exif)];
+  const png = encodePng({
+    width,
+    height,
+    colorType: 2,
+    depth: 8,
+    samples,
+    chunks,
+  });
+  for (const to of ["jpeg", "webp", "avif"] as Target[]) {
+    const { out } = await convert(png, to);
+    assert(Buffer.from(out).includes(Buffer.from(exif)), to);
+    assert(
+      Buffer.from(await grayscale(out)).includes(Buffer.from(exif)),
+      `${to}, again`,
+    );
+    const back = (await convert(out, "png")).out;
+    assert(Buffer.from(back).includes(Buffer.from(exif)), `${to}, back`);
+    decodePng(back); // checks the checksums
+  }
+  const { out } = await convert(png, "tiff");
+  assert(Buffer.from(out).includes(Buffer.from(exif.subarray(-24, -8))));
+});
+
+Deno.test("transcode: the highest quality is one of AVIF, too", async () => {
+  const { out } = await convert(pngOf(opaque), "avif", 100);
+  const { gray } = await levelsOf(out);
+  assert(distance(gray, lumaOf(opaque).gray).mean < 2);
 });
 
 Deno.test("transcode: metadata stay, or a line says which do not", async () => {

@@ -28,6 +28,8 @@ export interface Levels {
   isLimited: boolean;
   /** The same of its alpha. */
   isAlphaLimited: boolean;
+  /** Whether the picture is turned or mirrored before it is shown. */
+  isTurned: boolean;
   /** What is to be cut out of what the codec gives. */
   crop?: Crop;
   /** Bytes to replace for the codec. */
@@ -124,8 +126,10 @@ export function readLevels(bytes: Uint8Array): Levels {
   const isTogether = alpha === undefined || turned(alpha) === turned(primary);
   const crop = cropOf(shown, view, isTogether);
   if (crop) patches.push(...withoutTransforms(boxes));
+  const { turns, mirror } = turnOf(shown, view);
   return {
     crop,
+    isTurned: turns > 0 || mirror !== undefined,
     isLimited: isMono && !isFull,
     isAlphaLimited: alpha !== undefined &&
       sequenceHeaderOf(bytes, boxes, alpha)?.isFull === false,
@@ -164,12 +168,20 @@ function cropOf(
   if (!isInside || ![left, top, width, height].every(Number.isInteger)) {
     throw new Error("unsupported AVIF: a crop that is no part in whole pixels");
   }
+  return { left, top, width, height, ...turnOf(properties, view) };
+}
+
+/** `irot` and `imir`. */
+function turnOf(
+  properties: Box[],
+  view: DataView,
+): Pick<Crop, "turns" | "mirror"> {
+  const bodyOf = (name: string) =>
+    properties.find(({ type }) => type === name)?.body;
   const rotation = bodyOf("irot"), mirroring = bodyOf("imir");
   const turns = rotation === undefined ? 0 : view.getUint8(rotation) & 3;
-  const crop = { left, top, width, height, turns };
-  if (mirroring === undefined) return crop;
-  const mirror = view.getUint8(mirroring) & 1 ? "columns" : "rows";
-  return { ...crop, mirror };
+  if (mirroring === undefined) return { turns };
+  return { turns, mirror: view.getUint8(mirroring) & 1 ? "columns" : "rows" };
 }
 
 /** Takes from every item what the codec would do to it: 0 is no property. */

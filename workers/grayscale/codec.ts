@@ -5,6 +5,8 @@
  * @module
  */
 
+import { Buffer } from "node:buffer";
+import { crc32 } from "node:zlib";
 import { luma } from "../kernels/luma.ts";
 import { cropped } from "./avif.ts";
 import {
@@ -15,6 +17,7 @@ import {
   type OtherFormat,
   type Patch,
 } from "./formats.ts";
+import { upright } from "./orientation.ts";
 
 /**
  * The codec's package, loaded on first need. If it were imported by a literal it
@@ -124,7 +127,7 @@ export function recode(
   format: CodecInput,
   header: Header,
   bytes: Uint8Array,
-  encode: Encode = encodeLike(format, header.lossless ?? false),
+  encode: Encode = encodeLike(format, header),
 ): Promise<Uint8Array> {
   return withCodec(
     format,
@@ -444,16 +447,67 @@ function densityOfExif(
   return new magick.Density(x, y > 0 ? y : x, unit);
 }
 
+/**
+ * Has EXIF and XMP say that a picture is upright.
+ *
+ * @param magick The codec
+ * @param image What they are in
+ */
+export function turnProfiles(magick: Magick, image: MagickImage): void {
+  for (const name of ["exif", "xmp", "app1"]) {
+    const data = image.getProfile(name)?.data;
+    if (data) image.setProfile(new magick.ImageProfile(name, upright(data)));
+  }
+}
+
 /** Encodes as the source was, as far as that is known. */
 const encodeLike =
-  (format: CodecInput, lossless: boolean): Encode =>
+  (format: CodecInput, { lossless = false, isTurned }: Header): Encode =>
   (magick, source, image, target) => {
     readGray(magick, target, image);
     copySettings(magick, source, target);
+    if (isTurned) turnProfiles(magick, target);
     target.orientation = source.orientation;
     setEncoder(source, target, format, lossless);
-    return target.write(format, (data) => data.slice());
+    return writeImage(target, format);
   };
+
+/**
+ * Encodes an image. The codec writes a rounded density and an orientation of its own
+ * into EXIF and XMP; here they stay as they are in the image.
+ *
+ * @param image What to encode
+ * @param format What to make
+ * @returns A whole file
+ */
+export function writeImage(image: MagickImage, format: CodecInput): Uint8Array {
+  const profilesOf = () =>
+    ["exif", "xmp"].map((name) => {
+      const data = image.getProfile(name)?.data.slice() ?? new Uint8Array();
+      return data[0] === 0x45 ? data.subarray(6) : data; // behind "Exif\0\0"
+    });
+  const wanted = profilesOf();
+  const file = image.write(format, (data) => data.slice());
+  for (const [i, written] of profilesOf().entries()) {
+    const isChanged = Buffer.compare(written, wanted[i]) !== 0;
+    if (!isChanged || written.length !== wanted[i].length) continue;
+    const at = Buffer.from(file.buffer).indexOf(written);
+    if (at < 0) continue;
+    file.set(wanted[i], at);
+    if (format === "PNG") signChunks(file);
+  }
+  return file;
+}
+
+/** PNG, 5.3: makes the checksums of all chunks anew. */
+function signChunks(png: Uint8Array): void {
+  const view = new DataView(png.buffer), SIGNATURE = 8;
+  for (let at = SIGNATURE; at < png.length;) {
+    const end = at + 8 + view.getUint32(at);
+    view.setUint32(end, crc32(png.subarray(at + 4, end)));
+    at = end + 4;
+  }
+}
 
 /** Sets the encoder to what the source was, as far as that is known. */
 function setEncoder(

@@ -32,6 +32,8 @@ export interface Header {
   isLimited?: boolean;
   /** AVIF: so has its alpha. */
   isAlphaLimited?: boolean;
+  /** AVIF: the container says that the picture is turned. */
+  isTurned?: boolean;
   /** AVIF: what is to be cut out of what the codec gives. */
   crop?: Crop;
   /** What the codec must read in place of bytes that it misunderstands. */

@@ -179,14 +179,31 @@ const wordAt = (data: Uint8Array, at: number): number =>
  * @returns What acTL says
  */
 export function animationOf(bytes: Uint8Array): number {
+  const control = dataOfChunk(bytes, "acTL", "IDAT");
+  return control ? wordAt(control, 0) : 1;
+}
+
+/**
+ * Finds a chunk in a good file.
+ *
+ * @param bytes A whole file
+ * @param type Its type
+ * @param end Which one it must be in front of; default: the last
+ * @returns Its data; undefined if there is none
+ */
+export function dataOfChunk(
+  bytes: Uint8Array,
+  type: string,
+  end = "IEND",
+): Uint8Array | undefined {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   for (let at = SIGNATURE.length; at + 12 <= bytes.length;) {
-    const type = String.fromCharCode(...bytes.subarray(at + 4, at + 8));
-    if (type === "acTL") return view.getUint32(at + 8);
-    if (type === "IDAT") break;
-    at += 12 + view.getUint32(at);
+    const name = String.fromCharCode(...bytes.subarray(at + 4, at + 8));
+    const next = at + 12 + view.getUint32(at);
+    if (name === type) return bytes.subarray(at + 8, next - 4);
+    if (name === end) return;
+    at = next;
   }
-  return 1;
 }
 
 /** 5.3: makes a chunk in parts: length and type, data, checksum. */

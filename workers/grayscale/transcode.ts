@@ -17,6 +17,8 @@ import {
   readGray,
   recode,
   sizeOf,
+  turnProfiles,
+  writeImage,
 } from "./codec.ts";
 import {
   checkLimits,
@@ -27,7 +29,8 @@ import {
 } from "./formats.ts";
 import { grayGifParts } from "./gif.ts";
 import { grayJpegParts, withSegmentsOf } from "./jpeg.ts";
-import { animationOf } from "./png_chunks.ts";
+import { orientationOfExif, orientationOfXmp, UPRIGHT } from "./orientation.ts";
+import { animationOf, dataOfChunk } from "./png_chunks.ts";
 import { CODINGS, DEFLATE } from "./tiff_codings.ts";
 import { type Field, TiffReader, TiffWriter } from "./tiff_file.ts";
 import { checkWebp } from "./webp.ts";
@@ -68,6 +71,17 @@ interface About {
   exif?: Uint8Array;
 }
 
+/** What becomes what. */
+interface Conversion {
+  format: CodecInput;
+  header: Header;
+  /** What is known of the gray file, if it was made gray before. */
+  about?: About;
+  to: Target;
+  /** Whether that is its own format. */
+  isSame: boolean;
+}
+
 /**
  * Makes an image of another format, or of another quality, gray.
  *
@@ -105,7 +119,7 @@ export async function transcode(
   if (about && about.bits > 8) {
     warn(`${about.bits} bits per channel, of which 8 are kept`);
   }
-  const encode = encodeAs(to, options, isSame, about);
+  const encode = encodeAs({ to, format, header, isSame, about }, options);
   const file = await recode(format, header, source, encode);
   return isSame && format === "JPEG"
     ? joined(withSegmentsOf(bytes, file))
@@ -182,7 +196,12 @@ function checkTarget(
  */
 function aboutOf(format: Format, bytes: Uint8Array): About {
   if (format === "PNG") {
-    return { frames: animationOf(bytes), bits: bytes[24] };
+    const exif = dataOfChunk(bytes, "eXIf");
+    return {
+      frames: animationOf(bytes),
+      bits: bytes[24],
+      ...exif && { exif: joined([EXIF_HEADER, exif]) },
+    };
   }
   if (format !== "TIFF") return { frames: 1, bits: 8 };
   const reader = new TiffReader(bytes, () => {}), pages = reader.pages();
@@ -199,6 +218,9 @@ const DESCRIPTIVE = new Set([
   ...[270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432, 34665, 34853],
 ]);
 
+/** What is in front of EXIF in the codec, as in JPEG. */
+const EXIF_HEADER = new TextEncoder().encode("Exif\0\0");
+
 /** The fields of a TIFF as EXIF, which is a TIFF itself. */
 function exifOf(reader: TiffReader, fields: Field[]): Uint8Array | undefined {
   const { isLittle, isBig } = reader.kind;
@@ -207,18 +229,13 @@ function exifOf(reader: TiffReader, fields: Field[]): Uint8Array | undefined {
   if (!isThere || isBig) return;
   const writer = new TiffWriter({ isLittle, isBig });
   writer.addFields(told);
-  return joined([
-    Array.from("Exif\0\0", (letter) => letter.charCodeAt(0)),
-    ...writer.finish(),
-  ]);
+  return joined([EXIF_HEADER, ...writer.finish()]);
 }
 
 /** Gives the encoder for a format. */
 const encodeAs = (
-  to: Target,
+  { to, format: from, header, isSame, about }: Conversion,
   { quality = QUALITY, warn }: TranscodeOptions,
-  isSame: boolean,
-  about?: About,
 ): Encode =>
 (magick, source, frame, target) => {
   const format = TARGETS[to];
@@ -231,10 +248,11 @@ const encodeAs = (
   if (about?.exif) {
     target.setProfile(new magick.ImageProfile("exif", about.exif));
   }
-  target.orientation = (about?.orientation ??
-    source.orientation) as MagickImage["orientation"];
-  if (!isSame) turnUpright(magick, target);
-  target.quality = quality;
+  const orientation = orientationOf(source, from, header, about);
+  target.orientation = orientation as MagickImage["orientation"];
+  if (!isSame || header.isTurned) turnUpright(magick, target);
+  // The encoder of AVIF contradicts itself where it is to lose nothing.
+  target.quality = to === "avif" ? Math.min(quality, 99) : quality;
   const { settings } = target;
   settings.interlace = isSame ? source.interlace : settings.interlace;
   settings.setDefine("PNG", "exclude-chunk", "date,time");
@@ -242,7 +260,7 @@ const encodeAs = (
   settings.setDefine("HEIC", "speed", 8);
   const out = to === "tiff"
     ? tiffOf(magick, target, opaque.alpha)
-    : target.write(format, (data) => data.slice());
+    : writeImage(target, format);
   sayWhatIsLost(magick, source, target, out, to, warn);
   return out;
 };
@@ -300,38 +318,30 @@ function flattened(
 }
 
 /**
- * Turns the pixels as EXIF says, and has EXIF say that they are upright: what the
- * formats have besides EXIF for that differs, and so does what readers obey.
+ * How a picture is to be turned. Of AVIF the codec has carried out what its container
+ * says, which counts before EXIF; of HEIC and JPEG XL it counts alone.
+ */
+function orientationOf(
+  source: MagickImage,
+  format: CodecInput,
+  { isTurned }: Header,
+  about?: About,
+): number {
+  if (format === "HEIC" || format === "JXL") return source.orientation;
+  const dataOf = (name: string) => source.getProfile(name)?.data;
+  const told = about?.orientation ??
+    orientationOfExif(about?.exif ?? dataOf("exif"));
+  const isDecided = format === "AVIF" && (isTurned || told !== undefined);
+  return isDecided ? UPRIGHT : told ?? orientationOfXmp(dataOf("xmp")) ?? 0;
+}
+
+/**
+ * Turns the pixels, and has EXIF and XMP say that they are upright: what the formats
+ * have besides them for that differs, and so does what readers obey.
  */
 function turnUpright(magick: Magick, target: MagickImage): void {
   target.autoOrient();
-  const profile = target.getProfile("exif");
-  if (!profile) return;
-  const data = profile.data.slice();
-  const at = orientationAt(data);
-  if (at === undefined) return;
-  const isLittle = data[at.start] === 0x49;
-  new DataView(data.buffer).setUint16(at.value, 1, isLittle);
-  target.setProfile(new magick.ImageProfile("exif", data));
-}
-
-/** Where EXIF begins, and where the orientation is in it. */
-function orientationAt(
-  data: Uint8Array,
-): { start: number; value: number } | undefined {
-  const start = data[0] === 0x45 ? 6 : 0; // behind "Exif\0\0"
-  const view = new DataView(data.buffer, data.byteOffset, data.length);
-  const isLittle = data[start] === 0x49;
-  try {
-    const at = start + view.getUint32(start + 4, isLittle);
-    const end = at + 2 + 12 * view.getUint16(at, isLittle);
-    for (let entry = at + 2; entry < end; entry += 12) {
-      const tag = view.getUint16(entry, isLittle);
-      if (tag === 274) return { start, value: entry + 8 };
-    }
-  } catch {
-    return; // it is damaged, and no reader will find anything there either
-  }
+  turnProfiles(magick, target);
 }
 
 /** Profiles by the names that users know. */
@@ -383,8 +393,8 @@ function tiffOf(
   const format = hasAlpha
     ? magick.MagickFormat.Graya
     : magick.MagickFormat.Gray;
+  const exif = target.getProfile("exif")?.data.slice(); // writing changes them
   const samples = target.write(format, (data) => data.slice());
-  const exif = target.getProfile("exif")?.data.slice();
   const told = exif ? fieldsOf(exif) : undefined;
   const isLittle = told?.isLittle ?? true;
   const writer = new TiffWriter({ isLittle, isBig: false });
@@ -420,7 +430,7 @@ function tiffOf(
     ],
     ...[long(278, rows), short(317, 2)],
     ...hasAlpha ? [short(338, 2)] : [],
-    ...x > 0 && y > 0
+    ...x > 0 && y > 0 && !told?.fields.some(({ tag }) => tag === 282)
       ? [density(282, x), density(283, y), short(296, units + 1)]
       : [],
     ...blob(700, BYTE, "xmp"),
