@@ -95,6 +95,7 @@ async function main(args: string[]): Promise<number> {
   confine(flags);
   await addInput(flags);
   checkFlags(flags);
+  checkTexts(flags);
   await addKeywords(flags);
   const printer = new Printer(flags);
   const problem = queryError(printer.options);
@@ -143,6 +144,17 @@ async function addInput(flags: Flags): Promise<void> {
   else {
     throw new UsageError(
       "nothing to search: name a path, or pipe something in (see --help)",
+    );
+  }
+}
+
+/** Rejects texts that Deno did not pass on: U+FFFD stands for other bytes. */
+function checkTexts({ list }: Flags): void {
+  for (const name of ["keyword", "without"]) {
+    const text = list[name].find((text) => text.includes("\ufffd"));
+    if (text === undefined) continue;
+    throw new UsageError(
+      `--${name}: '${text}' is not UTF-8, or has a \ufffd, which --file can name`,
     );
   }
 }

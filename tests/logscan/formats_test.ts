@@ -215,6 +215,76 @@ Deno.test("scanLogs survives a thousand flipped bits of each format", async (t) 
   }
 });
 
+Deno.test("scanLogs reports what is compressed by its name only, unless it is a text", () =>
+  withFolder(async (folder) => {
+    const errorsOf = async (name: string, bytes: Uint8Array) => {
+      const path = join(folder, name);
+      Deno.writeFileSync(path, bytes);
+      const options = { keywords: ["fine"], mode: "count" as const };
+      const reports = scanLogs(sequential(service), [path], options);
+      const [{ count, error }] = await Array.fromAsync(reports);
+      return [count, error];
+    };
+    const endings = { gzip: "gz", zstd: "zst", bzip2: "bz2", xz: "xz" };
+    for (const [format, ending] of Object.entries({ ...endings, lz4: "lz4" })) {
+      const whole = await tool(TOOLS[format].pack[0], linesOf(60));
+      if (!whole) continue;
+      const name = `a.log.${ending}`;
+      for (let size = 1; size < 10; size++) {
+        const [, error] = await errorsOf(name, whole.subarray(0, size));
+        assertEquals(error, "unexpected end of file", `${size} bytes, ${name}`);
+      }
+      for (let bit = 0; bit < 16; bit++) {
+        const damaged = whole.slice();
+        damaged[bit >> 3] ^= 1 << (bit & 7);
+        const clue = `bit ${bit} of ${name}`;
+        assert((await errorsOf(name, damaged))[1] !== undefined, clue);
+        assertEquals((await errorsOf("a.log", damaged))[1], undefined, clue);
+      }
+      const { length } = encode("fine");
+      const mixed = concat(encode("fine"), new Uint8Array(1), whole);
+      const [count, error] = await errorsOf(name, mixed);
+      assert(Number(count) >= 1, "what is there is searched");
+      assertMatch(`${error}`, /not what it is called/);
+      const text = concat(encode("fine\tand é\x1b[0m\r\n"), linesOf(9));
+      assertEquals(await errorsOf(name, text), [7, undefined]);
+      assertEquals(await errorsOf(name, text.subarray(0, 0)), [0, undefined]);
+      assertEquals(await errorsOf(name, text.subarray(0, length)), [
+        1,
+        undefined,
+      ]);
+    }
+  }));
+
+Deno.test("scanLogs says why it cannot search what xz and zstd have packed", async (t) => {
+  const content = linesOf(300);
+  const file = await Deno.makeTempFile();
+  Deno.writeFileSync(file, concat(content, content));
+  const dictionary = await Deno.makeTempFile();
+  await tool(
+    ["zstd", "-qf", "--train", "-B100", file, "-o", dictionary],
+    content,
+  );
+  const filters = /^it has filters or checksums .*: decompress it first$/;
+  const cases: [command: string[], error: RegExp][] = [
+    [["xz", "-cCsha256"], filters],
+    [["xz", "-c", "--x86", "--lzma2"], filters],
+    [["xz", "-c", "--delta", "--lzma2"], filters],
+    [["xz", "-c", "--lzma2=dict=96MiB"], /more than 64 MiB .* first$/],
+    [["zstd", "-cD", dictionary], /^it needs a dictionary$/],
+  ];
+  for (const [command, wanted] of cases) {
+    await t.step(command.join(" "), async () => {
+      const packed = await tool(command, content);
+      if (!packed) return;
+      const [found, error] = sumOf(await search(packed));
+      assertEquals(found, 0);
+      assertMatch(`${error}`, wanted);
+    });
+  }
+  await Promise.all([file, dictionary].map((path) => Deno.remove(path)));
+});
+
 Deno.test("scanLogs reports a damaged run of bzip2 that has no end", async () => {
   // A block whose only table has codes of one bit for the two digits of runs: all
   // that follows are digits, so that the run's length grows without a limit.

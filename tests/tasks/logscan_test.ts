@@ -1,6 +1,11 @@
 /** What the flags of logscan choose and print, as a user runs it. */
 
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertStringIncludes,
+} from "@std/assert";
 import { Buffer } from "node:buffer";
 import { ended, Home, skipped, waitUntil } from "./programs.ts";
 
@@ -142,6 +147,12 @@ Deno.test("logscan --file takes keywords from lists", async (t) => {
       const stderr = `logscan: --file ${cause}\n`;
       const wanted = { code: 2, stdout: "", stderr };
       assertEquals(await home.run("logscan", ...args), wanted);
+    }
+    for (const flag of ["--keyword", "--without"]) {
+      // What Deno makes of bytes that are not UTF-8.
+      const lost = await home.run("logscan", flag, "caf\ufffd", "log");
+      assertEquals([lost.code, lost.stdout], [2, ""]);
+      assertMatch(lost.stderr, new RegExp(`^logscan: ${flag}: .*UTF-8.*\n$`));
     }
     const { code, stderr } = await runWith(home, "a", "-f", "-", "-");
     assertEquals(code, 2);

@@ -49,6 +49,14 @@ const MAGICS: Magic[] = [...SUPPORTED, ...UNSUPPORTED];
 /** How many bytes tell them all. */
 export const HEAD: number = Math.max(...MAGICS.map(([, { length }]) => length));
 
+/** What the names of compressed files end in. */
+const ENDING = /\.(gz|tgz|zst|bz2|tbz2?|xz|txz|lz4|zip|7z|rar|lzma|lz|lzo|Z)$/i;
+/** Control characters, but for those of texts and terminals. */
+// deno-lint-ignore no-control-regex
+const BINARY = /[\0-\x08\x0e-\x1a\x1c-\x1f]/;
+/** How much of a file is looked at for them, in bytes. */
+const SAMPLE = 4096;
+
 /** By their first bytes: for most files this one look-up is enough. */
 const BY_FIRST = Map.groupBy(MAGICS, ([, [first]]) => first);
 
@@ -102,4 +110,27 @@ export function isUndecided(head: Uint8Array): boolean {
   return magics.some((magic) =>
     head.length < magic[1].length && agrees(head, magic)
   );
+}
+
+/**
+ * Says what is wrong with a file that is compressed by its name and neither by its
+ * first bytes nor a text: it was cut off there, or they are damaged.
+ *
+ * @param path The file
+ * @param head How it begins; {@linkcode HEAD} bytes or more if it is not shorter
+ * @returns Why what is in it may not be found; undefined if it is what it is called
+ *
+ * @example
+ * ```ts
+ * import { damageOf } from "./formats.ts";
+ *
+ * console.log(damageOf("a.gz", new Uint8Array([0x1f]))); // unexpected end of file
+ * ```
+ */
+export function damageOf(path: string, head: Uint8Array): string | undefined {
+  if (!ENDING.test(path) || head.length === 0) return;
+  if (isUndecided(head)) return "unexpected end of file";
+  const sample = new TextDecoder("latin1").decode(head.subarray(0, SAMPLE));
+  if (!BINARY.test(sample)) return;
+  return "its beginning is damaged, or it is not what it is called";
 }

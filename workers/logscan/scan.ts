@@ -6,6 +6,7 @@
 
 import { causeOf } from "../shared/files.ts";
 import { type Content, contentsOf, isEncoded } from "./decode.ts";
+import { damageOf } from "./formats.ts";
 import { type Source, sourceOf } from "./input.ts";
 import { unshared } from "./needles.ts";
 import {
@@ -137,7 +138,7 @@ function checkRegular(path: string): void {
 /** Searches a span as it is; undefined if the file has to be decoded first. */
 function scanPlain(
   file: Deno.FsFile,
-  { start, end }: Span,
+  { path, start, end }: Span,
   query: Query,
 ): SpanReport | undefined {
   // A later span is read from one byte before it: if that is a newline, a line
@@ -163,7 +164,11 @@ function scanPlain(
         ended = true;
         break;
       }
-      if (position === 0 && isEncoded(block.subarray(0, n), query)) return;
+      if (position === 0) {
+        const head = block.subarray(0, n);
+        if (isEncoded(head, query)) return;
+        error = damageOf(path, head);
+      }
       // For mode "found" lines are counted only once there is a hit, below: most
       // files have none.
       if (blocks > 0 && query.mode === "found") search.counts = false;

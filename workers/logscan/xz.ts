@@ -43,9 +43,9 @@ const SIZE = 0,
 const OK = 0, END = 1;
 const CAUSES: Record<number, string> = {
   3: "there is too little memory for it",
-  4: "it needs more than 64 MiB of memory",
+  4: "it needs more than 64 MiB of memory: decompress it first",
   5: "something else follows its end", // how it begins is known
-  6: "it has filters or checksums that are not supported",
+  6: "it has filters or checksums that are not supported: decompress it first",
 };
 
 /** Memory that has grown beyond this is given back, in bytes: it never shrinks. */

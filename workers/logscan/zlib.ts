@@ -117,7 +117,15 @@ export async function* unzstd(input: Input): Blocks {
   const dictionaryBytes = [0, 1, 2, 4][descriptor & 3];
   const sizeBytes = [isSingleSegment ? 1 : 0, 2, 4, 8][descriptor >> 6];
   const headerBytes = 5 + windowBytes + dictionaryBytes + sizeBytes;
-  yield* decoder.decode(await input.take(headerBytes));
+  const header = await input.take(headerBytes);
+  const dictionary = header.subarray(5 + windowBytes).subarray(
+    0,
+    dictionaryBytes,
+  );
+  if (dictionary.some((byte) => byte > 0)) {
+    throw new Error("it needs a dictionary");
+  }
+  yield* decoder.decode(header);
   for (let isLast = false; !isLast;) {
     const head = await input.peek(3);
     const block = head[0] | head[1] << 8 | head[2] << 16;
