@@ -74,8 +74,6 @@ export class Table {
   bitmap: usize;
   second: usize;
   bitmapShift: u32;
-  /** A list: a bit for each number of bytes in the second filter. */
-  sizes: u32;
   /** A list: the first entry of each hash, then the end. */
   heads: usize;
   headShift: u32;

@@ -166,7 +166,7 @@ const FEW_MAX = 32;
  * Where a needle says what is rare in it, and which bits of that are part of it, and
  * a list where its short ones are.
  */
-const PLACES = 4, MASK = 24, SHORT_TABLE = 60;
+const PLACES = 4, MASK = 24, SHORT_TABLE = 56;
 /** The shortest needle of a list, in bytes. */
 const LONG = 7;
 
