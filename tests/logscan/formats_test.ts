@@ -472,6 +472,39 @@ Deno.test("scanLogs gives a report per member, then one of the archive, with eve
     }
   }));
 
+Deno.test("scanLogs reports a zip archive at the end of a program, which is searched as it is", () =>
+  withMembers(async (folder) => {
+    const packed = await archive(folder, ["zip", "-q", "made.zip", ...NAMES]);
+    if (!packed) return;
+    const comment = encode("PK\x05\x06 and more");
+    const commented = concat(packed, comment);
+    commented[packed.length - 2] = comment.length;
+    const path = join(folder, "program");
+    const cause = "the zip archive at its end is not searched: unpack it first";
+    const text = encode(`\n${KEYWORD}\n`);
+    const starts = [encode("#!/bin/sh"), encode("MZ"), encode("\x7fELF")];
+    for (const start of [...starts, encode("a text")]) {
+      const isProgram = starts.includes(start);
+      const error = isProgram ? cause : undefined;
+      for (const stub of [text, concat(text, noise(300_000), text)]) {
+        const cases: [end: Uint8Array, error?: string][] = [
+          [packed, error],
+          [commented, error],
+          [commented.subarray(0, -1)],
+          [new Uint8Array(0)],
+        ];
+        for (const [end, wanted] of cases) {
+          Deno.writeFileSync(path, concat(start, stub, end));
+          const options = { keywords: [KEYWORD], mode: "count" as const };
+          const reports = scanLogs(sequential(service), [path], options);
+          const [report] = await Array.fromAsync(reports);
+          assertEquals(report.error, wanted);
+          assertEquals(report.count, count(concat(stub, end)));
+        }
+      }
+    }
+  }));
+
 Deno.test("scanLogs says which members of an archive it cannot search", (t) =>
   withMembers(async (folder) => {
     const cases: [command: string[], error: RegExp, count: number][] = [

@@ -134,3 +134,42 @@ export function damageOf(path: string, head: Uint8Array): string | undefined {
   if (!BINARY.test(sample)) return;
   return "its beginning is damaged, or it is not what it is called";
 }
+
+/** How programs begin that may unpack themselves: of Windows, Linux, and scripts. */
+const PROGRAMS: Magic[] = [
+  ["exe", [0x4d, 0x5a]],
+  ["ELF", [0x7f, 0x45, 0x4c, 0x46]],
+  ["script", [0x23, 0x21]],
+];
+/** The end of a zip archive: without the comment behind it, and at most, in bytes. */
+const ZIP_END = 22, ZIP_END_MAX = ZIP_END + 0xffff;
+
+/**
+ * Says of a program whether a zip archive is at its end, which it unpacks.
+ *
+ * @param head How the program begins
+ * @param readEnd Reads so many bytes at its end; fewer if it is shorter
+ * @returns Why not all of it can be searched; undefined if it is not such a program
+ *
+ * @example
+ * ```ts
+ * import { archiveIn } from "./formats.ts";
+ *
+ * const text = new TextEncoder().encode("#!/bin/sh\n");
+ * console.log(archiveIn(text, () => text)); // undefined
+ * ```
+ */
+export function archiveIn(
+  head: Uint8Array,
+  readEnd: (count: number) => Uint8Array,
+): string | undefined {
+  if (!PROGRAMS.some((magic) => agrees(head, magic))) return;
+  const end = readEnd(ZIP_END_MAX);
+  const view = new DataView(end.buffer, end.byteOffset, end.length);
+  for (let at = end.length - ZIP_END; at >= 0; at--) {
+    const comment = end.length - ZIP_END - at;
+    if (end[at] !== 0x50 || view.getUint32(at, true) !== 0x06054b50) continue;
+    if (view.getUint16(at + 20, true) !== comment) continue;
+    return "the zip archive at its end is not searched: unpack it first";
+  }
+}

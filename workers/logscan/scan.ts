@@ -6,7 +6,7 @@
 
 import { causeOf } from "../shared/files.ts";
 import { type Content, contentsOf, isEncoded } from "./decode.ts";
-import { damageOf } from "./formats.ts";
+import { archiveIn, damageOf } from "./formats.ts";
 import { type Source, sourceOf } from "./input.ts";
 import { unshared } from "./needles.ts";
 import {
@@ -167,7 +167,8 @@ function scanPlain(
       if (position === 0) {
         const head = block.subarray(0, n);
         if (isEncoded(head, query)) return;
-        error = damageOf(path, head);
+        error = archiveIn(head, (count) => endOf(file, count, n)) ??
+          damageOf(path, head);
       }
       // For mode "found" lines are counted only once there is a hit, below: most
       // files have none.
@@ -194,6 +195,16 @@ function scanPlain(
   const goesOn = next !== undefined || position >= limit;
   if (isOpen && goesOn && !ended) report.size = file.statSync().size;
   return report;
+}
+
+/** The last bytes of a file, which then goes on to be read where it was. */
+function endOf(file: Deno.FsFile, count: number, position: number): Uint8Array {
+  const { size } = file.statSync();
+  const end = new Uint8Array(Math.min(count, size));
+  file.seekSync(size - end.length, Deno.SeekMode.Start);
+  const length = file.readSync(end) ?? 0;
+  file.seekSync(position, Deno.SeekMode.Start);
+  return end.subarray(0, length);
 }
 
 /** How much to read next: up to the span's end, then the rest of its last line. */
