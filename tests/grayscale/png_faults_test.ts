@@ -427,6 +427,25 @@ Deno.test("a fault beside the pixels is a line, and the pixels are converted", (
   }
 });
 
+Deno.test("gray with a fault beside the pixels keeps its pixels, of every filter", () => {
+  const twice = Array(2).fill(pngChunk("gAMA", [0, 0, 177, 143]));
+  for (const [colorType, depth] of [[0, 8], [0, 16], [4, 8], [4, 16]]) {
+    for (const interlace of [false, true]) {
+      for (const filter of [undefined, 0, 1, 2, 3, 4]) {
+        const png = some(colorType, depth, {
+          interlace,
+          filter,
+          chunks: twice,
+        });
+        const after = decodePng(grayPng(encodePng(png)));
+        const clue = `${colorType}, ${depth}, ${interlace}, ${filter}`;
+        assertEquals(Array.from(after.samples), png.samples, clue);
+        assertEquals(after.interlace, false, clue);
+      }
+    }
+  }
+});
+
 Deno.test("of a chunk that there is twice the first one stays", () => {
   const [one, two] = [1, 2].map((n): Part => ["pHYs", Array(9).fill(n)]);
   const file = fileOf([headerOf("RGB"), one, two, ...bodyOf("RGB"), END]);

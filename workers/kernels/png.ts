@@ -46,6 +46,7 @@ export function unfilter(
     else if (pixel == 3) undo(filter, from, above, to, size, 3);
     else if (pixel == 4) undo(filter, from, above, to, size, 4);
     else if (pixel == 1) undo(filter, from, above, to, size, 1);
+    else if (pixel == 2) undo(filter, from, above, to, size, 2);
     else if (pixel == 6) undo(filter, from, above, to, size, 6);
     else undo(filter, from, above, to, size, 8);
     from += size;
