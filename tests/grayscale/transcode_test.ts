@@ -4,7 +4,7 @@ import { Buffer } from "node:buffer";
 import { join } from "@std/path";
 import { randomFrom } from "../../workers/fixtures.ts";
 import { grayscale, type Target, useCodec } from "../../workers/grayscale.ts";
-import { encodeTiffPage, type Tiff } from "./tiffs.ts";
+import { decodeTiff, encodeTiffPage, type Tiff } from "./tiffs.ts";
 import { withFolder } from "../tasks/folders.ts";
 import {
   decodePng,
@@ -478,9 +478,121 @@ Deno.test("transcode: what another format cannot hold is refused, or said", asyn
     ...{ width: 3, height: 1, colorType: 2, depth: 16 },
     samples: [0, 0, 0, 65535, 65535, 65535, 257, 257, 257],
   });
-  const { out, warnings } = await convert(deep, "tiff");
-  assertEquals(warnings, ["16 bits per channel, of which 8 are kept"]);
-  assertEquals((await levelsOf(out)).gray, [0, 255, 1]);
+  for (const to of ["jpeg", "webp", "avif"] as Target[]) {
+    const { out, warnings } = await convert(deep, to);
+    assertEquals(warnings, ["16 bits per channel, of which 8 are kept"]);
+    const { gray } = await levelsOf(out);
+    assert(distance(gray, [0, 255, 1]).most < 30, to);
+  }
+  const signed = { bits: 16, channels: 1, photometric: 1, format: 2 };
+  const tiff = encodeTiffPage({
+    ...{ width: 2, height: 1, samples: [1, 2], ...signed },
+  });
+  const line = /^signed TIFF, which cannot become PNG$/;
+  const { message } = await assertRejects(() => convert(tiff, "png"), Error);
+  assertMatch(message, line);
+});
+
+// ---- 16 bits
+
+const random = randomFrom(4), wide = 13, high = 9;
+const numbers = (channels: number, bits: number): number[] =>
+  Array.from(
+    { length: wide * high * channels },
+    () => Math.floor(random() * 2 ** bits),
+  );
+
+Deno.test("transcode: a PNG of 16 bits becomes a TIFF of 16 bits", async () => {
+  for (const [colorType, channels] of [[0, 1], [2, 3], [4, 2], [6, 4]]) {
+    for (const interlace of [false, true]) {
+      const about = { width: wide, height: high, colorType, depth: 16 };
+      const chunks = [pngChunk("eXIf", exifOf({ 0x11a: [725, 10] }))];
+      const samples = numbers(channels, 16);
+      const png = encodePng({ ...about, samples, interlace, chunks });
+      const { out, warnings } = await convert(png, "tiff");
+      assertEquals(warnings, []);
+      const [page] = decodeTiff(out);
+      const wanted = decodePng(await grayscale(png)).samples;
+      assertEquals(page.samples, Array.from(wanted), `${colorType}`);
+      assertEquals([page.bits, page.extras], [16, channels % 2 ? [] : [2]]);
+      assertEquals(page.fields[0x11a], [72.5]);
+    }
+  }
+  // The file has the byte order of EXIF, which it has in fields of its own.
+  const exif = [0x4d, 0x4d, 0, 42, 0, 0, 0, 8, 0, 1, 1, 18, 0, 3, 0, 0, 0, 1];
+  const samples = [0x1234, 0x8000, 0xffff, 1];
+  const chunks = [pngChunk("eXIf", [...exif, 0, 3, 0, 0, 0, 0, 0, 0])];
+  const about = { width: 2, height: 2, colorType: 0, depth: 16 };
+  const { out } = await convert(
+    encodePng({ ...about, samples, chunks }),
+    "tiff",
+  );
+  assertEquals(latin1(out).slice(0, 2), "MM");
+  assertEquals(decodeTiff(out)[0].samples, samples.reverse());
+});
+
+Deno.test("transcode: a TIFF of more than 8 bits becomes a PNG of 16 bits", async () => {
+  const cases: Partial<Tiff>[] = [
+    {},
+    { photometric: 0 },
+    { bigEndian: true, compression: 8, predictor: 2 },
+    { tile: 16, compression: 5 },
+    { channels: 2, fields: { 338: [2] } },
+    { channels: 2, fields: { 338: [0] }, rows: 2 },
+    { channels: 3, photometric: 2 },
+    { channels: 4, photometric: 2, fields: { 338: [2] }, planar: true },
+    { bits: 12 },
+    { bits: 32 },
+  ];
+  for (const more of cases) {
+    const clue = JSON.stringify(more);
+    const { bits = 16, channels = 1 } = more;
+    const tiff = encodeTiffPage({
+      ...{ width: wide, height: high, photometric: 1, bits, channels },
+      samples: numbers(channels, bits),
+      ...more,
+    });
+    const { out, warnings } = await convert(tiff, "png");
+    const isMore = bits === 32;
+    assertEquals(
+      warnings,
+      isMore ? ["32 bits per channel, of which 16 are kept"] : [],
+      clue,
+    );
+    const [gray] = decodeTiff(await grayscale(tiff));
+    const step = gray.channels, hasAlpha = gray.extras[0] === 2;
+    const scale = gray.bits === 32
+      ? 65537
+      : gray.bits === 12
+      ? 4095 / 65535
+      : 1;
+    const wanted = gray.samples
+      .filter((_, i) => i % step === 0 || hasAlpha)
+      .map((value) => Math.round(value / scale))
+      .map((value) => gray.photometric === 0 ? 65535 - value : value);
+    const png = decodePng(out);
+    assertEquals([png.depth, png.colorType], [16, hasAlpha ? 4 : 0], clue);
+    assertEquals(Array.from(png.samples), wanted, clue);
+  }
+});
+
+Deno.test("transcode: pixels of 16 bits are turned as those of 8", async () => {
+  const samples = numbers(1, 16);
+  for (let orientation = 1; orientation <= 8; orientation++) {
+    const field = [orientation], xmp = new TextEncoder().encode("<x:xmpmeta/>");
+    const tiff = encodeTiffPage({
+      ...{ width: wide, height: high, photometric: 1, bits: 16, channels: 1 },
+      samples,
+      fields: { 274: field, 700: { type: 1, values: Array.from(xmp) } },
+    });
+    const { out } = await convert(tiff, "png");
+    const png = decodePng(out), swaps = orientation > 4;
+    assertEquals([png.width, png.height], swaps ? [high, wide] : [wide, high]);
+    const wanted = turned(samples, wide, high, orientation);
+    assertEquals(Array.from(png.samples), wanted, `${orientation}`);
+    assert(Buffer.from(out).includes("<x:xmpmeta/>"));
+    assertEquals((await convert(out, "tiff")).warnings, []);
+  }
 });
 
 Deno.test("transcode: a BMP of OS/2 has the pixels of one of Windows", async () => {

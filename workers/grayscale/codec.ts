@@ -8,6 +8,7 @@
 import { Buffer } from "node:buffer";
 import { crc32 } from "node:zlib";
 import { luma } from "../kernels/luma.ts";
+import { joined } from "../shared/memory.ts";
 import { cropped } from "./avif.ts";
 import {
   type CodecFormat,
@@ -18,6 +19,7 @@ import {
   type Patch,
 } from "./formats.ts";
 import { upright } from "./orientation.ts";
+import { chunkOf } from "./png_chunks.ts";
 
 /**
  * The codec's package, loaded on first need. If it were imported by a literal it
@@ -108,6 +110,18 @@ export interface GrayImage {
   height: number;
   /** The bytes, row by row. */
   gray: Uint8Array;
+  /** Whether each pixel has two. */
+  alpha: boolean;
+}
+
+/** Gray pixels of 16 bits, which the codec would cut to 8: a number each, or two with alpha. */
+export interface DeepImage {
+  /** How many columns there are. */
+  width: number;
+  /** How many rows. */
+  height: number;
+  /** The samples, row by row. */
+  samples: Uint16Array;
   /** Whether each pixel has two. */
   alpha: boolean;
 }
@@ -474,13 +488,34 @@ const encodeLike =
 
 /**
  * Encodes an image. The codec writes a rounded density and an orientation of its own
- * into EXIF and XMP; here they stay as they are in the image.
+ * into EXIF and XMP; here they stay as they are in the image. Into a PNG it writes XMP
+ * as only ImageMagick reads them; here they are where readers look for them.
  *
  * @param image What to encode
  * @param format What to make
  * @returns A whole file
  */
 export function writeImage(image: MagickImage, format: CodecInput): Uint8Array {
+  const xmp = image.getProfile("xmp");
+  if (format !== "PNG" || !xmp) return writeExactly(image, format);
+  const data = xmp.data.slice();
+  image.removeProfile(xmp);
+  const file = writeExactly(image, format);
+  image.setProfile("xmp", data);
+  const chunk = chunkOf("iTXt", new TextEncoder().encode(XMP_KEYWORD), data);
+  return joined([
+    file.subarray(0, PNG_START),
+    ...chunk,
+    file.subarray(PNG_START),
+  ]);
+}
+
+/** PNG, 11.3.3.5: of XMP, not compressed, in no language. */
+const XMP_KEYWORD = "XML:com.adobe.xmp\0\0\0\0\0";
+/** How long the signature and IHDR are. */
+const PNG_START = 33;
+
+function writeExactly(image: MagickImage, format: CodecInput): Uint8Array {
   const profilesOf = () =>
     ["exif", "xmp"].map((name) => {
       const data = image.getProfile(name)?.data.slice() ?? new Uint8Array();

@@ -159,7 +159,7 @@ function assemble(
 }
 
 /** Groups the parts of a stream so that each group fits into a chunk. */
-function piecesOf(stream: Uint8Array[]): Uint8Array[][] {
+export function piecesOf(stream: Uint8Array[]): Uint8Array[][] {
   const pieces: Uint8Array[][] = [[]];
   let size = 0;
   for (const part of stream) {

@@ -112,6 +112,43 @@ export function convertPicture(
   gray: GrayFormat,
   faults: Faults,
 ): { stream: Uint8Array[]; rows: Rows } {
+  const { format } = picture, { width, height } = format;
+  let writer: GrayWriter | undefined;
+  try {
+    const real = readRows(
+      ...[picture, colors, gray, faults] as const,
+      (end) => writer = new GrayWriter(width, height, gray.pixel, end),
+    );
+    return { stream: writer!.end(), rows: { real, all: height } };
+  } finally {
+    writer?.[Symbol.dispose]();
+  }
+}
+
+/** What takes rows of gray, each behind a filter byte, which is 0 (none). */
+export interface RowSink {
+  /** Takes some rows. */
+  write(rows: Uint8Array): void;
+}
+
+/**
+ * Gives the rows of a picture as gray, from the first to the last.
+ *
+ * @param picture Its format and its data
+ * @param colors What its samples mean
+ * @param gray The format of the rows
+ * @param faults Is told what is wrong
+ * @param open Makes what takes the rows; the kernels' memory is free from `end` on
+ * @returns How many of the rows are real
+ * @throws {Error} If rows are missing and are not to be salvaged
+ */
+export function readRows(
+  picture: Picture,
+  colors: Colors,
+  gray: GrayFormat,
+  faults: Faults,
+  open: (end: number) => RowSink,
+): number {
   const { format } = picture, passes = passesOf(format);
   checkSize(picture, passes, faults);
   const readers: PassReader[] = [];
@@ -124,14 +161,12 @@ export function convertPicture(
       readers.push(reader);
       end = reader.layOut(end);
     }
-    using writer = new GrayWriter(format.width, format.height, gray.pixel, end);
+    const sink = open(end);
     const real = format.isInterlaced
-      ? weave(readers, format, gray.pixel, writer)
-      : copy(readers[0], writer);
-    const stream = writer.end();
-    const all = format.height;
-    if (real === all) readers.at(-1)!.checkEnd();
-    return { stream, rows: { real, all } };
+      ? weave(readers, format, gray.pixel, sink)
+      : copy(readers[0], sink);
+    if (real === format.height) readers.at(-1)!.checkEnd();
+    return real;
   } finally {
     for (const reader of readers) reader[Symbol.dispose]();
   }
@@ -152,8 +187,8 @@ const tooLittle = ({ at }: Picture, { end }: Faults): Error =>
   end ?? broken(`too little image data (IDAT)`, at);
 
 /** Copies the rows of a picture that is not interlaced; returns how many are real. */
-function copy(reader: PassReader, writer: GrayWriter): number {
-  for (let band; (band = reader.take()).length;) writer.write(band);
+function copy(reader: PassReader, sink: RowSink): number {
+  for (let band; (band = reader.take()).length;) sink.write(band);
   return reader.real;
 }
 
@@ -166,7 +201,7 @@ function weave(
   readers: PassReader[],
   { width, height }: ImageHeader,
   pixel: number,
-  writer: GrayWriter,
+  sink: RowSink,
 ): number {
   const row = new Uint8Array(1 + width * pixel);
   let real = 0;
@@ -177,7 +212,7 @@ function weave(
       if (y < top || (y - top) % down) continue;
       isReal = reader.takeRow(row, 1 + left * pixel, right * pixel) && isReal;
     }
-    writer.write(row);
+    sink.write(row);
     if (isReal) real++;
   }
   return real;

@@ -7,7 +7,12 @@
  * @module
  */
 
-import { decodeGray, encodeGray, type GrayImage } from "./codec.ts";
+import {
+  decodeGray,
+  type DeepImage,
+  encodeGray,
+  type GrayImage,
+} from "./codec.ts";
 import { type ConvertOptions, missingRows, truncation } from "./formats.ts";
 import { grayJpeg } from "./jpeg.ts";
 import {
@@ -155,6 +160,17 @@ export async function grayTiff(
   }
 }
 
+/**
+ * Reads the first page of a gray TIFF as 16 bits.
+ *
+ * @param bytes A whole file that was checked before
+ * @returns Its pixels, black being 0; undefined if they are fewer bits, or compressed in
+ * a way that is left to the codec
+ */
+export function readDeepTiff(bytes: Uint8Array): DeepImage | undefined {
+  return new TiffConverter(bytes, { checkHeader() {}, warn() {} }).readDeep();
+}
+
 class TiffConverter {
   readonly #bytes: Uint8Array;
   readonly #options: ConvertOptions;
@@ -193,6 +209,40 @@ class TiffConverter {
       this.#options.warn(missingRows(rows.real, rows.all, message));
     } else if (isGray && !this.#isPassedOver) return [this.#bytes];
     return this.#writer.finish();
+  }
+
+  /** The first page, which is gray, as 16 bits. */
+  readDeep(): DeepImage | undefined {
+    const page = this.#readPage(this.#reader.pages()[0]);
+    const { width, height, blockWidth, blockHeight, extras, across } = page;
+    const size = outBits(page.bits, page.format);
+    if (!CODINGS[page.compression] || size < 16) return;
+    this.#lost = new LostRows(height);
+    const step = 1 + extras.length, isInverted = page.photometric === 0;
+    const opacity = 1 + extras.findIndex((kind) => kind === 1 || kind === 2);
+    const channels = opacity ? 2 : 1;
+    const samples = new Uint16Array(width * height * channels);
+    const scale = size === 32 ? 65537 : 1;
+    for (let i = 0; i < page.across * page.down; i++) {
+      const gray = this.#grayBlock(page, i);
+      const left = i % across * blockWidth;
+      const top = Math.floor(i / across) * blockHeight;
+      const bottom = Math.min(height, top + this.#rowsOf(page, i));
+      for (let y = top; y < bottom; y++) {
+        let from = (y - top) * blockWidth * step;
+        let to = (y * width + left) * channels;
+        for (let x = left; x < Math.min(width, left + blockWidth); x++) {
+          // A block that is left out has zeros.
+          const level = Math.round((gray?.[from] ?? 0) / scale);
+          samples[to++] = isInverted ? 65535 - level : level;
+          if (opacity) {
+            samples[to++] = Math.round((gray?.[from + opacity] ?? 0) / scale);
+          }
+          from += step;
+        }
+      }
+    }
+    return { width, height, samples, alpha: channels === 2 };
   }
 
   // What the fields say

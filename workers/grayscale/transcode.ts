@@ -5,10 +5,12 @@
  * @module
  */
 
+import { Buffer } from "node:buffer";
 import { joined } from "../shared/memory.ts";
 import {
   type CodecInput,
   copySettings,
+  type DeepImage,
   type Encode,
   type GrayImage,
   type Magick,
@@ -20,6 +22,7 @@ import {
   turnProfiles,
   writeImage,
 } from "./codec.ts";
+import { deepPngOf, readDeep, turnedDeep } from "./deep.ts";
 import {
   checkLimits,
   type Format,
@@ -31,8 +34,9 @@ import { grayGifParts } from "./gif.ts";
 import { grayJpegParts, withSegmentsOf } from "./jpeg.ts";
 import { orientationOfExif, orientationOfXmp, UPRIGHT } from "./orientation.ts";
 import { animationOf, dataOfChunk } from "./png_chunks.ts";
-import { CODINGS, DEFLATE } from "./tiff_codings.ts";
+import { CODINGS, DEFLATE, takeDifferences } from "./tiff_codings.ts";
 import { type Field, TiffReader, TiffWriter } from "./tiff_file.ts";
+import { FLOAT, SIGNED } from "./tiff_samples.ts";
 import { checkWebp } from "./webp.ts";
 
 /** The formats that an image can be converted into. */
@@ -64,7 +68,8 @@ interface About {
   /** Pictures in the file. */
   frames: number;
   bits: number;
-  isFloat?: boolean;
+  /** What kind of numbers the samples are, if not whole ones from 0 on. */
+  numbers?: "floating-point" | "signed";
   /** How the picture is turned, by the numbers of EXIF. */
   orientation?: number;
   /** EXIF, where the format has it in another form. */
@@ -77,6 +82,8 @@ interface Conversion {
   header: Header;
   /** What is known of the gray file, if it was made gray before. */
   about?: About;
+  /** Its pixels, if they have more than 8 bits and the result can have them. */
+  deep?: DeepImage;
   to: Target;
   /** Whether that is its own format. */
   isSame: boolean;
@@ -116,10 +123,17 @@ export async function transcode(
   const source = format === "BMP" ? withWindowsHeader(gray) : gray;
   const about = direct ? undefined : aboutOf(format as Format, source);
   checkTarget(format, { frames: header.frames, ...about }, to);
-  if (about && about.bits > 8) {
-    warn(`${about.bits} bits per channel, of which 8 are kept`);
+  const deep = about && about.bits > 8 && (to === "png" || to === "tiff")
+    ? readDeep(format as Format, source)
+    : undefined;
+  const kept = deep ? 16 : 8;
+  if (about && about.bits > kept) {
+    warn(`${about.bits} bits per channel, of which ${kept} are kept`);
   }
-  const encode = encodeAs({ to, format, header, isSame, about }, options);
+  const encode = encodeAs(
+    { to, format, header, isSame, about, deep },
+    options,
+  );
   const file = await recode(format, header, source, encode);
   return isSame && format === "JPEG"
     ? joined(withSegmentsOf(bytes, file))
@@ -182,8 +196,8 @@ function checkTarget(
         target,
     );
   }
-  if (about.isFloat) {
-    throw new Error(`floating-point TIFF, which cannot become ${target}`);
+  if (about.numbers) {
+    throw new Error(`${about.numbers} TIFF, which cannot become ${target}`);
   }
 }
 
@@ -208,9 +222,14 @@ function aboutOf(format: Format, bytes: Uint8Array): About {
   const { fields } = pages[0];
   const [bits = 1] = reader.numbers(fields.get(258));
   const [orientation] = reader.numbers(fields.get(274));
-  const isFloat = reader.numbers(fields.get(339))[0] === 3;
+  const [kind] = reader.numbers(fields.get(339));
+  const numbers = kind === FLOAT
+    ? "floating-point"
+    : kind === SIGNED
+    ? "signed"
+    : undefined;
   const exif = exifOf(reader, [...fields.values()]);
-  return { frames: pages.length, bits, isFloat, orientation, exif };
+  return { frames: pages.length, bits, numbers, orientation, exif };
 }
 
 /** Fields that EXIF has, too. */
@@ -232,9 +251,12 @@ function exifOf(reader: TiffReader, fields: Field[]): Uint8Array | undefined {
   return joined([EXIF_HEADER, ...writer.finish()]);
 }
 
+/** A pixel. */
+const PIXEL = { width: 1, height: 1, gray: Uint8Array.of(0), alpha: false };
+
 /** Gives the encoder for a format. */
 const encodeAs = (
-  { to, format: from, header, isSame, about }: Conversion,
+  { to, format: from, header, isSame, about, deep }: Conversion,
   { quality = QUALITY, warn }: TranscodeOptions,
 ): Encode =>
 (magick, source, frame, target) => {
@@ -242,7 +264,8 @@ const encodeAs = (
   const isGif = /^GIF/i.test(source.format);
   const image = isGif ? onCanvas(frame, source.page) : frame;
   const opaque = format === "JPEG" ? flattened(image, warn) : image;
-  readGray(magick, target, opaque);
+  // Where the pixels are deep, this one stands for them, and gets the metadata.
+  readGray(magick, target, deep ? PIXEL : opaque);
   copySettings(magick, source, target);
   if (source.comment) target.comment = source.comment;
   if (about?.exif) {
@@ -258,8 +281,12 @@ const encodeAs = (
   settings.setDefine("PNG", "exclude-chunk", "date,time");
   settings.setDefine("WEBP", "method", 2);
   settings.setDefine("HEIC", "speed", 8);
+  const upright = deep && turnedDeep(deep, orientation);
+  const exif = target.getProfile("exif")?.data.slice(); // writing changes them
   const out = to === "tiff"
-    ? tiffOf(magick, target, opaque.alpha)
+    ? tiffOf(target, exif, upright ?? pixelsOf(magick, target, opaque.alpha))
+    : upright
+    ? deepPngOf(upright, writeImage(target, format))
     : writeImage(target, format);
   sayWhatIsLost(magick, source, target, out, to, warn);
   return out;
@@ -383,28 +410,42 @@ function sayWhatIsLost(
 /** How many bytes of pixels a strip has. */
 const STRIP = 1 << 18;
 
+/** Gray pixels of 8 or 16 bits. */
+type Pixels = Omit<DeepImage, "samples"> & {
+  samples: Uint8Array | Uint16Array;
+};
+
+/** The pixels of an image of the codec. */
+function pixelsOf(
+  { MagickFormat }: Magick,
+  image: MagickImage,
+  alpha: boolean,
+): Pixels {
+  const { width, height } = image;
+  const format = alpha ? MagickFormat.Graya : MagickFormat.Gray;
+  const samples = image.write(format, (data) => data.slice());
+  return { width, height, alpha, samples };
+}
+
 /** Writes a TIFF: the codec leaves bytes as its memory has them, and EXIF out. */
 function tiffOf(
-  magick: Magick,
   target: MagickImage,
-  hasAlpha: boolean,
+  exif: Uint8Array | undefined,
+  { width, height, alpha, samples }: Pixels,
 ): Uint8Array {
-  const { width, height } = target, channels = hasAlpha ? 2 : 1;
-  const format = hasAlpha
-    ? magick.MagickFormat.Graya
-    : magick.MagickFormat.Gray;
-  const exif = target.getProfile("exif")?.data.slice(); // writing changes them
-  const samples = target.write(format, (data) => data.slice());
+  const channels = alpha ? 2 : 1, bits = 8 * samples.BYTES_PER_ELEMENT;
   const told = exif ? fieldsOf(exif) : undefined;
   const isLittle = told?.isLittle ?? true;
   const writer = new TiffWriter({ isLittle, isBig: false });
-  const rowSize = width * channels;
+  const length = width * channels, rowSize = length * bits / 8;
   const rows = Math.max(1, Math.min(height, Math.floor(STRIP / rowSize)));
   const blocks: Uint8Array[] = [];
-  for (let at = 0; at < samples.length; at += rows * rowSize) {
-    const strip = samples.slice(at, at + rows * rowSize);
-    takeDifferences(strip, rowSize, channels);
-    blocks.push(CODINGS[DEFLATE].encode(strip, rowSize));
+  for (let at = 0; at < samples.length; at += rows * length) {
+    const strip = samples.slice(at, at + rows * length);
+    takeDifferences(strip, length, channels);
+    const data = new Uint8Array(strip.buffer);
+    if (bits > 8 && !isLittle) Buffer.from(data.buffer).swap16();
+    blocks.push(CODINGS[DEFLATE].encode(data, rowSize));
   }
   const BYTE = 1, SHORT = 3, LONG = 4, RATIONAL = 5, UNDEFINED = 7;
   const short = (tag: number, ...values: number[]) =>
@@ -421,7 +462,7 @@ function tiffOf(
   };
   const own = [
     ...[long(256, width), long(257, height)],
-    short(258, ...Array(channels).fill(8)),
+    short(258, ...Array(channels).fill(bits)),
     ...[
       short(259, DEFLATE),
       short(262, 1),
@@ -429,7 +470,7 @@ function tiffOf(
       short(277, channels),
     ],
     ...[long(278, rows), short(317, 2)],
-    ...hasAlpha ? [short(338, 2)] : [],
+    ...alpha ? [short(338, 2)] : [],
     ...x > 0 && y > 0 && !told?.fields.some(({ tag }) => tag === 282)
       ? [density(282, x), density(283, y), short(296, units + 1)]
       : [],
@@ -454,18 +495,5 @@ function fieldsOf(exif: Uint8Array) {
     return { isLittle, fields: [...reader.pages()[0].fields.values()] };
   } catch {
     return;
-  }
-}
-
-/** TIFF 6.0, section 14: what is written is how much samples differ from the left. */
-function takeDifferences(
-  strip: Uint8Array,
-  rowSize: number,
-  channels: number,
-): void {
-  for (let end = strip.length; end > 0; end -= rowSize) {
-    for (let i = end - 1; i >= end - rowSize + channels; i--) {
-      strip[i] -= strip[i - channels];
-    }
   }
 }
