@@ -468,6 +468,35 @@ Deno.test("a TIFF whose pages are in fields of a page (SubIFDs)", async () => {
   assertEquals([child[256], child[262], child[277]], [[7], [1], [1]]);
 });
 
+Deno.test("a TIFF whose previews follow one another, and a field names only the first", async () => {
+  const sizes = [9, 8, 7];
+  const bytes = encodeTiffs(sizes.map((width) => {
+    const tiff = { ...PLAIN, width };
+    // The field is in the place of another one.
+    return { ...tiff, samples: samplesFor(tiff), fields: { 330: [0] } };
+  }));
+  const view = new DataView(bytes.buffer, bytes.byteOffset);
+  const first = view.getUint32(4, true), count = view.getUint16(first, true);
+  const link = first + 2 + 12 * count, second = view.getUint32(link, true);
+  view.setUint32(link, 0, true);
+  const third = view.getUint32(second + 2 + 12 * count, true);
+  for (const at of [first, second, third]) {
+    for (let entry = at + 2; entry < at + 2 + 12 * count; entry += 12) {
+      if (view.getUint16(entry, true) !== 330) continue;
+      view.setUint16(entry, at === first ? 330 : 269, true);
+      if (at === first) view.setUint16(entry + 2, 13, true);
+      if (at === first) view.setUint32(entry + 8, second, true);
+    }
+  }
+  // Those behind it are also allowed to lead back.
+  for (const last of [0, second, first]) {
+    view.setUint32(third + 2 + 12 * count, last, true);
+    const [page] = decodeTiff(await grayscale(bytes));
+    const widths = page.children[330].map((child) => child[256]);
+    assertEquals([[page.width], ...widths], [[9], [8], [7]]);
+  }
+});
+
 // ---- What writers leave out or have wrong, and libtiff reads all the same
 
 Deno.test("a TIFF whose tiles are in the fields of strips, as before TIFF 6.0", async () => {

@@ -169,11 +169,26 @@ export class TiffReader {
     return POINTERS.has(tag) ? this.#withChildren(field, above) : field;
   }
 
+  /** Directories at places, and those behind each: Photoshop names only the first. */
+  #chains(places: number[], above: number[]): Directory[] {
+    const chain = new Map<number, Directory>();
+    for (let at of places) {
+      while (at && !chain.has(at)) {
+        const directory = this.#directory(at, above);
+        chain.set(at, directory);
+        at = this.#word(directory.end);
+        if (above.includes(at)) break;
+      }
+    }
+    return [...chain.values()];
+  }
+
   #withChildren(field: Field, above: number[]): Field | undefined {
     try {
-      const children = this.numbers(field).map((at) =>
-        this.#directory(at, above)
-      );
+      const places = this.numbers(field), isOfPages = field.tag === SUB_IFDS;
+      const children = isOfPages
+        ? this.#chains(places, above)
+        : places.map((at) => this.#directory(at, above));
       return { ...field, children };
     } catch (error) {
       const isOfPages = field.tag === SUB_IFDS;
