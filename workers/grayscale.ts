@@ -186,7 +186,7 @@ async function grayJpegOrSalvage(
 ): Promise<Uint8Array[]> {
   try {
     return grayJpegParts(bytes, checkHeader, warn) ??
-      withSegmentsOf(bytes, await recode("JPEG", header()!, bytes));
+      withSegmentsOf(bytes, await recode("JPEG", header()!, bytes, { warn }));
   } catch (error) {
     const checked = header();
     if (!salvage || !checked) throw error;

@@ -6,7 +6,13 @@
  * @module
  */
 
-import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertRejects,
+  assertThrows,
+} from "@std/assert";
 import { Buffer } from "node:buffer";
 import { join } from "@std/path";
 import { sequential } from "../../mod.ts";
@@ -355,6 +361,34 @@ Deno.test("stray bytes between segments are skipped, with a warning", async () =
       assertEquals(clean, { path, out, bytes: wanted.length });
     }
   });
+});
+
+Deno.test("stray bytes in a JPEG that the codec decodes are skipped, with one warning", async () => {
+  const ids = Array.from("RGB", (letter) => letter.charCodeAt(0));
+  const bytes = encodeJpeg(newPicture(45, 37, [[1, 1], [1, 1], [1, 1]]), {
+    ...{ ids, interval: 2 },
+  });
+  const wanted = await grayscale(bytes);
+  const places = [0xc0, 0xda, 0xd1].map((marker) => placeOf(bytes, marker));
+  for (const at of [...places, bytes.length - 2]) {
+    for (const stray of [[1, 2, 3], Array.from({ length: 17 }, (_, i) => i)]) {
+      const warnings: string[] = [];
+      const onWarning = (cause: string) => warnings.push(cause);
+      const bad = spliced(bytes, at, 0, ...stray);
+      const clue = `${stray.length} at ${at}`;
+      if (stray.length < 16) {
+        assertEquals(await grayscale(bad, { onWarning }), wanted, clue);
+        assertMatch(
+          warnings.join(),
+          /^([1-3] stray bytes before a marker)?$/,
+          clue,
+        );
+        if (at !== bytes.length - 2) assertEquals(warnings.length, 1, clue);
+      } else if (at !== bytes.length - 2) {
+        await assertRejects(() => grayscale(bad), Error, "broken JPEG", clue);
+      }
+    }
+  }
 });
 
 Deno.test("a byte of ones at the end of a scan or restart interval is none of its data", () => {

@@ -18,6 +18,7 @@ import {
   type OtherFormat,
   type Patch,
 } from "./formats.ts";
+import { strayLineOf } from "./jpeg_frame.ts";
 import { upright } from "./orientation.ts";
 import { chunkOf } from "./png_chunks.ts";
 
@@ -126,6 +127,14 @@ export interface DeepImage {
   alpha: boolean;
 }
 
+/** How {@linkcode recode} works. */
+export interface RecodeOptions {
+  /** Encodes the pixels; default: in the same format. */
+  encode?: Encode;
+  /** Called with what is wrong beside the pixels, in one line. */
+  warn?: (cause: string) => void;
+}
+
 /**
  * Decodes an image, turns it gray and encodes it in the same format. After a
  * crash the codec is started anew by the next call.
@@ -133,7 +142,7 @@ export interface DeepImage {
  * @param format What `bytes` are
  * @param header What their headers tell
  * @param bytes A whole file; it is not changed
- * @param encode Encodes the pixels; default: in the same format
+ * @param options How to encode it, and whom to tell what is wrong
  * @returns A whole file
  * @throws {Error} If it is broken, or something in it is not supported
  */
@@ -141,12 +150,15 @@ export function recode(
   format: CodecInput,
   header: Header,
   bytes: Uint8Array,
-  encode: Encode = encodeLike(format, header),
+  {
+    encode = encodeLike(format, header),
+    warn = () => {},
+  }: RecodeOptions = {},
 ): Promise<Uint8Array> {
   return withCodec(
     format,
     header,
-    (magick) => convert(magick, format, header, bytes, encode),
+    (magick) => convert(magick, format, header, bytes, { encode, warn }),
   );
 }
 
@@ -170,7 +182,7 @@ export function decodeGray(
     const source = magick.MagickImage.create();
     try {
       const whole = patched(bytes, header.patches ?? []);
-      decode(magick, source, format, whole, isTolerant);
+      decode(magick, source, format, whole, { isTolerant });
       return grayPixels(magick, source);
     } finally {
       source.dispose();
@@ -289,12 +301,13 @@ function convert(
   format: CodecInput,
   header: Header,
   bytes: Uint8Array,
-  encode: Encode,
+  { encode, warn }: Required<RecodeOptions>,
 ): Uint8Array {
   const source = magick.MagickImage.create(),
     target = magick.MagickImage.create();
   try {
-    decode(magick, source, format, patched(bytes, header.patches ?? []));
+    const whole = patched(bytes, header.patches ?? []);
+    decode(magick, source, format, whole, { warn });
     const image = cropIfAsked(grayPixels(magick, source), header);
     const { gray, alpha } = image;
     const step = alpha ? 2 : 1;
@@ -346,14 +359,20 @@ function decode(
   image: MagickImage,
   format: CodecInput,
   bytes: Uint8Array,
-  isTolerant = false,
+  { isTolerant = false, warn = () => {} }: {
+    isTolerant?: boolean;
+    warn?: (cause: string) => void;
+  },
 ): void {
   let fatal: Error | undefined;
+  const strays: string[] = [];
   image.onWarning = ({ error }) => {
-    const all = [error, ...error.relatedErrors];
-    fatal ??= all.find(({ message }) =>
-      !HARMLESS_WARNINGS[format]?.test(message)
-    );
+    for (const warning of [error, ...error.relatedErrors]) {
+      const { message } = warning;
+      const stray = format === "JPEG" && strayLineOf(message);
+      if (stray) strays.push(stray);
+      else if (!HARMLESS_WARNINGS[format]?.test(message)) fatal ??= warning;
+    }
     return 0;
   };
   image.read(
@@ -361,6 +380,7 @@ function decode(
     new magick.MagickReadSettings({ format, frameIndex: 0, frameCount: 1 }),
   );
   if (fatal && !isTolerant) throw fatal;
+  strays.forEach(warn);
 }
 /**
  * Computes the luma of the stored samples. ImageMagick's own conversion has other

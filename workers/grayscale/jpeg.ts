@@ -21,6 +21,7 @@ import {
   LeftOver,
   type Scan,
   type ScanComponent,
+  STRAY_MAX,
   strayLine,
   truncated,
 } from "./jpeg_frame.ts";
@@ -42,8 +43,8 @@ const SOI = 0xd8, EOI = 0xd9, SOS = 0xda, DQT = 0xdb, DRI = 0xdd, DHT = 0xc4;
 const DAC = 0xcc, DNL = 0xdc;
 const APP0 = 0xe0, APP2 = 0xe2, APP14 = 0xee, COM = 0xfe, TEM = 0x01;
 
-/** How many stray bytes before a marker that differ, and how many markers with some. */
-const STRAY_MAX = 16, STRAYS_MAX = 256;
+/** How many markers may have stray bytes before them. */
+const STRAYS_MAX = 256;
 
 /** Larger files are left to the codec: the kernel counts bits in 32-bit numbers. */
 const MAX_BYTES = 1 << 28;
@@ -250,15 +251,10 @@ class LumaExtractor {
       if (this.#at >= bytes.length) truncated("no end of image (EOI)", start);
       const marker = bytes[this.#at++];
       if (marker === 0) continue;
-      if (first > start) this.#skipStray(start, first);
+      // libjpeg, too, looks for the next marker, and warns.
+      if (first > start) this.#strays.push([start, first]);
       return marker;
     }
-  }
-
-  /** libjpeg, too, looks for the next marker, and warns. */
-  #skipStray(start: number, end: number): void {
-    this.#warn(strayLine(end - start, start));
-    this.#strays.push([start, end]);
   }
 
   /** The file up to its end, but for what was skipped. */
@@ -536,6 +532,10 @@ class LumaExtractor {
   #finish(at: number): Uint8Array[] {
     const frame = this.#frame ?? broken("EOI before a frame", at);
     if (!this.#quantizer) broken("EOI before a scan of the luma", at);
+    // Only now: of a file that is left to the codec, the codec says it.
+    for (const [start, end] of this.#strays) {
+      this.#warn(strayLine(end - start, start));
+    }
     if (frame.components.length === 1) {
       return this.#withoutStrays();
     }

@@ -140,6 +140,21 @@ export class LeftOver extends Error {
   }
 }
 
+/** More stray bytes mean that what is before them was misread, unless they are padding. */
+export const STRAY_MAX = 16;
+
 /** What is said of bytes that have no meaning. */
 export const strayLine = (count: number, at: number): string =>
   `${count} stray bytes before a marker, at byte ${at}`;
+
+/**
+ * What is said of stray bytes that the codec has skipped.
+ *
+ * @param warning What the codec says
+ * @returns The line; undefined if it says something else, or they are too many
+ */
+export function strayLineOf(warning: string): string | undefined {
+  const [, count] = /data: (\d+) extraneous bytes before/.exec(warning) ?? [];
+  if (!count || Number(count) > STRAY_MAX) return;
+  return `${count} stray bytes before a marker`;
+}

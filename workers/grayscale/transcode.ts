@@ -134,7 +134,7 @@ export async function transcode(
     { to, format, header, isSame, about, deep },
     options,
   );
-  const file = await recode(format, header, source, encode);
+  const file = await recode(format, header, source, { encode, warn });
   return isSame && format === "JPEG"
     ? joined(withSegmentsOf(bytes, file))
     : file;
