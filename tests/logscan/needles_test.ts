@@ -238,6 +238,23 @@ Deno.test("Search ignores case as Unicode's simple folding does, of all characte
   }
 });
 
+Deno.test("Search finds none of a list where it is no whole word, though all were seen before", () => {
+  for (const kind of ["with the same four bytes", "short", "addresses"]) {
+    const random = randoms(5);
+    const keywords = new Set<string>();
+    while (keywords.size < 40) keywords.add(KINDS[kind](random, keywords.size));
+    const whole = [...keywords], parts = whole.map((each) => `x${each}x`);
+    const text = encoder.encode([...whole, ...parts, ...whole, ""].join("\n"));
+    for (const mode of ["count", "lines"] as const) {
+      const query = { keywords: whole, words: true, mode };
+      const search = new Search(query, { offset: 0 }, true);
+      search.add(text);
+      search.end();
+      assertEquals(search.take().count, 80, `${mode}, ${kind}`);
+    }
+  }
+});
+
 Deno.test("Search decides at the edges of a long line's pieces by what is beside them", () => {
   const LINE_MAX = 64 << 10, BLOCK = 1 << 18;
   const cases: [there: string, keyword: string][] = [

@@ -262,7 +262,7 @@ function verifyRun(
     for (let i = at; i != NONE; i = needleAt(table, i).twin) {
       if (isWhole(table, needleAt(table, i), start) && !all) return true;
     }
-    if (table.seen.count == table.keywords) return true; // there is no other one
+    if (all && table.seen.count == table.keywords) return true; // no other one
   }
   return false;
 }
