@@ -6,7 +6,7 @@
  */
 
 import { join } from "@std/path/join";
-import { gzipSync } from "node:zlib";
+import { gzipSync, zstdCompressSync } from "node:zlib";
 import { findFiles, totalSize } from "../cli/paths.ts";
 import { inPeers, NPM_HINT } from "./peer.ts";
 import * as program from "./program.ts";
@@ -30,7 +30,7 @@ const FLAGS = {
   files: [[], ["-l"], ["-rl"]],
   count: [["--count"], ["-c"], ["-rc"]],
   lines: [["--lines"], ["-n", "--no-heading"], ["-rn"]],
-  gz: [[], ["-z", "-l"], []],
+  packed: [[], ["-z", "-l"], []],
 };
 
 /** What is looked for, and how many lines the answer has. */
@@ -51,7 +51,7 @@ type Search = [
 const grep = undefined, one = { "1 worker": undefined };
 const EMPTY = "empty `deno run`";
 
-function searches({ many, big, gz, small }: Sizes): Search[] {
+function searches({ many, big, packed, small }: Sizes): Search[] {
   const query = (lines: number, changes: Partial<Query> = {}): Query => ({
     mode: "files",
     keywords: [KEYWORD],
@@ -66,7 +66,7 @@ function searches({ many, big, gz, small }: Sizes): Search[] {
   const both = { floor: 1.6, rg: 2.2, grep, ...one }, two = { rg: 2, grep };
   const few = { floor: 1.35, rg: 3.5, grep, ...one };
   const many20 = query(hits(many), { keywords: KEYWORDS });
-  const packed = query(hits(gz), { mode: "gz" });
+  const all40 = query(hits(packed), { mode: "packed" });
   const listed = (count: number) =>
     query(0, { mode: "count", keywords: indicators(count) });
   return [
@@ -81,7 +81,8 @@ function searches({ many, big, gz, small }: Sizes): Search[] {
     [`${all}, 20 keywords`, "many", many20, { rg: 1.8 }],
     [`${all}, --count, 1,000 indicators`, "many", listed(1e3), { rg: 0.4 }],
     [`${all}, --count, 10,000 indicators`, "many", listed(1e4), { rg: 0.2 }],
-    [`${gz} .gz files of 4.4 MB`, "gz", packed, { rg: 0.8, ...one }],
+    [`${packed} .gz files of 4.4 MB`, "gz", all40, { rg: 0.8, ...one }],
+    [`${packed} .zst files of 4.4 MB`, "zst", all40, { rg: 0.8, ...one }],
   ];
 }
 
@@ -94,7 +95,7 @@ const MEMORY = 120;
 interface Sizes {
   many: number;
   big: number;
-  gz: number;
+  packed: number;
   small: number;
 }
 
@@ -102,7 +103,7 @@ function sizesOf({ percent }: Options): Sizes {
   const part = (all: number) => Math.max(1, Math.round(all * percent / 100));
   return {
     ...{ many: part(200), big: part(4096) },
-    ...{ gz: part(40), small: part(20_000) },
+    ...{ packed: part(40), small: part(20_000) },
   };
 }
 
@@ -234,6 +235,18 @@ async function makeLogs(
   files: Files,
 ): Promise<boolean> {
   const alert = (i: number) => hit(i) ? [ALERT] : [];
+  const packed = (
+    ending: string,
+    pack: (text: string) => Uint8Array,
+  ): [number, (to: string) => void] => [sizes.packed * 1e6, (to) => {
+    Deno.mkdirSync(to);
+    const all = makeLines();
+    for (let i = 0; i < sizes.packed; i++) {
+      const at = i * 99;
+      const text = [...all.slice(at), ...alert(i), ...all.slice(0, at)];
+      write(`${to}/${i}.log.${ending}`, pack(text.join("")));
+    }
+  }];
   const makers: Record<string, [bytes: number, make: (to: string) => void]> = {
     many: [sizes.many * FILE, (to) => {
       Deno.mkdirSync(to);
@@ -256,16 +269,9 @@ async function makeLogs(
       const bytes = body();
       write(to, ...Array(Math.ceil(sizes.big * 2 ** 20 / FILE)).fill(bytes));
     }],
-    gz: [sizes.gz * 1e6, (to) => {
-      Deno.mkdirSync(to);
-      const all = makeLines();
-      for (let i = 0; i < sizes.gz; i++) {
-        const at = i * 99;
-        const text = [...all.slice(at), ...alert(i), ...all.slice(0, at)];
-        // (`CompressionStream` makes blocks that gzip takes ten times as long for.)
-        write(`${to}/${i}.log.gz`, gzipSync(text.join("")));
-      }
-    }],
+    // (`CompressionStream` makes blocks that gzip takes ten times as long for.)
+    gz: packed("gz", gzipSync),
+    zst: packed("zst", zstdCompressSync),
     small: [sizes.small * 4096, (to) => {
       const all = makeLines();
       for (let i = 0; i < sizes.small; i++) {
