@@ -7,7 +7,7 @@
 
 import { serve, type Service } from "../mod.ts";
 import { causeOf, writeWhole } from "./shared/files.ts";
-import { useCodec } from "./grayscale.ts";
+import { useCodec } from "./grayscale/codec.ts";
 
 /** An image to make. */
 export interface ImageSpec {

@@ -10,8 +10,6 @@
  * @module
  */
 import { serve, type Service } from "../mod.ts";
-import { grayBmpParts } from "./grayscale/bmp.ts";
-import { KEEP_BYTES, recode } from "./grayscale/codec.ts";
 import {
   checkLimits,
   convertibleOther,
@@ -21,14 +19,11 @@ import {
   readAvifHeader,
   sniff,
 } from "./grayscale/formats.ts";
-import { grayGifParts } from "./grayscale/gif.ts";
 import { grayJpegParts, withSegmentsOf } from "./grayscale/jpeg.ts";
 import type { Target } from "./grayscale/transcode.ts";
-import { grayWebpParts } from "./grayscale/webp.ts";
 import { folderOf, writeWhole } from "./shared/files.ts";
 import { free, joined } from "./shared/memory.ts";
 
-export { type Magick, useCodec } from "./grayscale/codec.ts";
 export type { Target } from "./grayscale/transcode.ts";
 
 /** Options of {@linkcode grayscale}. */
@@ -158,8 +153,9 @@ async function convert<T>(
     header = read;
   };
   const options = { checkHeader: check, warn, salvage };
+  // All but JPEG is loaded on first need: node:zlib, which some of it uses, takes
+  // 20 ms of each worker's start.
   if (format === "PNG") {
-    // Loaded on first need: node:zlib takes 20 ms of each worker's start.
     const { grayPngParts } = await import("./grayscale/png.ts");
     return take(grayPngParts(bytes, check, warn, salvage));
   }
@@ -167,12 +163,22 @@ async function convert<T>(
     const { grayTiff } = await import("./grayscale/tiff.ts");
     return take(await grayTiff(bytes, options));
   }
-  if (format === "GIF") return take(grayGifParts(bytes, options));
-  if (format === "BMP") return take(grayBmpParts(bytes, options));
-  if (format === "WEBP") return take(await grayWebpParts(bytes, options));
+  if (format === "GIF") {
+    const { grayGifParts } = await import("./grayscale/gif.ts");
+    return take(grayGifParts(bytes, options));
+  }
+  if (format === "BMP") {
+    const { grayBmpParts } = await import("./grayscale/bmp.ts");
+    return take(grayBmpParts(bytes, options));
+  }
+  if (format === "WEBP") {
+    const { grayWebpParts } = await import("./grayscale/webp.ts");
+    return take(await grayWebpParts(bytes, options));
+  }
   if (format === "AVIF") {
     const read = readAvifHeader(bytes);
     check(read);
+    const { recode } = await import("./grayscale/codec.ts");
     return take([await recode(format, read, bytes)]);
   }
   return take(await grayJpegOrSalvage(bytes, options, () => header));
@@ -185,8 +191,11 @@ async function grayJpegOrSalvage(
   header: () => Header | undefined,
 ): Promise<Uint8Array[]> {
   try {
-    return grayJpegParts(bytes, checkHeader, warn) ??
-      withSegmentsOf(bytes, await recode("JPEG", header()!, bytes, { warn }));
+    const gray = grayJpegParts(bytes, checkHeader, warn);
+    if (gray) return gray;
+    const { recode } = await import("./grayscale/codec.ts");
+    const file = await recode("JPEG", header()!, bytes, { warn });
+    return withSegmentsOf(bytes, file);
   } catch (error) {
     const checked = header();
     if (!salvage || !checked) throw error;
@@ -239,7 +248,7 @@ export async function grayscaleFile(
     const warning = lineOf(causes);
     return { path, out, bytes, ...warning && { warning } };
   } finally {
-    if (buffer.length <= KEEP_BYTES) spareBuffer = buffer;
+    if (buffer.length <= BUFFER_MAX) spareBuffer = buffer;
   }
 }
 
@@ -258,6 +267,8 @@ function lineOf(causes: Set<string>): string {
  * file took 1 to 3 ms for files of 437 kB, which are turned gray in 3 ms.
  */
 let spareBuffer: Uint8Array<ArrayBuffer> | undefined;
+/** How large that may stay, in bytes. */
+const BUFFER_MAX = 2 ** 28;
 
 /** Takes that memory; new memory if it is too small or another call has it. */
 function takeBuffer(size: number): Uint8Array<ArrayBuffer> {

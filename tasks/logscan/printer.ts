@@ -47,15 +47,22 @@ export class Printer {
     const { json } = flags.is;
     this.#isWatched = json || stdoutIsTerminal || flags.paths.includes("-");
     const { keyword, without } = flags.list;
-    const { quiet, count, lines } = flags.is;
+    const { quiet, count, lines, "files-with-matches": names } = flags.is;
     this.options = {
       keywords: keyword.length > 0 ? keyword : ["unauthorized access"],
       ignoreCase: flags.is["ignore-case"],
       words: flags.is.word,
       all: flags.is.all,
       without,
-      mode: quiet ? "found" : count ? "count" : lines ? "lines" : "found",
-      max: flags.number["max-count"],
+      // For a name alone no file is read again for the number of the line.
+      mode: quiet
+        ? "found"
+        : count || names
+        ? "count"
+        : lines
+        ? "lines"
+        : "found",
+      max: names ? 1 : flags.number["max-count"],
       first: quiet,
       encoding: encodingOf(flags),
     };

@@ -3,7 +3,8 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { join } from "@std/path";
 import { Buffer } from "node:buffer";
 import { randomFrom } from "../../workers/fixtures.ts";
-import { grayscale, useCodec } from "../../workers/grayscale.ts";
+import { grayscale } from "../../workers/grayscale.ts";
+import { useCodec } from "../../workers/grayscale/codec.ts";
 import { withFolder } from "../tasks/folders.ts";
 import {
   decodePng,

@@ -19,8 +19,8 @@ import {
   grayscaleFile,
   type GrayscaleFileOptions,
   service,
-  useCodec,
 } from "../../workers/grayscale.ts";
+import { useCodec } from "../../workers/grayscale/codec.ts";
 import { namesIn, withFolder } from "../tasks/folders.ts";
 import { encodeLossless } from "./jpegs.ts";
 import { waitUntil } from "../tasks/programs.ts";

@@ -1,7 +1,8 @@
 import { assert, assertEquals } from "@std/assert";
 import { Buffer } from "node:buffer";
 import { randomFrom } from "../../workers/fixtures.ts";
-import { grayscale, useCodec } from "../../workers/grayscale.ts";
+import { grayscale } from "../../workers/grayscale.ts";
+import { useCodec } from "../../workers/grayscale/codec.ts";
 import { grayJpeg } from "../../workers/grayscale/jpeg.ts";
 import { draw } from "./images.ts";
 import {

@@ -5,7 +5,8 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { Buffer } from "node:buffer";
-import { grayscale, useCodec } from "../../workers/grayscale.ts";
+import { grayscale } from "../../workers/grayscale.ts";
+import { useCodec } from "../../workers/grayscale/codec.ts";
 import { draw, encodeBmpOf } from "./images.ts";
 import { decodeJpeg, encodeJpeg, newPicture, segment } from "./jpegs.ts";
 

@@ -1,7 +1,8 @@
 /** Damaged GIFs, BMPs, APNGs and animated WebPs: an image, or a line. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { randomFrom } from "../../workers/fixtures.ts";
-import { grayscale, useCodec } from "../../workers/grayscale.ts";
+import { grayscale } from "../../workers/grayscale.ts";
+import { useCodec } from "../../workers/grayscale/codec.ts";
 import {
   encodeApng,
   encodeBmpOf,

@@ -2,7 +2,8 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { Buffer } from "node:buffer";
 import { randomFrom } from "../../workers/fixtures.ts";
-import { grayscale, useCodec } from "../../workers/grayscale.ts";
+import { grayscale } from "../../workers/grayscale.ts";
+import { useCodec } from "../../workers/grayscale/codec.ts";
 import { type Bmp, draw, encodeGif, encodePng, type Raster } from "./images.ts";
 import { encodeJpeg, newPicture } from "./jpegs.ts";
 

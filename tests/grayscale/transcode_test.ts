@@ -3,7 +3,8 @@ import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { Buffer } from "node:buffer";
 import { join } from "@std/path";
 import { randomFrom } from "../../workers/fixtures.ts";
-import { grayscale, type Target, useCodec } from "../../workers/grayscale.ts";
+import { grayscale, type Target } from "../../workers/grayscale.ts";
+import { useCodec } from "../../workers/grayscale/codec.ts";
 import { decodeTiff, encodeTiffPage, type Tiff } from "./tiffs.ts";
 import { withFolder } from "../tasks/folders.ts";
 import {

@@ -236,6 +236,51 @@ Deno.test("the tasks have no permission that they do not need", async () => {
   }
 });
 
+/** What `deno info` says of a module: what it imports, and how. */
+interface Imported {
+  specifier: string;
+  dependencies?: { code?: { specifier?: string }; isDynamic?: boolean }[];
+}
+
+Deno.test("a task reads at its start nothing that only some runs need", async (t) => {
+  const others = { logscan: "grayscale", grayscale: "logscan" };
+  for (const [task, other] of Object.entries(others)) {
+    await t.step(task, async () => {
+      const { code, stdout } = await new Deno.Command(Deno.execPath(), {
+        args: ["info", "--json", `tasks/${task}.ts`],
+        cwd: repo,
+      }).output();
+      assertEquals(code, 0);
+      const { roots: [root], modules } = JSON.parse(
+        new TextDecoder().decode(stdout),
+      );
+      const known = new Map<string, Imported>(
+        modules.map((module: Imported) => [module.specifier, module]),
+      );
+      /** What is reached by imports that run, the dynamic ones on wish. */
+      const reached = (withDynamic: boolean) => {
+        const all = new Set<string>([root]);
+        for (const name of all) {
+          for (const each of known.get(name)?.dependencies ?? []) {
+            const { code, isDynamic = false } = each;
+            if (code?.specifier === undefined) continue;
+            if (withDynamic || !isDynamic) all.add(code.specifier);
+          }
+        }
+        return [...all];
+      };
+      assert(reached(false).some((name) => name.endsWith("/mod.ts")));
+      const foreign = new RegExp(
+        `^(node|npm):|/${other}|/report/|/cluster\\.ts`,
+      );
+      assertEquals(reached(false).filter((name) => foreign.test(name)), []);
+      // Deno reads also what stands as a literal in an import() that does not run.
+      const elsewhere = new RegExp(`^npm:|/${other}|/report/|/cluster\\.ts`);
+      assertEquals(reached(true).filter((name) => elsewhere.test(name)), []);
+    });
+  }
+});
+
 Deno.test("ok and setup explain themselves, and do nothing else", async () => {
   await using home = new Home();
   for (const task of ["ok", "setup"]) {

@@ -37,7 +37,7 @@ export type MagickImage = ReturnType<Magick["MagickImage"]["create"]>;
 type CodecLoader = { _api?: { HEAPU8: Uint8Array } };
 
 /** A codec whose memory is larger than this is dropped: it never shrinks. */
-export const KEEP_BYTES = 2 ** 28;
+const KEEP_BYTES = 2 ** 28;
 
 /** The quality of what is coded anew, where its own is not known. */
 export const QUALITY = 85;
