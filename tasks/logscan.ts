@@ -5,7 +5,7 @@
  */
 
 import { Pool, sequential } from "../mod.ts";
-import { queryError, scanLogs, service } from "../workers/logscan.ts";
+import { queryError, scanMany, service } from "../workers/logscan.ts";
 import { clearTemporary } from "../workers/shared/files.ts";
 import { commandLine, type Flags, readFlags, UsageError } from "./cli/flags.ts";
 import { projectFolder } from "./cli/paths.ts";
@@ -180,7 +180,13 @@ async function isInputGiven(): Promise<boolean> {
   return !fstatSync(0).isCharacterDevice();
 }
 
-/** Scans the files that the user named, while more of them are being found. */
+/**
+ * Scans the files that the user named, while more of them are being found.
+ *
+ * What is young takes 4 MB of V8's heap at most, by a flag in deno.json: with the
+ * 16 that V8 chooses in the course of 100,000 small files, these took 25 MB more
+ * than 10,000 do.
+ */
 async function scan(printer: Printer): Promise<void> {
   const { flags, options } = printer;
   const size = flags.number.workers ?? navigator.hardwareConcurrency;
@@ -197,18 +203,23 @@ async function scan(printer: Printer): Promise<void> {
       ? sequential(service)
       : new Pool(service, { size, eager: true }));
   const progress = new Progress("files", flags.is.quiet);
-  const reports = scanLogs(runner, listing.paths(), {
+  const scanned = scanMany(runner, listing.paths(progress.isShown), {
     ...options,
     parts: flags.is.lines,
     regular: true,
   });
-  for await (const report of reports) {
-    await printer.printReport(report, listing.name);
+  for await (const reports of scanned) {
+    for (const report of reports) {
+      // Not awaited where there is nothing to wait for, as for most files.
+      const printed = printer.printReport(report, listing.name);
+      if (printed) await printed;
+      if (printer.isDone) break;
+      if (report.part || report.member !== undefined) continue;
+      listing.finish();
+      progress.expect(listing.count);
+      progress.step();
+    }
     if (printer.isDone) break;
-    if (report.part || report.member !== undefined) continue;
-    listing.finish();
-    progress.expect(listing.count);
-    progress.step();
   }
   await progress.stop();
   printer.end();

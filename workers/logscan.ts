@@ -175,7 +175,8 @@ export interface Part {
  * The path `-` is standard input, which is read on the thread that calls this.
  *
  * @param runner Where the work is done: a `Pool` or `sequential(service)`
- * @param paths The files; taken as they are needed, up to 64 at a time
+ * @param paths The files, or lists of them; taken as they are needed, up to 64 at
+ * a time
  * @param options See {@linkcode ScanOptions}
  * @returns A report for each file, in the order given
  * @throws {RangeError} If there is no keyword, if one is empty, longer than 4096
@@ -197,9 +198,25 @@ export interface Part {
  */
 export async function* scanLogs(
   runner: LogRunner,
-  paths: Items<string>,
+  paths: Items<string | string[]>,
   options: ScanOptions = {},
 ): AsyncGenerator<Report, void, void> {
+  for await (const reports of scanMany(runner, paths, options)) {
+    for (const report of reports) yield report;
+  }
+}
+
+/**
+ * Like {@linkcode scanLogs}, but gives all reports that are there at a time: with
+ * small files by the thousand, a promise for each takes longer than its report.
+ *
+ * @internal
+ */
+export async function* scanMany(
+  runner: LogRunner,
+  paths: Items<string | string[]>,
+  options: ScanOptions = {},
+): AsyncGenerator<Report[], void, void> {
   const query: Query = {
     keywords: options.keywords ?? ["unauthorized access"],
     ignoreCase: options.ignoreCase ?? false,
@@ -310,7 +327,9 @@ class LogScan {
     this.#options = options;
   }
 
-  async *run(paths: Items<string>): AsyncGenerator<Report, void, void> {
+  async *run(
+    paths: Items<string | string[]>,
+  ): AsyncGenerator<Report[], void, void> {
     do {
       const requests = this.#planRequests(paths);
       for await (
@@ -319,7 +338,8 @@ class LogScan {
         })
       ) {
         this.#receive(outcome);
-        for (const report of this.#mergeWhole()) yield report;
+        const reports = this.#mergeWhole();
+        if (reports.length > 0) yield reports;
         yield* this.#mergeFinished();
       }
       yield* this.#mergeFinished();
@@ -332,21 +352,23 @@ class LogScan {
 
   /** Puts files and spans together into requests. */
   async *#planRequests(
-    paths: Items<string>,
+    paths: Items<string | string[]>,
   ): AsyncGenerator<ScanRequest, void, void> {
     let spans: PlannedSpan[] = [];
     let failure: { error: unknown } | undefined;
     try {
-      for await (const path of paths) {
-        yield* this.#takeQueue();
-        const file = newFileState(path);
-        this.#files.push(file);
-        if (path === STDIN) continue;
-        file.left = 1;
-        spans.push({ file, span: { path, start: 0 } });
-        if (spans.length < this.#filesPerRequest()) continue;
-        yield this.#newRequest(spans);
-        spans = [];
+      for await (const some of Array.isArray(paths) ? [paths] : paths) {
+        for (const path of typeof some === "string" ? [some] : some) {
+          if (this.#queue.length > 0) yield* this.#takeQueue();
+          const file = newFileState(path);
+          this.#files.push(file);
+          if (path === STDIN) continue;
+          file.left = 1;
+          spans.push({ file, span: { path, start: 0 } });
+          if (spans.length < this.#filesPerRequest()) continue;
+          yield this.#newRequest(spans);
+          spans = [];
+        }
       }
     } catch (error) {
       // Taking a path failed. The files before it are still searched.
@@ -402,10 +424,13 @@ class LogScan {
   /** Hands the outcome of the oldest request to its files. */
   #receive(outcome: PromiseSettledResult<SpanReport[]>): void {
     const undone: PlannedSpan[] = [];
-    for (const [i, planned] of this.#pending.shift()!.entries()) {
-      const { file, span } = planned;
+    const pending = this.#pending.shift()!;
+    for (let i = 0; i < pending.length; i++) {
+      const { file, span } = pending[i];
       const found = reportOf(outcome, i);
-      if (found.undone) undone.push(planned);
+      if (found.undone) undone.push(pending[i]);
+      // A list that is pushed to while it is empty has room for 17.
+      else if (file.results.length === 0) file.results = [{ span, found }];
       else file.results.push({ span, found });
       if (found.size !== undefined) this.#planRest(file, found.size);
     }
@@ -413,7 +438,7 @@ class LogScan {
   }
 
   /** Merges what has arrived of the oldest files; gives the complete ones. */
-  async *#mergeFinished(): AsyncGenerator<Report, void, void> {
+  async *#mergeFinished(): AsyncGenerator<Report[], void, void> {
     const files = this.#files, query = this.#query;
     for (let file; (file = files[this.#given]); this.#give()) {
       for (let next; (next = file.results.shift());) {
@@ -421,7 +446,7 @@ class LogScan {
         file.left--;
         // This span was already under way when earlier ones had enough hits.
         if (this.#wantedOf(file) === 0) continue;
-        yield* this.#addResult(file, found);
+        yield this.#addResult(file, found);
         if (query.mode === "found" && found.count > 0 && span.start > 0) {
           await this.#setLineNumber(file.report);
         }
@@ -434,31 +459,30 @@ class LogScan {
         const from = { content: 0, offset: 0 };
         yield* this.#addAll(file, searchDecoded({ read }, query, from, 0));
       } else this.#searched++;
-      yield file.report;
+      yield [file.report];
     }
   }
 
-  /**
-   * Merges the oldest files as long as each was searched in one go, as most are.
-   * Synchronous: asynchronous generators take several µs for each report.
-   */
-  *#mergeWhole(): Generator<Report, void, void> {
+  /** Merges the oldest files as long as each was searched in one go, as most are. */
+  #mergeWhole(): Report[] {
+    const reports: Report[] = [];
     for (let file; (file = this.#files[this.#given]); this.#give()) {
-      const [result] = file.results;
-      if (file.left !== 1 || !result) return;
+      const result = file.results.at(0);
+      if (file.left !== 1 || !result) break;
       const { span, found } = result;
-      if (span.start > 0 || found.next !== undefined) return;
+      if (span.start > 0 || found.next !== undefined) break;
       file.results.pop();
       file.left = 0;
-      yield* this.#addResult(file, found);
+      for (const report of this.#addResult(file, found)) reports.push(report);
+      reports.push(file.report);
       this.#searched++;
-      yield file.report;
     }
+    return reports;
   }
 
-  /** By the thousand: to shift each out of 60,000 took 16 µs. */
+  /** By the hundred: to shift each out of 60,000 took 16 µs. */
   #give(): void {
-    if (++this.#given < 1000) return;
+    if (++this.#given < 100) return;
     this.#files.splice(0, this.#given);
     this.#given = 0;
   }
@@ -467,7 +491,7 @@ class LogScan {
   async *#continueSpan(
     file: FileState,
     { span: { path, end }, found }: SpanResult,
-  ): AsyncGenerator<Report, void, void> {
+  ): AsyncGenerator<Report[], void, void> {
     while (found.next !== undefined) {
       // Each member of an archive has its own number.
       const isArchive = file.report.isArchive;
@@ -486,46 +510,40 @@ class LogScan {
         settle: true,
       });
       found = reportOf(outcome, 0);
-      yield* this.#addResult(file, found);
+      yield this.#addResult(file, found);
     }
   }
 
   async *#addAll(
     file: FileState,
     reports: AsyncIterable<SpanReport>,
-  ): AsyncGenerator<Report, void, void> {
+  ): AsyncGenerator<Report[], void, void> {
     for await (const found of reports) {
-      if (found.member === undefined) yield* this.#addResult(file, found);
-      else yield* this.#addMember(file, found);
+      if (found.member === undefined) yield this.#addResult(file, found);
+      else yield this.#addMember(file, found);
     }
   }
 
   /** Adds to the report of a member, and gives that when it is complete. */
-  *#addMember(
-    file: FileState,
-    found: SpanReport,
-  ): Generator<Report, void, void> {
+  #addMember(file: FileState, found: SpanReport): Report[] {
     const { report } = file;
     report.isArchive = true;
     const member = file.member ??= newFileState(report.path, found.member);
     member.report.content = found.content;
-    yield* this.#addResult(member, found);
+    const reports = this.#addResult(member, found);
     report.bytes += found.bytes;
-    if (found.next !== undefined) return;
+    if (found.next !== undefined) return reports;
     report.count += member.report.count;
     report.found ||= member.report.found;
     file.member = undefined;
-    yield member.report;
+    return [...reports, member.report];
   }
 
   /** Adds to a file's report; with the option `parts` it gives the hits. */
-  *#addResult(
-    file: FileState,
-    found: SpanReport,
-  ): Generator<Report, void, void> {
-    for (const member of found.members ?? []) {
-      yield* this.#addMember(file, member);
-    }
+  #addResult(file: FileState, found: SpanReport): Report[] {
+    const { members } = found;
+    const reports = members?.flatMap((each) => this.#addMember(file, each)) ??
+      [];
     const { report, lines: before } = file;
     if (report.path !== STDIN) {
       this.#weight += weightOf(report.path, found.bytes);
@@ -536,14 +554,15 @@ class LogScan {
     report.found ||= found.count > 0;
     if (found.error !== undefined) report.error ??= found.error;
     file.lines += found.lines;
-    if (!found.hits) return;
+    if (!found.hits) return reports;
     const part = { hits: found.hits, before, content: found.content ?? 0 };
     if (this.#query.mode === "lines" && this.#options.parts) {
-      return yield { ...report, part };
+      return [...reports, { ...report, part }];
     }
     // One by one: `push(...hits)` fails with more hits than a call may have
     // arguments.
     for (const hit of hitsOf(part, this.#query.keywords)) report.hits.push(hit);
+    return reports;
   }
 
   /**

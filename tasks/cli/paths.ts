@@ -92,6 +92,20 @@ export async function* findFiles(
   args: string[],
   options: FindOptions = {},
 ): AsyncGenerator<FoundFile, void, void> {
+  for await (const files of findEach(args, options)) yield* files;
+}
+
+/**
+ * Finds the files that the user means, those of each name by themselves: as they
+ * are asked for, but without a promise for each.
+ *
+ * @param args See {@linkcode findFiles}
+ * @param options See {@linkcode FindOptions}
+ */
+export async function* findEach(
+  args: string[],
+  options: FindOptions = {},
+): AsyncGenerator<Iterable<FoundFile>, void, void> {
   const { stdin = false, include = [], exclude = [], list } = options;
   const globs = [...include, ...exclude, ...args.filter((arg) => isGlob(arg))];
   const { globToRegExp }: typeof import("@std/path/glob-to-regexp") =
@@ -108,16 +122,24 @@ export async function* findFiles(
       : finder.named(arg);
     // One folder has each file once, so that a million need not be remembered.
     const isUnique = args.length === 1 && !isGlob(arg);
-    for (const found of files) {
-      // Of names that are not UTF-8, several may be spelt alike.
-      if (!isUnique && found.error !== NOT_UTF8) {
-        if (seen.has(found.path)) continue;
-        seen.add(found.path);
-      }
-      yield found;
-    }
+    yield isUnique ? files : unseen(files, seen);
   }
-  for await (const name of list ?? []) yield* finder.named(name);
+  for await (const name of list ?? []) yield finder.named(name);
+}
+
+/** The files that have not been found before. */
+function* unseen(
+  files: Iterable<FoundFile>,
+  seen: Set<string>,
+): Generator<FoundFile, void, void> {
+  for (const found of files) {
+    // Of names that are not UTF-8, several may be spelt alike.
+    if (found.error !== NOT_UTF8) {
+      if (seen.has(found.path)) continue;
+      seen.add(found.path);
+    }
+    yield found;
+  }
 }
 
 /** The longest name in a list, in characters; systems allow 4096 or fewer. */
@@ -336,14 +358,17 @@ class Finder {
   }
 
   /** What is in a folder and meant; the folder with its error if that fails. */
-  #entriesOf(folder: string, prefix: string, base: string): Entry[] {
-    const found: Entry[] = [];
+  *#entriesOf(
+    folder: string,
+    prefix: string,
+    base: string,
+  ): Generator<Entry, void, void> {
     let entries: Deno.DirEntry[];
     try {
       entries = [...Deno.readDirSync(folder)];
     } catch (error) {
       const name = prefix.replace(/(?<=.)\/$/, "") || ".";
-      return [{ path: folder, name, base, error: causeOf(error) }];
+      return yield { path: folder, name, base, error: causeOf(error) };
     }
     entries.sort((a, b) => a.name < b.name ? -1 : 1);
     const inFolder = inside(folder);
@@ -361,10 +386,9 @@ class Finder {
       }
       if (own.includes("\ufffd") && (isOther || !isThere(path))) {
         const error = NOT_UTF8;
-        if (isFile || isDirectory) found.push({ path, name, base, error });
-      } else found.push({ path, name, base, isFile, isDirectory });
+        if (isFile || isDirectory) yield { path, name, base, error };
+      } else yield { path, name, base, isFile, isDirectory };
     }
-    return found;
   }
 
   /** Whether `include` or `exclude` leave a file or folder out. */

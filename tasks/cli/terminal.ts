@@ -131,6 +131,8 @@ const BAR = "@std/cli/unstable-progress-bar";
 /** A progress bar, if stderr is a terminal. */
 export class Progress {
   readonly #unit: string;
+  /** Whether somebody watches. */
+  readonly isShown: boolean;
   #Bar?: typeof ProgressBar;
   #max = 0;
   #done = 0;
@@ -143,7 +145,8 @@ export class Progress {
    */
   constructor(unit: string, quiet: boolean) {
     this.#unit = unit;
-    if (quiet || !Deno.stderr.isTerminal()) return;
+    this.isShown = !quiet && Deno.stderr.isTerminal();
+    if (!this.isShown) return;
     // Not awaited: a small run is over before this is loaded.
     import(BAR).then(
       ({ ProgressBar }: typeof import("@std/cli/unstable-progress-bar")) => {

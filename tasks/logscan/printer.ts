@@ -82,8 +82,8 @@ export class Printer {
     if (json && !quiet) printObject({ path: name, error });
   }
 
-  /** Prints a report of a file, or a part of one. */
-  async printReport(report: Report, name: string): Promise<void> {
+  /** Prints a report of a file, or a part of one; a promise where it has lines. */
+  printReport(report: Report, name: string): Promise<void> | undefined {
     if (report.member !== undefined) name = `${name}:${report.member}`;
     if (report.error !== undefined && !report.part) {
       this.printFailure(name, report.error);
@@ -98,10 +98,16 @@ export class Printer {
     if (json) this.#printJson(report, name);
     else if (this.flags.is["files-with-matches"]) {
       if (report.found) print(`${printable(name)}\n`);
-    } else if (lines) await this.#printLines(report, name);
-    else if (report.error === undefined || report.found) {
+    } else if (lines) {
+      if (!report.part && report.hits.length === 0) return;
+      return this.#printLines(report, name).then(() => this.#show());
+    } else if (report.error === undefined || report.found) {
       this.#printAnswer(report, name);
     }
+    this.#show();
+  }
+
+  #show(): void {
     if (this.#isWatched) flush();
   }
 

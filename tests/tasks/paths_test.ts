@@ -3,7 +3,9 @@
 import { assertEquals, assertMatch } from "@std/assert";
 import { join } from "@std/path/join";
 import { toFileUrl } from "@std/path/to-file-url";
+import { readFlags } from "../../tasks/cli/flags.ts";
 import { findFiles, type FindOptions } from "../../tasks/cli/paths.ts";
+import { Listing } from "../../tasks/logscan/listing.ts";
 import { withFolder } from "./folders.ts";
 
 const PATHS = [
@@ -196,4 +198,25 @@ Deno.test("a folder that cannot be listed has a line, and the rest is found", ()
       ].sort(),
       decode(stderr),
     );
+  }));
+
+Deno.test("a scan lists 500 files ahead, however many there are, and more only where that is shown", () =>
+  withFolder(async (folder) => {
+    const names = Array.from({ length: 700 }, (_, i) => `${i >> 8}/${i}.log`);
+    makeTree(folder, names);
+    const list = ["include", "exclude"];
+    const flags = readFlags([folder], { list, paths: true });
+    for (const isCounted of [false, true]) {
+      const listing = new Listing(flags, (name) => {
+        throw new Error(`not found: ${name}`);
+      });
+      const paths = new Set<string>();
+      let ahead = 0;
+      for await (const some of listing.paths(isCounted)) {
+        ahead = Math.max(ahead, listing.count - paths.size);
+        for (const path of some) paths.add(path);
+      }
+      assertEquals(paths, new Set(names.map((name) => join(folder, name))));
+      assertEquals(ahead > 500, isCounted);
+    }
   }));
