@@ -5,10 +5,7 @@
  * @module
  */
 
-import { Buffer } from "node:buffer";
-import { crc32 } from "node:zlib";
 import { luma } from "../kernels/luma.ts";
-import { joined } from "../shared/memory.ts";
 import { cropped } from "./avif.ts";
 import {
   type CodecFormat,
@@ -19,8 +16,7 @@ import {
   type Patch,
 } from "./formats.ts";
 import { strayLineOf } from "./jpeg_frame.ts";
-import { upright } from "./orientation.ts";
-import { chunkOf } from "./png_chunks.ts";
+import { upright, withoutHeader } from "./orientation.ts";
 
 /**
  * The codec's package, loaded on first need. If it were imported by a literal it
@@ -508,61 +504,32 @@ const encodeLike =
 
 /**
  * Encodes an image. The codec writes a rounded density and an orientation of its own
- * into EXIF and XMP; here they stay as they are in the image. Into a PNG it writes XMP
- * as only ImageMagick reads them; here they are where readers look for them.
+ * into EXIF and XMP; here they stay as they are in the image.
  *
  * @param image What to encode
- * @param format What to make
+ * @param format What to make, but PNG, which has checksums
  * @returns A whole file
  */
 export function writeImage(image: MagickImage, format: CodecInput): Uint8Array {
-  const xmp = image.getProfile("xmp");
-  if (format !== "PNG" || !xmp) return writeExactly(image, format);
-  const data = xmp.data.slice();
-  image.removeProfile(xmp);
-  const file = writeExactly(image, format);
-  image.setProfile("xmp", data);
-  const chunk = chunkOf("iTXt", new TextEncoder().encode(XMP_KEYWORD), data);
-  return joined([
-    file.subarray(0, PNG_START),
-    ...chunk,
-    file.subarray(PNG_START),
-  ]);
-}
-
-/** PNG, 11.3.3.5: of XMP, not compressed, in no language. */
-const XMP_KEYWORD = "XML:com.adobe.xmp\0\0\0\0\0";
-/** How long the signature and IHDR are. */
-const PNG_START = 33;
-
-function writeExactly(image: MagickImage, format: CodecInput): Uint8Array {
   const profilesOf = () =>
     ["exif", "xmp"].map((name) => {
-      const data = image.getProfile(name)?.data.slice() ?? new Uint8Array();
-      return data[0] === 0x45 ? data.subarray(6) : data; // behind "Exif\0\0"
+      const data = image.getProfile(name)?.data.slice();
+      return data ? withoutHeader(data) : new Uint8Array();
     });
   const wanted = profilesOf();
   const file = image.write(format, (data) => data.slice());
   for (const [i, written] of profilesOf().entries()) {
-    const isChanged = Buffer.compare(written, wanted[i]) !== 0;
-    if (!isChanged || written.length !== wanted[i].length) continue;
-    const at = Buffer.from(file.buffer).indexOf(written);
-    if (at < 0) continue;
-    file.set(wanted[i], at);
-    if (format === "PNG") signChunks(file);
+    const [exact, changed] = [wanted[i], written].map((data) =>
+      LATIN1.decode(data)
+    );
+    if (exact === changed || exact.length !== changed.length) continue;
+    const at = LATIN1.decode(file).indexOf(changed);
+    if (at >= 0) file.set(wanted[i], at);
   }
   return file;
 }
 
-/** PNG, 5.3: makes the checksums of all chunks anew. */
-function signChunks(png: Uint8Array): void {
-  const view = new DataView(png.buffer), SIGNATURE = 8;
-  for (let at = SIGNATURE; at < png.length;) {
-    const end = at + 8 + view.getUint32(at);
-    view.setUint32(end, crc32(png.subarray(at + 4, end)));
-    at = end + 4;
-  }
-}
+const LATIN1 = new TextDecoder("latin1");
 
 /** Sets the encoder to what the source was, as far as that is known. */
 function setEncoder(

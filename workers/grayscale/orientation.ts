@@ -56,11 +56,20 @@ export function upright(data: Uint8Array): Uint8Array {
   return copy;
 }
 
+/**
+ * EXIF as most formats have them: without what is in front of them in JPEG.
+ *
+ * @param exif The data, perhaps behind "Exif\0\0"
+ * @returns A part of them
+ */
+export const withoutHeader = (exif: Uint8Array): Uint8Array =>
+  exif[0] === 0x45 ? exif.subarray(6) : exif;
+
 /** Where the orientation is in EXIF. */
 function placeOf(
   data: Uint8Array,
 ): { view: DataView; at: number; isLittle: boolean } | undefined {
-  const start = data[0] === 0x45 ? 6 : 0; // behind "Exif\0\0"
+  const start = data.length - withoutHeader(data).length;
   const view = new DataView(data.buffer, data.byteOffset, data.length);
   const isLittle = data[start] === 0x49;
   if (!isLittle && data[start] !== 0x4d) return; // XMP, or nothing

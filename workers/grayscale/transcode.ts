@@ -32,8 +32,13 @@ import {
 } from "./formats.ts";
 import { grayGifParts } from "./gif.ts";
 import { grayJpegParts, withSegmentsOf } from "./jpeg.ts";
-import { orientationOfExif, orientationOfXmp, UPRIGHT } from "./orientation.ts";
-import { animationOf, dataOfChunk } from "./png_chunks.ts";
+import {
+  orientationOfExif,
+  orientationOfXmp,
+  UPRIGHT,
+  withoutHeader,
+} from "./orientation.ts";
+import { animationOf, chunkOf, dataOfChunk } from "./png_chunks.ts";
 import { CODINGS, DEFLATE, takeDifferences } from "./tiff_codings.ts";
 import { type Field, TiffReader, TiffWriter } from "./tiff_file.ts";
 import { FLOAT, SIGNED } from "./tiff_samples.ts";
@@ -285,9 +290,11 @@ const encodeAs = (
   const exif = target.getProfile("exif")?.data.slice(); // writing changes them
   const out = to === "tiff"
     ? tiffOf(target, exif, upright ?? pixelsOf(magick, target, opaque.alpha))
+    : to !== "png"
+    ? writeImage(target, format)
     : upright
-    ? deepPngOf(upright, writeImage(target, format))
-    : writeImage(target, format);
+    ? deepPngOf(upright, pngOf(magick, target))
+    : pngOf(magick, target);
   sayWhatIsLost(magick, source, target, out, to, warn);
   return out;
 };
@@ -410,6 +417,37 @@ function sayWhatIsLost(
 /** How many bytes of pixels a strip has. */
 const STRIP = 1 << 18;
 
+/** PNG, 11.3.3.5: of XMP, not compressed, in no language. */
+const XMP_KEYWORD = new TextEncoder().encode("XML:com.adobe.xmp\0\0\0\0\0");
+/** How long the signature of a PNG and IHDR are. */
+const PNG_START = 33;
+
+/**
+ * Writes a PNG: the codec changes EXIF, and writes XMP in a way that hardly anyone else
+ * reads.
+ */
+function pngOf(magick: Magick, target: MagickImage): Uint8Array {
+  const chunks: Uint8Array[] = [], removed: [string, Uint8Array][] = [];
+  for (const name of ["exif", "xmp"]) {
+    const profile = target.getProfile(name);
+    if (!profile) continue;
+    const data = profile.data.slice();
+    removed.push([name, data]);
+    chunks.push(
+      ...name === "exif"
+        ? chunkOf("eXIf", withoutHeader(data))
+        : chunkOf("iTXt", XMP_KEYWORD, data),
+    );
+    target.removeProfile(profile);
+  }
+  const file = target.write("PNG", (data) => data.slice());
+  for (const [name, data] of removed) {
+    target.setProfile(new magick.ImageProfile(name, data));
+  }
+  const start = file.subarray(0, PNG_START);
+  return joined([start, ...chunks, file.subarray(PNG_START)]);
+}
+
 /** Gray pixels of 8 or 16 bits. */
 type Pixels = Omit<DeepImage, "samples"> & {
   samples: Uint8Array | Uint16Array;
@@ -489,8 +527,7 @@ function tiffOf(
 /** The fields of EXIF; none if it is damaged. */
 function fieldsOf(exif: Uint8Array) {
   try {
-    const start = exif[0] === 0x45 ? 6 : 0;
-    const reader = new TiffReader(exif.subarray(start), () => {});
+    const reader = new TiffReader(withoutHeader(exif), () => {});
     const { isLittle } = reader.kind;
     return { isLittle, fields: [...reader.pages()[0].fields.values()] };
   } catch {
