@@ -32,7 +32,8 @@ export interface GrayscaleOptions {
   maxPixels?: number;
   /**
    * Whether to convert an image that lacks pixels, too: what is missing becomes
-   * gray, and a warning says how much is real. Default false.
+   * gray, and a warning says how much is real. Of an AVIF nothing can be decoded
+   * then. Default false.
    */
   salvage?: boolean;
   /** The format of the result. Default: that of the image. */
@@ -175,13 +176,26 @@ async function convert<T>(
     const { grayWebpParts } = await import("./grayscale/webp.ts");
     return take(await grayWebpParts(bytes, options));
   }
-  if (format === "AVIF") {
-    const read = readAvifHeader(bytes);
-    check(read);
-    const { recode } = await import("./grayscale/codec.ts");
-    return take([await recode(format, read, bytes)]);
-  }
+  if (format === "AVIF") return take([await grayAvif(bytes, options)]);
   return take(await grayJpegOrSalvage(bytes, options, () => header));
+}
+
+/** AV1 codes a picture as one whole, of which no decoder gives a part. */
+async function grayAvif(
+  bytes: Uint8Array,
+  { checkHeader, salvage }: ConvertOptions,
+): Promise<Uint8Array> {
+  try {
+    const header = readAvifHeader(bytes);
+    checkHeader(header);
+    const { recode } = await import("./grayscale/codec.ts");
+    return await recode("AVIF", header, bytes);
+  } catch (error) {
+    const { message } = error as Error;
+    if (!salvage || !/^(broken|truncated)/.test(message)) throw error;
+    const cause = `${message}; nothing of an AVIF can be salvaged`;
+    throw new Error(cause, { cause: error });
+  }
 }
 
 /** Takes the luma out of a JPEG, or has the codec do it, or salvages what is there. */

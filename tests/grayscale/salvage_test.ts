@@ -1,5 +1,5 @@
 /** With `salvage`, every truncation gives what is there, gray for the rest, and a line. */
-import { assert, assertEquals, assertMatch } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { Buffer } from "node:buffer";
 import { randomFrom } from "../../workers/fixtures.ts";
 import { grayscale } from "../../workers/grayscale.ts";
@@ -199,7 +199,7 @@ function bmpOf(
 }
 
 async function byCodec(
-  format: "JPEG" | "WEBP",
+  format: "JPEG" | "WEBP" | "AVIF",
   { width, height, data }: Raster,
   { lossless = false, progressive = false, quality = 90 } = {},
 ): Promise<Uint8Array> {
@@ -264,6 +264,18 @@ Deno.test("salvage: a WebP, with and without loss", async () => {
     // A new edge costs more than twelve levels near it.
     const near = lossless ? 0 : 45;
     await checkCuts(`WebP ${lossless}`, bytes, { near, step: 7 });
+  }
+});
+
+Deno.test("salvage: of an AVIF nothing is there, and a line says so", async () => {
+  const bytes = await byCodec("AVIF", draw(40, 50));
+  for (let cut = 64; cut < bytes.length; cut += 16) {
+    const error = await assertRejects(
+      () => grayscale(bytes.slice(0, cut), { salvage: true }),
+      Error,
+    );
+    const line = /^truncated AVIF: [^\n]+; nothing of an AVIF can be salvaged$/;
+    assertMatch(error.message, line, `${cut}`);
   }
 });
 

@@ -183,7 +183,7 @@ async function readAsItIs(
     } else return;
     return bytes;
   } catch (error) {
-    if (!salvage) throw error;
+    if (!salvage || format === "HEIC" || format === "JXL") throw error;
   }
 }
 
