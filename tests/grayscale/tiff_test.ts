@@ -2,6 +2,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { join } from "@std/path";
 import { Buffer } from "node:buffer";
+import { randomFrom } from "../../workers/fixtures.ts";
 import { grayscale } from "../../workers/grayscale.ts";
 import { useCodec } from "../../workers/grayscale/codec.ts";
 import { withFolder } from "../tasks/folders.ts";
@@ -13,6 +14,7 @@ import {
   type Tiff,
   type TiffValue,
 } from "./tiffs.ts";
+import { encodeJpeg, newPicture } from "./jpegs.ts";
 
 const WIDTH = 19, HEIGHT = 7;
 const FLOAT = 3, SIGNED = 2;
@@ -630,6 +632,78 @@ Deno.test("a TIFF with JPEG inside keeps it, in its strips", async () => {
   assertEquals(await grayscale(gray), gray);
 });
 
+Deno.test("a TIFF with JPEGs of alpha or inks inside has the gray of their samples", async () => {
+  const width = 32, height = 16, random = randomFrom(8);
+  const kinds: [photometric: number, channels: number, extras: number[]][] = [
+    ...[[2, 4, [2]], [2, 4, [1]], [5, 4, []], [1, 2, [2]], [0, 2, [0]]],
+    ...[[6, 4, [2]], [2, 3, []]],
+  ] as typeof kinds;
+  for (const [photometric, channels, extras] of kinds) {
+    for (const planar of [false, true]) {
+      if (!planar && channels === 3) continue;
+      const clue = `${photometric}, ${channels}, ${extras}, planar ${planar}`;
+      // Each block of a JPEG has one level.
+      const levels = Array.from(
+        { length: channels * 8 },
+        () => Math.floor(random() * 200) - 100,
+      );
+      const levelOf = (x: number, y: number, channel: number) =>
+        levels[channel * 8 + (x >> 3) + 4 * (y >> 3)];
+      const samples = Array.from(
+        { length: width * height * channels },
+        (_, i) => {
+          const pixel = Math.floor(i / channels);
+          const [x, y] = [pixel % width, Math.floor(pixel / width)];
+          return 128 + levelOf(x, y, i % channels);
+        },
+      );
+      const jpegOf = (left: number, all: number[]) => {
+        const picture = newPicture(16, 16, all.map(() => [1, 1]));
+        for (const [k, { blocks }] of picture.components.entries()) {
+          for (const [i, block] of blocks.entries()) {
+            const level = levelOf(left + i % 2 * 8, (i >> 1) * 8, all[k]);
+            block[0] = 8 * level / (k ? 2 : 1); // the steps of its two tables
+          }
+        }
+        return encodeJpeg(picture);
+      };
+      const all = Array.from({ length: channels }, (_, k) => k);
+      const blocks = (planar ? all.map((k) => [k]) : [all])
+        .flatMap((some) => [0, 16].map((left) => jpegOf(left, some)));
+      const fields: Tiff["fields"] = extras.length ? { 338: extras } : {};
+      const size = { width, height, bits: 8 };
+      const tiff = { ...size, photometric, channels, fields, planar, tile: 16 };
+      const bytes = encodeTiffPage({
+        ...{ ...tiff, samples: [], compression: 7, blocks },
+      });
+      const out = await grayscale(bytes), [after] = decodeTiff(out);
+      if (photometric < 2) {
+        assertEquals(out, bytes, clue); // gray is checked, and stays
+        continue;
+      }
+      // Of YCbCr, Y is the gray.
+      const isYcc = photometric === 6;
+      const plain = encodeTiffPage({
+        ...{ ...tiff, samples, planar: false },
+        ...isYcc && {
+          ...{ photometric: 1, channels: 2 },
+          samples: samples.filter((_, i) => i % 4 === 0 || i % 4 === 3),
+        },
+      });
+      const [wanted] = decodeTiff(await grayscale(plain));
+      assertEquals(after.samples, wanted.samples, clue);
+      assertEquals(after.extras, wanted.extras, clue);
+      assertEquals(after.photometric, wanted.photometric, clue);
+      assert(after.isTiled, clue);
+      const cut = bytes.slice();
+      cut[cut.length - 1 - blocks.at(-1)!.length] ^= 0xff; // in the block before
+      await grayscale(cut).catch(({ message }) => {
+        assert(/^[^\n]{8,200}$/.test(message), message);
+      });
+    }
+  }
+});
+
 // ---- Refusals
 
 async function refusal(bytes: Uint8Array, clue: string): Promise<string> {
@@ -670,6 +744,9 @@ Deno.test("a TIFF that would be misread is refused by its name", async () => {
     [{ ...rgb, photometric: 6, bits: 16 }, "colors of 16 bits"],
     [{ ...rgb, fields: { 259: [34887] } }, "LERC"],
     [{ ...rgb, fields: { 259: [33003] } }, "JPEG 2000"],
+    [{ ...rgb, fields: { 259: [33005] } }, "JPEG 2000"],
+    [{ ...rgb, fields: { 259: [34712] } }, "JPEG 2000"],
+    [{ ...rgb, fields: { 259: [34661] } }, "JBIG"],
     [{ ...rgb, fields: { 259: [99] } }, "compression 99"],
     [
       { ...rgb, bits: 16, fields: { 259: [34925] } },

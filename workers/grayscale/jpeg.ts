@@ -94,6 +94,7 @@ export function grayJpeg(
  * @param bytes A whole file; it is not changed
  * @param checkHeader As for {@linkcode grayJpeg}
  * @param warn Called with what is wrong beside the pixels, in one line
+ * @param component Which component to take, whatever its meaning; default: the luma
  * @returns The parts of a whole file, in order; or undefined
  * @throws {Error} If it is broken or truncated; the line says where
  *
@@ -112,11 +113,12 @@ export function grayJpegParts(
   bytes: Uint8Array,
   checkHeader: (header: JpegHeader) => void = () => {},
   warn: (cause: string) => void = () => {},
+  component?: number,
 ): Uint8Array[] | undefined {
   let file = bytes, removed = 0, strays = 0;
   for (;;) {
     try {
-      return new LumaExtractor(file, checkHeader, warn).run();
+      return new LumaExtractor(file, checkHeader, warn, component).run();
     } catch (error) {
       if (!(error instanceof LeftOver)) throw error;
       const end = strayEnd(file, error.at), count = end - error.at;
@@ -187,6 +189,8 @@ class LumaExtractor {
   readonly #bytes: Uint8Array;
   readonly #checkHeader: (header: JpegHeader) => void;
   readonly #warn: (cause: string) => void;
+  /** Which component is taken for the luma; undefined if the colors decide. */
+  readonly #component?: number;
   #at = 2; // the position in the file, behind SOI
   #frame?: Frame;
   /** Whether the file has a frame that is left to the codec. */
@@ -214,10 +218,12 @@ class LumaExtractor {
     bytes: Uint8Array,
     checkHeader: (header: JpegHeader) => void,
     warn: (cause: string) => void,
+    component?: number,
   ) {
     this.#bytes = bytes;
     this.#checkHeader = checkHeader;
     this.#warn = warn;
+    this.#component = component;
   }
 
   /** The segments that are kept of a file that is left to the codec. */
@@ -377,6 +383,10 @@ class LumaExtractor {
       }
       components.push({ id, wide, high, quantization });
     }
+    // The first one is taken for the luma.
+    if (this.#component) {
+      components.unshift(...components.splice(this.#component, 1));
+    }
     const ids = new Set(components.map(({ id }) => id));
     if (ids.size < count) return this.#isOther = true;
     this.#frame = {
@@ -393,8 +403,9 @@ class LumaExtractor {
   #hasLuma({ components, wide, high }: Frame): boolean {
     if (components.length === 1) return true;
     const [luma] = components;
-    return components.length === 3 && luma.wide === wide &&
-      luma.high === high && this.#isYcc(components);
+    if (luma.wide !== wide || luma.high !== high) return false;
+    if (this.#component !== undefined) return true;
+    return components.length === 3 && this.#isYcc(components);
   }
 
   /** Whether libjpeg takes the colors for YCbCr. */

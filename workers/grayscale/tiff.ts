@@ -14,7 +14,7 @@ import {
   type GrayImage,
 } from "./codec.ts";
 import { type ConvertOptions, missingRows, truncation } from "./formats.ts";
-import { grayJpeg } from "./jpeg.ts";
+import { grayJpegParts } from "./jpeg.ts";
 import {
   CODINGS,
   DEFLATE,
@@ -422,7 +422,8 @@ class TiffConverter {
       return isGray(page) ? this.#checkGray(page) : this.#convertBlocks(page);
     }
     if (page.compression === WEBP) return await this.#convertWebps(page);
-    return this.#convertJpegs(page) ?? await this.#convertByCodec(page);
+    return this.#convertJpegs(page) ?? await this.#convertJpegPlanes(page) ??
+      await this.#convertByCodec(page);
   }
 
   /** A page whose blocks stay as they are, or have been lost in part. */
@@ -571,21 +572,14 @@ class TiffConverter {
 
   /** Takes the luma out of each block; undefined if that is not possible. */
   #convertJpegs(page: Page): OutPage | undefined {
-    const { compression, photometric, bits, isPlanar, starts, sizes } = page;
+    const { compression, photometric, bits, isPlanar } = page;
     const isYcc = photometric === YCBCR && page.channels === 3;
     const isMono = isGray(page) && page.channels === 1;
     if (compression !== JPEG || bits !== 8 || isPlanar) return;
     if (!isYcc && !isMono) return;
-    const tables = page.directory.fields.get(JPEG_TABLES)?.data;
     const blocks: Uint8Array[] = [];
-    for (const [i, start] of starts.entries()) {
-      const data = this.#bytes.subarray(start, start + sizes[i]);
-      if (isLeftOut(page, i)) unsupported("blocks that are left out");
-      const whole = tables && tables.length > 4
-        ? joined([tables.subarray(0, -2), data.subarray(2)])
-        : data;
-      const rows = this.#rowsOf(page, i);
-      const gray = this.#grayJpeg(whole, page.blockWidth, rows);
+    for (const i of page.starts.keys()) {
+      const gray = this.#grayJpeg(page, i);
       if (!gray) return;
       blocks.push(gray);
     }
@@ -593,16 +587,63 @@ class TiffConverter {
     return this.#page(page, blocks, { compression, bits, predictor: 1 });
   }
 
+  /** The JPEGs whose components the codec would not give: each is taken by itself. */
+  async #convertJpegPlanes(page: Page): Promise<OutPage | undefined> {
+    const { compression, photometric, bits, isPlanar, isTiled, extras } = page;
+    const isYcc = photometric === YCBCR, isCmyk = photometric === CMYK;
+    const isKnown = isYcc || isCmyk || photometric === RGB || isGray(page);
+    const isOther = isPlanar || extras.length > 0 || isCmyk && isTiled;
+    if (compression !== JPEG || bits !== 8 || !isKnown || !isOther) return;
+    const { across, down, blockWidth: width, channels } = page;
+    // Of YCbCr, Y is the gray.
+    const used = Array.from({ length: channels }, (_, k) => k)
+      .filter((k) => !isYcc || k === 0 || k > 2);
+    const meaning = isYcc
+      ? { ...page, photometric: BLACK_IS_ZERO, channels: used.length }
+      : page;
+    checkMeaning({ ...meaning, subsampling: [1, 1] });
+    const blocks: Uint8Array[] = [];
+    for (let i = 0; i < across * down; i++) {
+      const height = this.#rowsOf(page, i), planes: Uint8Array[] = [];
+      for (const k of used) {
+        const jpeg = isPlanar
+          ? this.#grayJpeg(page, i + k * across * down)
+          : this.#grayJpeg(page, i, k);
+        if (!jpeg) unsupported("JPEG with channels of different sizes");
+        const plane = await decodeGray("JPEG", { width, height }, jpeg!);
+        planes.push(plane.gray);
+      }
+      const gray = grayOf(planes, meaning, width * height);
+      const data = new Uint8Array(gray.buffer);
+      blocks.push(CODINGS[DEFLATE].encode(data, width * (1 + extras.length)));
+    }
+    if (isGray(page)) return this.#copied(page);
+    return this.#page({ ...meaning, isPlanar: false }, blocks, {
+      ...{ bits, compression: DEFLATE, predictor: 1 },
+    });
+  }
+
+  /** A JPEG of one component of a block; undefined if that is not possible. */
   #grayJpeg(
-    jpeg: Uint8Array,
-    width: number,
-    height: number,
+    page: Page,
+    i: number,
+    component?: number,
   ): Uint8Array | undefined {
+    if (isLeftOut(page, i)) unsupported("blocks that are left out");
+    const { starts, sizes, blockWidth: width } = page;
+    const height = this.#rowsOf(page, i);
+    const data = this.#bytes.subarray(starts[i], starts[i] + sizes[i]);
+    const tables = page.directory.fields.get(JPEG_TABLES)?.data;
+    const jpeg = tables && tables.length > 4
+      ? joined([tables.subarray(0, -2), data.subarray(2)])
+      : data;
+    const check = (header: { width: number; height: number }) => {
+      if (header.width === width && header.height === height) return;
+      throw new Error("JPEG of another size than its strip or tile");
+    };
     try {
-      return grayJpeg(jpeg, (header) => {
-        if (header.width === width && header.height === height) return;
-        throw new Error("JPEG of another size than its strip or tile");
-      });
+      const parts = grayJpegParts(jpeg, check, () => {}, component);
+      return parts && joined(parts);
     } catch (error) {
       const { message } = error as Error;
       const [, kind, cause] = /^(?:(\w+) JPEG: )?(.*)/.exec(message)!;
@@ -868,11 +909,21 @@ const nameOfCompression = (compression: number): string =>
   ({
     6: "old-style JPEG",
     7: "JPEG",
+    22610: "JPEG XR",
+    32766: "NeXT's compression",
+    32809: "ThunderScan",
+    32908: "Pixar's compression of films",
+    32909: "Pixar's logarithms",
     33003: "JPEG 2000",
     33005: "JPEG 2000",
+    34661: "JBIG",
+    34676: "LogLuv",
+    34677: "LogLuv",
     34712: "JPEG 2000",
     34887: "LERC",
+    34892: "JPEG of a camera raw",
     34925: "LZMA",
+    34934: "JPEG XR",
     50001: "WebP",
     50002: "JPEG XL",
     52546: "JPEG XL",
