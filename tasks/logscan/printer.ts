@@ -138,7 +138,7 @@ export class Printer {
     for (const hit of this.#hitsOf(report)) {
       const { content } = part ?? report;
       if (hit.text === undefined) {
-        await this.#printLong(path, name, hit, content);
+        await this.#printLong(path, name, hit, content, part?.hits.long);
       } else if (hit.raw === undefined || stdoutIsTerminal) {
         print(`${shown}:${hit.line}:${printable(hit.text)}\n`);
       } else {
@@ -162,7 +162,8 @@ export class Printer {
       }
       const line = before + hits.lines[run] + 1;
       const [offset, length] = [hits.offsets[run], hits.lengths[run]];
-      await this.#printLong(path, name, { line, offset, length }, content);
+      const hit = { line, offset, length };
+      await this.#printLong(path, name, hit, content, hits.long);
     }
     free(hits.text);
   }
@@ -172,14 +173,17 @@ export class Printer {
     name: string,
     { line, offset, length }: Omit<Hit, "keywords">,
     content?: number,
+    long?: Map<number, Uint8Array>,
   ): Promise<void> {
-    if (path === "-") {
+    const held = long?.get(offset);
+    if (path === "-" && !held) {
       return this.printFailure(name, `line ${line} is too long to show`);
     }
     const decoder = new TextDecoder();
     print(`${printable(name)}:${line}:`);
     const place = [offset, length, content] as const;
-    for await (const block of this.#readAgain(path, name, ...place)) {
+    const blocks = held ? [held] : this.#readAgain(path, name, ...place);
+    for await (const block of blocks) {
       if (!stdoutIsTerminal) print(block);
       else print(printable(decoder.decode(block, { stream: true })));
     }

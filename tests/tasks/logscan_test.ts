@@ -285,6 +285,43 @@ Deno.test("logscan -l and -m print what grep and rg do", async (t) => {
   });
 });
 
+Deno.test("logscan --lines prints long lines of standard input, which cannot be read again", async () => {
+  await using home = new Home();
+  const { gzipSync } = await import("node:zlib");
+  const lines = [60_000, 70_000, 300_000, 1_000_000].flatMap((size) => [
+    `${"é".repeat(size)} ${ALERT}`,
+    "x".repeat(size),
+    ALERT,
+    `${ALERT}${"\u00a0".repeat(size)}`,
+  ]);
+  const text = lines.join("\r\n");
+  const hits = text.split("\n").flatMap((line, i) =>
+    line.includes(ALERT) ? [`-:${i + 1}:${line}\n`] : []
+  );
+  const bytes = encode(text);
+  const latin1 = Buffer.from(text, "latin1");
+  const cases: [what: string, input: Uint8Array, args: string[]][] = [
+    ["as it is", bytes, []],
+    ["compressed", gzipSync(bytes, { level: 1 }), []],
+    ["UTF-16", utf16(`\ufeff${text}`), []],
+    ["searched as latin1", latin1, ["--encoding=latin1"]],
+    ["decoded from latin1", latin1, ["--encoding=latin1", "-i"]],
+    ["a few", bytes, ["-m", "5"]],
+  ];
+  for (const [what, input, args] of cases) {
+    const outcome = await runWith(home, input, "-k", ALERT, "--lines", ...args);
+    assertEquals([outcome.code, outcome.stderr], [0, ""], what);
+    const wanted = hits.slice(0, args.includes("-m") ? 5 : undefined);
+    assert(outcome.stdout === wanted.join(""), what);
+  }
+  // One that cannot be held has a line.
+  const huge = encode(`x\n${"y".repeat(34 << 20)}${ALERT}\n${ALERT}`);
+  const { code, ...rest } = await runWith(home, huge, "-k", ALERT, "--lines");
+  assertEquals(code, 2);
+  const stderr = "-: line 2 is too long to show\n";
+  assertEquals(rest, { stdout: `-:3:${ALERT}\n`, stderr });
+});
+
 Deno.test("logscan --count ends with the sum where a terminal watches several files", async () => {
   await using home = new Home();
   await home.write({

@@ -5,12 +5,14 @@
  */
 
 import { causeOf } from "../shared/files.ts";
+import { joined } from "../shared/memory.ts";
 import { type Content, contentsOf, isEncoded } from "./decode.ts";
 import { archiveIn, damageOf } from "./formats.ts";
 import { type Source, sourceOf } from "./input.ts";
 import { unshared } from "./needles.ts";
 import {
   countNewlines,
+  type Hits,
   LINE_MAX,
   type Query,
   Search,
@@ -251,7 +253,8 @@ export interface DecodedPlace {
 /**
  * Searches a source that has to be decoded, from a place in what is decoded. It
  * gives a report whenever the hits weigh more than `most` bytes, and one at the end;
- * of an archive also one at the end of each member.
+ * of an archive also one at the end of each member. With 0, as for what can be read
+ * only once, the lines that are too long for the text of hits come with them.
  */
 export async function* searchDecoded(
   source: Source,
@@ -294,22 +297,28 @@ async function* searchContent(
   const search = new Search(query, { offset: start }, query.mode !== "count");
   let error: string | undefined;
   let taken = start, position = start;
+  const isKept = most === 0 && query.mode === "lines";
+  const kept = isKept ? new Kept(start) : undefined;
   try {
     for await (const block of skipped(blocks, start)) {
       position += block.length;
+      kept?.add(block);
       if (!search.add(block)) break;
-      if (!search.isFull(most)) continue;
       const { next } = search;
-      const bytes = next - taken;
-      yield { ...takeFrom(search, query), bytes, next, content, member };
-      taken = next;
+      if (search.isFull(most)) {
+        const bytes = next - taken;
+        const found = takeFrom(search, query, kept);
+        yield { ...found, bytes, next, content, member };
+        taken = next;
+      }
+      kept?.forget(next);
     }
   } catch (thrown) {
     error = causeOf(thrown);
   }
   search.end();
   const bytes = position - taken;
-  yield { ...takeFrom(search, query), bytes, error, content, member };
+  yield { ...takeFrom(search, query, kept), bytes, error, content, member };
 }
 
 /** The query for a text that was turned into UTF-8. */
@@ -319,8 +328,9 @@ function inUtf8(query: Query): Query {
 }
 
 /** What was found, in UTF-8. */
-function takeFrom(search: Search, query: Query): SearchResult {
+function takeFrom(search: Search, query: Query, kept?: Kept): SearchResult {
   const found = search.take();
+  if (found.hits && kept) found.hits.long = longLines(found.hits, query, kept);
   if (found.hits && query.isEncoded) {
     const { hits } = found;
     const { text, lengths } = linesInUtf8(hits.text, query.encoding!);
@@ -331,6 +341,65 @@ function takeFrom(search: Search, query: Query): SearchResult {
     );
   }
   return found;
+}
+
+/** The lines that are too long for the text of hits, by their offsets. */
+function longLines(
+  { offsets, lengths }: Hits,
+  { isEncoded, encoding }: Query,
+  kept: Kept,
+): Map<number, Uint8Array> {
+  const lines = new Map<number, Uint8Array>();
+  for (const [i, length] of lengths.entries()) {
+    const line = length > LINE_MAX ? kept.read(offsets[i], length) : undefined;
+    if (!line) continue;
+    const text = isEncoded ? new TextDecoder(encoding).decode(line) : undefined;
+    lines.set(
+      offsets[i],
+      text === undefined ? line : new TextEncoder().encode(text),
+    );
+  }
+  return lines;
+}
+
+/** How much of what can be read only once is kept for long lines, in bytes. */
+const KEPT_MAX = 32 << 20;
+
+/** The bytes of what can be read only once, from its unfinished line on. */
+class Kept {
+  #parts: Uint8Array[] = [];
+  /** Where in it the parts begin and end. */
+  #start: number;
+  #end: number;
+
+  constructor(start: number) {
+    this.#start = this.#end = start;
+  }
+
+  add(block: Uint8Array): void {
+    this.#parts.push(block.slice());
+    this.#end += block.length;
+    // Nobody can say how long the line is.
+    if (this.#end - this.#start > KEPT_MAX) this.forget(this.#end);
+  }
+
+  /** Forgets what is before an offset. */
+  forget(offset: number): void {
+    while (this.#parts.length > 0) {
+      const [{ length }] = this.#parts;
+      if (this.#start + length > offset) return;
+      this.#start += length;
+      this.#parts.shift();
+    }
+  }
+
+  /** Some of the bytes; undefined if they are kept no longer. */
+  read(offset: number, length: number): Uint8Array | undefined {
+    const from = offset - this.#start;
+    return from < 0
+      ? undefined
+      : joined(this.#parts).slice(from, from + length);
+  }
 }
 
 /** Decodes a file again and searches it from a place in what is decoded. */

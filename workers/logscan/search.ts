@@ -60,6 +60,8 @@ export interface Hits {
    * character set: there it is UTF-8.
    */
   sizes?: number[];
+  /** Of what can be read only once: longer lines, by their offsets. */
+  long?: Map<number, Uint8Array>;
 }
 
 /**
