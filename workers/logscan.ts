@@ -22,7 +22,7 @@ import {
   SPAN,
   type Span,
   type SpanReport,
-  weightOf,
+  weightOfReport,
 } from "./logscan/scan.ts";
 import {
   forWorkers,
@@ -53,7 +53,7 @@ export {
 } from "./logscan/search.ts";
 
 /** The most files in one request. */
-const REQUEST_FILES = 64;
+const REQUEST_FILES = 256;
 /** The most spans that a file is cut into. */
 const SPANS_MAX = 20_000;
 /** The path that stands for standard input. */
@@ -175,8 +175,8 @@ export interface Part {
  * The path `-` is standard input, which is read on the thread that calls this.
  *
  * @param runner Where the work is done: a `Pool` or `sequential(service)`
- * @param paths The files, or lists of them; taken as they are needed, up to 64 at
- * a time
+ * @param paths The files, or lists of them; taken as they are needed, up to 256
+ * at a time
  * @param options See {@linkcode ScanOptions}
  * @returns A report for each file, in the order given
  * @throws {RangeError} If there is no keyword, if one is empty, longer than 4096
@@ -316,7 +316,7 @@ class LogScan {
   readonly #queue: PlannedSpan[] = [];
   /** The spans of each request under way; outcomes arrive in the same order. */
   readonly #pending: PlannedSpan[][] = [];
-  /** How many files have been searched, and their weight in bytes. */
+  /** How many spans have been searched, and what they weigh. */
   #searched = 0;
   #weight = 0;
 
@@ -401,7 +401,7 @@ class LogScan {
     return Math.max(0, (mode === "found" ? 1 : max) - report.count);
   }
 
-  /** How many files make a full request: one until their usual size is known. */
+  /** How many files make a full request: one until their usual weight is known. */
   #filesPerRequest(): number {
     if (this.#searched === 0) return 1;
     const average = (this.#weight + 1) / this.#searched;
@@ -428,9 +428,13 @@ class LogScan {
     for (let i = 0; i < pending.length; i++) {
       const { file, span } = pending[i];
       const found = reportOf(outcome, i);
-      if (found.undone) undone.push(pending[i]);
+      if (found.undone) {
+        undone.push(pending[i]);
+        continue;
+      }
+      this.#weight += weightOfReport(span.path, found);
       // A list that is pushed to while it is empty has room for 17.
-      else if (file.results.length === 0) file.results = [{ span, found }];
+      if (file.results.length === 0) file.results = [{ span, found }];
       else file.results.push({ span, found });
       if (found.size !== undefined) this.#planRest(file, found.size);
     }
@@ -458,7 +462,7 @@ class LogScan {
         // Each hit is given at once: the input may go on, as with `tail -f`.
         const from = { content: 0, offset: 0 };
         yield* this.#addAll(file, searchDecoded({ read }, query, from, 0));
-      } else this.#searched++;
+      }
       yield [file.report];
     }
   }
@@ -475,7 +479,6 @@ class LogScan {
       file.left = 0;
       for (const report of this.#addResult(file, found)) reports.push(report);
       reports.push(file.report);
-      this.#searched++;
     }
     return reports;
   }
@@ -545,9 +548,6 @@ class LogScan {
     const reports = members?.flatMap((each) => this.#addMember(file, each)) ??
       [];
     const { report, lines: before } = file;
-    if (report.path !== STDIN) {
-      this.#weight += weightOf(report.path, found.bytes);
-    }
     report.bytes += found.bytes;
     limitHits(found, this.#wantedOf(file));
     report.count += found.count;
