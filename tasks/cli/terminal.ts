@@ -70,7 +70,12 @@ function write(bytes: Uint8Array): void {
 export function warn(line: string): void {
   if (isMuted) return;
   clearBar();
-  Deno.stderr.writeSync(encoder.encode(`${escaped(withoutPassword(line))}\n`));
+  const bytes = encoder.encode(`${escaped(withoutPassword(line))}\n`);
+  try {
+    Deno.stderr.writeSync(bytes);
+  } catch {
+    // Its disk is full, or nobody reads it. The work goes on; the status tells.
+  }
 }
 
 /** Takes user and password out of the URLs of Redis servers in a text. */

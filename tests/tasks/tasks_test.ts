@@ -894,7 +894,28 @@ Deno.test("logscan ends quietly when nobody reads on, and says when it cannot wr
     );
     assertEquals([stdout.length, stderr], [60, ""], format);
   }
+  // What it has to say of a file is no reason to leave out the others.
+  const args = [
+    "-l",
+    ...["none", "no", "nil"].map((n) => `${n}.txt`),
+    "big.txt",
+  ];
+  const unread = '{ { "$@"; echo "$?" >&3; } 2>&1 >&3 3>&3 | true; } 3>&1';
+  const outcome = await ended(
+    home.start(["sh", "-c", unread, "sh", ...home.words("logscan", args)]),
+  );
+  assertEquals(outcome.stdout, "big.txt\n2\n");
   if (Deno.build.os !== "linux") return skipped("a full disk: no /dev/full");
+  const unsaid = await ended(
+    home.start([
+      "sh",
+      "-c",
+      '"$@" 2> /dev/full',
+      "sh",
+      ...home.words("logscan", args),
+    ]),
+  );
+  assertEquals([unsaid.code, unsaid.stdout], [2, "big.txt\n"]);
   const words = home.words("logscan", ["--lines", "big.txt"]);
   const full = await ended(
     home.start(["sh", "-c", '"$@" > /dev/full', "sh", ...words]),
