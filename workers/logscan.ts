@@ -314,8 +314,12 @@ class LogScan {
   #given = 0;
   /** Spans that are searched before more paths are taken. */
   readonly #queue: PlannedSpan[] = [];
-  /** The spans of each request under way; outcomes arrive in the same order. */
-  readonly #pending: PlannedSpan[][] = [];
+  /**
+   * The spans of each request under way; outcomes arrive in the same order. A path
+   * stands for the first span of a file that has no state before that is searched:
+   * with machines that are far, thousands of small files are under way.
+   */
+  readonly #pending: (PlannedSpan | string)[][] = [];
   /** How many spans have been searched, and what they weigh. */
   #searched = 0;
   #weight = 0;
@@ -354,27 +358,27 @@ class LogScan {
   async *#planRequests(
     paths: Items<string | string[]>,
   ): AsyncGenerator<ScanRequest, void, void> {
-    let spans: PlannedSpan[] = [];
+    let planned: string[] = [];
     let failure: { error: unknown } | undefined;
     try {
       for await (const some of Array.isArray(paths) ? [paths] : paths) {
         for (const path of typeof some === "string" ? [some] : some) {
           if (this.#queue.length > 0) yield* this.#takeQueue();
-          const file = newFileState(path);
-          this.#files.push(file);
-          if (path === STDIN) continue;
-          file.left = 1;
-          spans.push({ file, span: { path, start: 0 } });
-          if (spans.length < this.#filesPerRequest()) continue;
-          yield this.#newRequest(spans);
-          spans = [];
+          planned.push(path);
+          if (path === STDIN || planned.length < this.#filesPerRequest()) {
+            continue;
+          }
+          yield this.#newRequest(planned);
+          planned = [];
         }
       }
     } catch (error) {
       // Taking a path failed. The files before it are still searched.
       failure = { error };
     }
-    if (spans.length > 0) yield this.#newRequest(spans);
+    if (planned.some((path) => path !== STDIN)) yield this.#newRequest(planned);
+    else if (this.#pending.length > 0) this.#pending.at(-1)!.push(...planned);
+    else planned.forEach((path) => this.#begin(path));
     yield* this.#takeQueue();
     if (failure) throw failure.error;
   }
@@ -388,11 +392,20 @@ class LogScan {
     }
   }
 
-  #newRequest(planned: PlannedSpan[]): ScanRequest {
+  #newRequest(planned: (PlannedSpan | string)[]): ScanRequest {
     this.#pending.push(planned);
-    const spans = planned.map(({ span }) => span);
+    const spans = planned.filter((each) => each !== STDIN)
+      .map((each) => typeof each === "string" ? each : each.span);
     const { regular = false } = this.#options;
     return { spans, query: this.#sent, regular };
+  }
+
+  /** Has a file wait for its report, after those before it. */
+  #begin(path: string): PlannedSpan {
+    const file = newFileState(path);
+    if (path !== STDIN) file.left = 1;
+    this.#files.push(file);
+    return { file, span: { path, start: 0 } };
   }
 
   /** How many more lines of a file are wanted. */
@@ -424,14 +437,17 @@ class LogScan {
   /** Hands the outcome of the oldest request to its files. */
   #receive(outcome: PromiseSettledResult<SpanReport[]>): void {
     const undone: PlannedSpan[] = [];
-    const pending = this.#pending.shift()!;
-    for (let i = 0; i < pending.length; i++) {
-      const { file, span } = pending[i];
-      const found = reportOf(outcome, i);
+    let i = 0;
+    for (const each of this.#pending.shift()!) {
+      const planned = typeof each === "string" ? this.#begin(each) : each;
+      const { file, span } = planned;
+      if (span.path === STDIN) continue;
+      const found = reportOf(outcome, i++);
       if (found.undone) {
-        undone.push(pending[i]);
+        undone.push(planned);
         continue;
       }
+      this.#searched++;
       this.#weight += weightOfReport(span.path, found);
       // A list that is pushed to while it is empty has room for 17.
       if (file.results.length === 0) file.results = [{ span, found }];

@@ -370,11 +370,13 @@ class Finder {
       const name = prefix.replace(/(?<=.)\/$/, "") || ".";
       return yield { path: folder, name, base, error: causeOf(error) };
     }
-    entries.sort((a, b) => a.name < b.name ? -1 : 1);
+    entries.sort((a, b) => a.name < b.name ? 1 : -1);
     const inFolder = inside(folder);
     const isFiltered = this.#isFiltered;
     let last = "";
-    for (const { name: own, isFile, isDirectory } of entries) {
+    // From the last one, so that each is held no longer than it takes.
+    for (let entry; (entry = entries.pop());) {
+      const { name: own, isFile, isDirectory } = entry;
       const path = inFolder + own, name = prefix + own;
       if (this.#skip(path)) continue;
       const isOther = own === last; // two names, of which one at most is so

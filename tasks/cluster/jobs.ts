@@ -94,17 +94,22 @@ function translateRequest(item: unknown, translate: Translate): LocalItem {
   if (!Array.isArray(spans) || spans.length > SPANS_MAX) {
     throw new TypeError("it is not an item of this job");
   }
-  const passed: Span[] = [];
+  const passed: (Span | string)[] = [];
   const causes = new Map<number, string>();
   const refused: string[] = [];
   let files = 0;
-  for (const [i, span] of spans.entries()) {
-    if (fieldsOf(span).start === 0) files++;
+  for (let i = 0; i < spans.length; i++) {
+    const span = spans[i];
+    const isPath = typeof span === "string";
+    if (isPath || fieldsOf(span).start === 0) files++;
     try {
-      passed.push(translateSpan(span, translate));
+      passed.push(
+        isPath ? translate(span, "read") : translateSpan(span, translate),
+      );
     } catch (error) {
       causes.set(i, causeOf(error));
-      refused.push(`${fieldsOf(span).path}: ${causeOf(error)}`);
+      const path = isPath ? span : fieldsOf(span).path;
+      refused.push(`${path}: ${causeOf(error)}`);
     }
   }
   const complete = (result: unknown) => {

@@ -40,10 +40,13 @@ export class Root {
    * in the folder stays as it is, and is refused there.
    */
   relative(path: string): string {
-    const absolute = resolve(path);
+    const isPlain = path.startsWith("/") && !ODD.test(path);
+    const absolute = isPlain ? path : resolve(path);
     const folder = this.paths.find((folder) => isBelow(absolute, folder));
     if (folder === undefined) return absolute;
-    return absolute.slice(folder.length).replace(/^\//, "") || ".";
+    const { length } = folder;
+    return absolute.slice(absolute[length] === "/" ? length + 1 : length) ||
+      ".";
   }
 
   /** Starts a look at paths, in which no folder is looked up twice. */
@@ -52,7 +55,10 @@ export class Root {
   }
 }
 
-/** What a plain path does not have: `//`, `/.` or `/..` as a part, a `/` at its end. */
+/**
+ * What a plain path does not have: `//`, `/.` or `/..` as a part, a `/` at its end. To
+ * bring every path into that form took 9 µs of 60 for a small file, and 400 bytes.
+ */
 const ODD = /\/(\.{0,2}\/|\.{0,2}$)/;
 
 /** Lets paths pass that do not leave a folder. */
@@ -82,7 +88,6 @@ export class Gate {
     }
     if (isAbsolute(path) === this.#isRelative) throw this.#outside();
     const whole = this.#isRelative ? `${folder}/${path}` : path;
-    // To bring every path into its plain form took 9 µs of 60 for a small file.
     const absolute = ODD.test(whole) ? resolve(whole) : whole;
     if (paths.includes(absolute)) return this.#real;
     if (!paths.some((each) => isBelow(absolute, each))) throw this.#outside();
@@ -159,8 +164,10 @@ class Folder {
 
 /** Whether a path is a folder, or below it. */
 function isBelow(path: string, folder: string): boolean {
-  const inside = folder.endsWith("/") ? folder : `${folder}/`;
-  return path === folder || path.startsWith(inside);
+  if (!path.startsWith(folder)) return false;
+  const { length } = folder;
+  return path.length === length || path[length] === "/" ||
+    folder.endsWith("/");
 }
 
 function realPath(path: string): string | undefined {

@@ -89,8 +89,8 @@ export function weightOf(path: string, bytes: number): number {
 
 /** What a job is asked to search. */
 export interface ScanRequest {
-  /** The parts of files to search. */
-  spans: Span[];
+  /** The parts of files to search; a path stands for a span from its beginning. */
+  spans: (Span | string)[];
   /** What to search for. */
   query: Query;
   /** Whether the files are known to be regular files. */
@@ -113,7 +113,8 @@ export async function scanSpans(
 ): Promise<SpanReport[]> {
   const reports: SpanReport[] = [];
   let weight = 0;
-  for (const span of spans) {
+  for (const each of spans) {
+    const span = typeof each === "string" ? { path: each, start: 0 } : each;
     const report = weight > REQUEST_BYTES
       ? { ...newSpanReport(), undone: true as const }
       : await scanSpan(span, query, regular);
