@@ -8,7 +8,7 @@ import {
 import { join } from "@std/path";
 import { constants, gzipSync, zstdCompressSync } from "node:zlib";
 import { Buffer } from "node:buffer";
-import { Pool, sequential } from "../../mod.ts";
+import { type CallOptions, Pool, sequential } from "../../mod.ts";
 import { withFolder } from "../tasks/folders.ts";
 import {
   type Hit,
@@ -985,6 +985,35 @@ Deno.test("scanLogs tells of a file that goes or shrinks between its parts", () 
         assert(first.bytes >= 0 && first.count > 1e3, `${first.count} hits`);
       }
     }
+  }));
+
+Deno.test("scanLogs asks for small files by the hundred, once it has seen one", () =>
+  withFolder(async (folder) => {
+    const path = join(folder, "small.log");
+    await Deno.writeTextFile(path, "fine\n");
+    const inner = sequential(service);
+    const counts: number[] = [];
+    async function* counted(requests: AsyncIterable<ScanRequest>) {
+      for await (const request of requests) {
+        counts.push(request.spans.length);
+        yield request;
+      }
+    }
+    const runner = {
+      apply: () => {
+        throw new Error("nothing goes on");
+      },
+      imap: (
+        job: "scanSpans",
+        requests: AsyncIterable<ScanRequest>,
+        options: CallOptions,
+      ) => inner.imap(job, counted(requests), options),
+    } as unknown as LogRunner;
+    const paths = Array.from({ length: 1000 }, () => path);
+    const reports = await Array.fromAsync(scanLogs(runner, paths));
+    assertEquals(reports.length, paths.length);
+    assertEquals(counts.reduce((sum, count) => sum + count), paths.length);
+    assert(counts.length < 10, `${counts}`);
   }));
 
 Deno.test("scanLogs cuts a file of many terabytes into spans that can be held", async () => {
