@@ -309,11 +309,16 @@ export interface Gif {
   local?: boolean;
   /** Bytes of a comment before the first frame. */
   comment?: number;
+  /** How long each frame is shown, in hundredths of seconds. */
+  times?: number[];
+  /** How often the animation is repeated. */
+  repeats?: number;
 }
 
 /** Code sizes never grow here, as a clear code comes early enough. */
 export function encodeGif(gif: Gif): Uint8Array {
   const { width, height, frames, palette, local, comment } = gif;
+  const { times, repeats } = gif;
   const power = Math.log2(palette.length / 3);
   const codeSize = Math.max(2, power), clear = 1 << codeSize;
   const pack = (pixels: ArrayLike<number>) => {
@@ -348,8 +353,12 @@ export function encodeGif(gif: Gif): Uint8Array {
     [local ? 0 : flags, 0, 0],
     local ? [] : palette,
     comment ? bytesOf([0x21, 0xfe], blocks(new Uint8Array(comment))) : [],
-    ...frames.map((pixels) =>
+    repeats
+      ? bytesOf([0x21, 0xff, 11], "NETSCAPE2.0", [3, 1], le16(repeats), [0])
+      : [],
+    ...frames.map((pixels, i) =>
       bytesOf(
+        times ? bytesOf([0x21, 0xf9, 4, 0], le16(times[i]), [0, 0]) : [],
         [0x2c, 0, 0, 0, 0],
         le16(width),
         le16(height),

@@ -24,6 +24,7 @@ import {
   pngChunk,
   pngOf,
   type Raster,
+  webpChunks,
 } from "./images.ts";
 
 const TARGETS: Target[] = ["jpeg", "png", "webp", "tiff", "avif"];
@@ -461,12 +462,13 @@ Deno.test("transcode: what another format cannot hold is refused, or said", asyn
   const frame: Frame = { png, left: 0, top: 0, times: [1, 10, 0, 0] };
   const apng = encodeApng([frame, frame]);
   const cases: [Uint8Array, RegExp][] = [
-    [gif, /^GIF of 2 frames: only a single picture becomes WebP$/],
+    [gif, /^GIF of 2 frames: only a single picture becomes PNG$/],
     [apng, /^PNG of \d frames: only a single picture becomes WebP$/],
     [encodeTiff([opaque, opaque]), /^TIFF of 2 pages: only a single picture/],
   ];
   for (const [bytes, line] of cases) {
-    const error = await assertRejects(() => convert(bytes, "webp"), Error);
+    const to = bytes === gif ? "png" : "webp";
+    const error = await assertRejects(() => convert(bytes, to), Error);
     assertMatch(error.message, line);
   }
   const one = encodeGif({
@@ -492,6 +494,109 @@ Deno.test("transcode: what another format cannot hold is refused, or said", asyn
   const line = /^signed TIFF, which cannot become PNG$/;
   const { message } = await assertRejects(() => convert(tiff, "png"), Error);
   assertMatch(message, line);
+});
+
+// ---- Animations
+
+/** The gray levels of each frame of a WebP, on the whole canvas. */
+async function framesOf(webp: Uint8Array): Promise<number[][]> {
+  const { MagickImageCollection } = await useCodec();
+  const frames = MagickImageCollection.create();
+  try {
+    frames.read(webp);
+    frames.coalesce();
+    return frames.map((frame) => {
+      const data = frame.write("RGBA", (data) => data.slice());
+      return Array.from(data.filter((_, i) => i % 4 === 0));
+    });
+  } finally {
+    frames.dispose();
+  }
+}
+
+/** Times, loops and metadata of an animated WebP. */
+function aboutWebp(webp: Uint8Array) {
+  const chunks = webpChunks(webp);
+  const dataOf = (wanted: string) =>
+    chunks.find(([type]) => type === wanted)?.[1];
+  return {
+    times: chunks.filter(([type]) => type === "ANMF")
+      .map(([, data]) => data[12] | data[13] << 8 | data[14] << 16),
+    loops: dataOf("ANIM")?.slice(4).join(),
+    exif: dataOf("EXIF"),
+    xmp: dataOf("XMP "),
+    flags: dataOf("VP8X")?.[0],
+  };
+}
+
+Deno.test("transcode: an animated GIF becomes an animated WebP", async () => {
+  const width = 24,
+    height = 16,
+    palette = [0, 0, 0, 255, 0, 0, 0, 255, 0, 9, 9, 9];
+  const frames = [0, 1, 2].map((n) =>
+    Array.from({ length: width * height }, (_, i) => i % width < 8 * n ? 1 : 2)
+  );
+  for (const local of [false, true]) {
+    const about = { width, height, palette, local };
+    const gif = encodeGif({ ...about, frames, times: [5, 12, 1], repeats: 3 });
+    const { out, warnings } = await convert(gif, "webp", 100);
+    assertEquals(warnings, []);
+    // A GIF says how often it is repeated, a WebP how often it is played.
+    const { times, loops } = aboutWebp(out);
+    assertEquals([times, loops], [[50, 120, 10], "4,0"]);
+    const after = await framesOf(out);
+    assertEquals(after.length, 3);
+    for (const [i, numbers] of frames.entries()) {
+      const wanted = numbers.map((n) => n === 1 ? 76 : 150);
+      assert(distance(after[i], wanted).mean < 4, `frame ${i}`);
+    }
+    // Frames that are the same may become one.
+    const same = encodeGif({ ...about, frames: [frames[0], frames[0]] });
+    const still = await framesOf((await convert(same, "webp")).out);
+    assert(distance(still[0], frames[0].map(() => 150)).mean < 4);
+    const start = local ? 13 : 13 + palette.length;
+    const comment = [0x21, 0xfe, 2, 104, 105, 0];
+    const commented = Uint8Array.from(gif).subarray(0, start);
+    const said = (await convert(
+      Buffer.concat([commented, Buffer.from(comment), gif.subarray(start)]),
+      "webp",
+    )).warnings;
+    assertEquals(said, ["texts, which WebP does not keep"]);
+    const line = /^too large: 3 frames of 24x16 are more than 1000 pixels$/;
+    const error = await assertRejects(
+      () => grayscale(gif, { to: "webp", maxPixels: 1000 }),
+      Error,
+    );
+    assertMatch(error.message, line);
+  }
+});
+
+Deno.test("transcode: an animated WebP keeps times and metadata at another quality", async () => {
+  const still = await encode("WEBP", draw(8, 6));
+  const size = { width: 8, height: 6, still, top: 0, flags: 0 };
+  const webp = encodeWebpFrames([
+    { ...size, left: 0, time: 85 },
+    { ...size, left: 4, time: 7 },
+  ], { width: 14, height: 6 });
+  const { out } = await convert(webp, undefined, 90);
+  const { exif, xmp, ...about } = aboutWebp(out), before = aboutWebp(webp);
+  assertEquals(about.times, [85, 7]);
+  assertEquals(about.loops, before.loops);
+  assertEquals([exif, xmp], [before.exif, before.xmp]);
+  assertEquals(about.flags! & 0x2c, 0x0c, "no color profile");
+  const [frames, wanted] = [
+    await framesOf(out),
+    await framesOf(await grayscale(webp)),
+  ];
+  for (const [i, frame] of frames.entries()) {
+    assert(distance(frame, wanted[i]).mean < 8, `frame ${i}`);
+  }
+  for (let cut = 20; cut < webp.length; cut += 9) {
+    await assertRejects(
+      () => convert(webp.subarray(0, cut), "webp", 90),
+      Error,
+    );
+  }
 });
 
 // ---- 16 bits

@@ -236,7 +236,16 @@ export function sizeOf(
   });
 }
 
-async function withCodec<T>(
+/**
+ * Uses the codec. After a crash it is started anew by the next call.
+ *
+ * @param format What it reads, for errors
+ * @param size How large that is, for errors
+ * @param use Uses it
+ * @returns What `use` returns
+ * @throws {Error} What went wrong, in one plain line
+ */
+export async function withCodec<T>(
   format: CodecInput,
   size: { width: number; height: number },
   use: (magick: Magick) => T,
@@ -378,11 +387,16 @@ function decode(
   if (fatal && !isTolerant) throw fatal;
   strays.forEach(warn);
 }
+
 /**
  * Computes the luma of the stored samples. ImageMagick's own conversion has other
  * weights: 0.298839, 0.586811 and 0.114350.
+ *
+ * @param magick The codec
+ * @param image An image of it
+ * @returns Its gray pixels
  */
-function grayPixels(
+export function grayPixels(
   magick: Magick,
   image: MagickImage,
 ): GrayImage {
@@ -492,13 +506,13 @@ export function turnProfiles(magick: Magick, image: MagickImage): void {
 
 /** Encodes as the source was, as far as that is known. */
 const encodeLike =
-  (format: CodecInput, { lossless = false, isTurned }: Header): Encode =>
+  (format: CodecInput, header: Header): Encode =>
   (magick, source, image, target) => {
     readGray(magick, target, image);
     copySettings(magick, source, target);
-    if (isTurned) turnProfiles(magick, target);
+    if (header.isTurned) turnProfiles(magick, target);
     target.orientation = source.orientation;
-    setEncoder(source, target, format, lossless);
+    setEncoder(source, target, format, header);
     return writeImage(target, format);
   };
 
@@ -536,11 +550,11 @@ function setEncoder(
   source: MagickImage,
   target: MagickImage,
   format: CodecInput,
-  lossless: boolean,
+  { lossless = false, quality = QUALITY }: Header,
 ): void {
   const { settings } = target;
   settings.interlace = source.interlace;
-  target.quality = QUALITY;
+  target.quality = quality;
   if (format === "JPEG") {
     // Lossless JPEGs cannot be written. ImageMagick cannot tell the quality of some
     // coarse ones, which is below 50.

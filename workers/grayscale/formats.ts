@@ -26,6 +26,8 @@ export interface Header {
   bits?: number;
   /** WebP and JPEG: coded without loss. */
   lossless?: boolean;
+  /** WebP: from 1 to 100, if it is to have another quality. */
+  quality?: number;
   /** AVIF: the colors were multiplied by alpha. */
   premultiplied?: boolean;
   /** AVIF: what the codec gives has black at 16 and white at 235. */
@@ -59,7 +61,7 @@ export interface Patch {
 }
 
 /** The largest image to decode, in pixels, unless the caller says another size. */
-const MAX_PIXELS = 268_000_000;
+export const MAX_PIXELS = 268_000_000;
 
 const text = (bytes: Uint8Array, at: number, length = 4): string =>
   String.fromCharCode(...bytes.subarray(at, at + length));

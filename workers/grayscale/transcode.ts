@@ -22,11 +22,13 @@ import {
   turnProfiles,
   writeImage,
 } from "./codec.ts";
+import { encodeAnimation } from "./animation.ts";
 import { deepPngOf, readDeep, turnedDeep } from "./deep.ts";
 import {
   checkLimits,
   type Format,
   type Header,
+  MAX_PIXELS,
   nameOf,
   readAvifHeader,
 } from "./formats.ts";
@@ -42,7 +44,7 @@ import { animationOf, chunkOf, dataOfChunk } from "./png_chunks.ts";
 import { CODINGS, DEFLATE, takeDifferences } from "./tiff_codings.ts";
 import { type Field, TiffReader, TiffWriter } from "./tiff_file.ts";
 import { FLOAT, SIGNED } from "./tiff_samples.ts";
-import { checkWebp } from "./webp.ts";
+import { checkWebp, grayWebpParts } from "./webp.ts";
 
 /** The formats that an image can be converted into. */
 export type Target = "jpeg" | "png" | "webp" | "tiff" | "avif";
@@ -127,7 +129,19 @@ export async function transcode(
   const gray = direct ?? await toGray();
   const source = format === "BMP" ? withWindowsHeader(gray) : gray;
   const about = direct ? undefined : aboutOf(format as Format, source);
-  checkTarget(format, { frames: header.frames, ...about }, to);
+  const frames = Math.max(header.frames ?? 1, about?.frames ?? 1);
+  if (frames > 1 && to === "webp" && format === "GIF") {
+    return await encodeAnimation({ ...header, frames }, source, {
+      quality: quality ?? QUALITY,
+      maxPixels: options.maxPixels ?? MAX_PIXELS,
+      warn,
+    });
+  }
+  if (frames > 1 && isSame && format === "WEBP") {
+    const how = { checkHeader: check, warn, salvage: options.salvage };
+    return joined(await grayWebpParts(bytes, how, quality));
+  }
+  checkTarget(format, { ...about, frames }, to);
   const deep = about && about.bits > 8 && (to === "png" || to === "tiff")
     ? readDeep(format as Format, source)
     : undefined;

@@ -48,12 +48,14 @@ const le32 = (value: number): number[] =>
  *
  * @param bytes A whole file; it is not changed
  * @param options How to convert it
+ * @param quality From 1 to 100; default: without loss if it was, else 85
  * @returns The parts of a whole file
  * @throws {Error} If it is broken or truncated, or the codec cannot read it
  */
 export async function grayWebpParts(
   bytes: Uint8Array,
   options: ConvertOptions,
+  quality?: number,
 ): Promise<Uint8Array[]> {
   try {
     const chunks = readWhole("WEBP", () => {
@@ -61,7 +63,13 @@ export async function grayWebpParts(
       checkPictures(chunks, options);
       return chunks;
     });
-    return [await convert(chunks, (p) => recode("WEBP", p, stillOf(p)))];
+    const how = quality === undefined ? {} : { quality, lossless: false };
+    return [
+      await convert(
+        chunks,
+        (picture) => recode("WEBP", { ...picture, ...how }, stillOf(picture)),
+      ),
+    ];
   } catch (error) {
     if (!options.salvage) throw error;
     return [await salvage(bytes, error as Error, options)];
