@@ -255,6 +255,13 @@ Deno.test("salvage: a JPEG with arithmetic coding: only rows that are certain", 
     const style = { frame: 0xc9, arithmetic, interval };
     const bytes = encodeJpeg(picture, style);
     await checkCuts("JPEG", bytes, { near: 14, step: 5 });
+    // Damage changes all that follows, but is not seen at once.
+    const warnings: string[] = [];
+    const onWarning = (cause: string) => void warnings.push(cause);
+    const damaged = bytes.slice();
+    damaged[bytes.length - 120] ^= 1;
+    await grayscale(damaged, { salvage: true, onWarning });
+    assertMatch(warnings[0], /^doubtful pixels: \d+ of 50 rows are there, the/);
   }
 });
 

@@ -61,7 +61,15 @@ export async function salvageJpeg(
     : rowsAboveGray(image.gray, width, height);
   if (!real || image.width !== width || image.height !== height) throw error;
   image.gray.fill(MIDDLE, real * width);
-  warn(missingRows(real, height, error.message));
+  // Damage inside of arithmetic coding changes all that follows, and shows late.
+  const isDoubtful = isArithmetic &&
+    !/ too early | no end /.test(error.message);
+  warn(
+    isDoubtful
+      ? `doubtful pixels: ${real} of ${height} rows are there, the others are gray ` +
+        `(${error.message})`
+      : missingRows(real, height, error.message),
+  );
   return withSegmentsOf(bytes, await encodeGray("JPEG", image));
 }
 
