@@ -77,6 +77,11 @@ export interface ScanOptions {
   /** What is wanted of each file. Default: `"found"`. */
   mode?: Mode;
   /**
+   * Whether hits say which keywords they have. With many keywords, that takes more
+   * time than to find the lines. Default: true.
+   */
+  which?: boolean;
+  /**
    * The character set of texts without a byte-order mark, by a name that
    * `TextDecoder` knows. With `"auto"` UTF-16 is noticed, and all else is searched
    * as it is. Lines are given in UTF-8. Default: `"auto"`.
@@ -115,7 +120,7 @@ export interface Hit {
   offset: number;
   /** The line's length without its newline, in bytes. */
   length: number;
-  /** The keywords that are in the line. */
+  /** The keywords that are in the line; none if that is not asked for. */
   keywords: string[];
   /** The line, with U+FFFD for invalid bytes; absent if it is over 64 KiB. */
   text?: string;
@@ -224,6 +229,7 @@ export async function* scanMany(
     all: options.all ?? false,
     without: options.without ?? [],
     mode: options.mode ?? "found",
+    which: options.which ?? true,
     max: options.max,
     first: options.first,
   };

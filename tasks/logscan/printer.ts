@@ -62,6 +62,7 @@ export class Printer {
         : lines
         ? "lines"
         : "found",
+      which: json,
       max: names ? 1 : flags.number["max-count"],
       first: quiet,
       encoding: encodingOf(flags),

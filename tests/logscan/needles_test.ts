@@ -146,6 +146,82 @@ Deno.test("Search finds every keyword of a list of 20,000", async (t) => {
   }
 });
 
+/** Lists of which all has to be compared in a text that is made of them. */
+const CROWDED: Record<string, (random: Random, i: number) => string> = {
+  "numbers": (random) => letters(random, "0123456789", 3 + random(6)),
+  "long words of two letters": (random) =>
+    letters(random, "ab", 40 + random(90)),
+  "very long words of two letters": (random) =>
+    letters(random, "ab", random(4) ? 1200 + random(1500) : 8 + random(9)),
+  "in rare forms": (random) =>
+    letters(random, "kKs\u017f\u212a", 1 + random(9)),
+  "nested at the end": (_, i) => `${"a".repeat(i)}b`,
+  "nested with other ends": (_, i) => `${"ab".repeat(i)}${i}`,
+  "with the same beginning": (_, i) => `${"path/".repeat(20)}${i}/x`,
+  "of which some are twice": (_, i) => `a${"b".repeat(i % 20)}`,
+};
+
+Deno.test("Search finds every keyword of a list where texts are made of what they share", async (t) => {
+  for (const [kind, make] of Object.entries(CROWDED)) {
+    await t.step(kind, () => {
+      const random = randoms(31);
+      for (const count of [3, 30, 120]) {
+        const keywords = Array.from(
+          { length: count },
+          (_, i) => make(random, i),
+        );
+        // Cut in front of their ends, most are not there; between, nothing is.
+        let text = "";
+        for (let i = 0; i < 900 && text.length < 1e5; i++) {
+          const keyword = pick(random, keywords);
+          const cut = keyword.slice(random(3), random(9) ? -1 : undefined);
+          const end = pick(random, ["", "", "", "", "\n", "é"]);
+          text += i % 300 < 250 ? cut + end : `${"some text ".repeat(99)}\n`;
+        }
+        const blocks = count === 30 ? [1 << 20, 1777] : [1 << 20];
+        check(`${count} keywords ${kind}`, keywords, text, blocks);
+        const other = keywords.slice(0, 9);
+        for (const ignoreCase of [false, true]) {
+          for (const words of [false, true]) {
+            const query: Query = {
+              ...{ keywords, ignoreCase, words, mode: "lines" },
+              without: other.slice(0, 1),
+            };
+            const some = text.slice(0, 8000);
+            checkQuery(some, query, [1 << 20]);
+            checkQuery(some, { ...query, keywords: other, all: true }, [7777]);
+          }
+        }
+      }
+    });
+  }
+});
+
+Deno.test("Search finds the same lines whether it says which keywords they have", () => {
+  const random = randoms(37);
+  for (const count of [1, 5, 100]) {
+    const keywords = Array.from(
+      { length: count },
+      (_, i) => `k${i} ${letters(random, "ab", 9)}`,
+    );
+    const long = textOf(random, keywords, 9000).replaceAll("\n", " ");
+    const text = `${textOf(random, keywords, 300)}\n${long}\n${keywords[0]}`;
+    for (const max of [undefined, 3]) {
+      const [told, untold] = [true, false].map((which) => {
+        const query: Query = { keywords, mode: "lines", which, max };
+        const search = new Search(query, { offset: 0 }, true);
+        search.add(encoder.encode(text));
+        search.end();
+        return search.take().hits!;
+      });
+      assertEquals(untold.lines, told.lines);
+      assertEquals(untold.text, told.text);
+      assertEquals(untold.sets, count > 1 ? [[]] : [[0]]);
+      assertEquals(told.lines.length > 2, true);
+    }
+  }
+});
+
 // Case, whole words, all of them and none of others
 
 /** What belongs to a word. */

@@ -11,8 +11,18 @@
  * to 1.8 s of a core for 836 MiB, and ripgrep 7.4 to 8.5.
  */
 
-import { isWhole, Kind, matches, Needle, NONE, Table } from "./needles";
-import { next, search } from "./search";
+import {
+  agreement,
+  countComparisons,
+  isCrowded,
+  isWhole,
+  Kind,
+  matches,
+  Needle,
+  NONE,
+  Table,
+} from "./needles";
+import { next, searchRare } from "./search";
 
 /** How many windows a needle has, and how far apart the text is looked up. */
 const STEP: u32 = 4;
@@ -24,8 +34,11 @@ const STEP: u32 = 4;
 const HASH: u32 = 0xd2b74407;
 /** For the bytes behind a window. */
 const MORE_HASH: u32 = 0x85ebca6b;
-/** How much is searched for long needles before it is for short ones, in bytes. */
-const CHUNK: usize = 4096;
+/**
+ * How much is searched for long needles before it is for short ones, in bytes: little
+ * at first, as it is in vain where the next line has a short one.
+ */
+const CHUNK_LEAST: usize = 128, CHUNK: usize = 4096;
 
 /** A window of a needle. They are sorted by hash, offset and needle. */
 @unmanaged
@@ -51,12 +64,15 @@ export function searchList(
 ): usize {
   if (!table.short) return searchWindows(table, from, end, all);
   const short = changetype<Table>(table.short);
-  for (let at = from; at < end;) {
-    const to = all || end - at <= CHUNK ? end : min(next(at + CHUNK, end) + 1, end);
+  let size = CHUNK_LEAST;
+  for (let at = from; at < end; size = min(2 * size, CHUNK)) {
+    const isLast = all || end - at <= size;
+    const to = isLast ? end : min(next(at + size, end) + 1, end);
     const long = searchWindows(table, at, to, all);
     const until = long < to ? next(long, to) : to;
-    const found = search(short, at, until, all);
-    if (found < until) return found;
+    if (isCrowded) return at;
+    const found = searchRare(short, at, until, all);
+    if (found < until || isCrowded) return found;
     if (long < to) return long;
     at = to;
   }
@@ -220,6 +236,8 @@ function verify(
   for (let i = load<u32>(head); i < to;) {
     const entry = entryAt(table, i);
     const start = at - entry.offset;
+    countComparisons(1, at);
+    if (isCrowded) return true;
     if (entry.hash == hash && start >= from && start < end) {
       if (entry.run > 1) {
         if (verifyRun(table, i, start, end, all)) return true;
@@ -256,8 +274,10 @@ function verifyRun(
   }
   if (low == 0) return false;
   let at = entryAt(table, i + low - 1).needle;
-  const agreed = agreement(needleAt(table, at), start, end);
+  const agreed = agreementIn(needleAt(table, at), start, end);
   for (; at != NONE; at = needleAt(table, at).parent) {
+    countComparisons(1, start);
+    if (isCrowded) return true;
     if (needleAt(table, at).length > agreed) continue;
     for (let i = at; i != NONE; i = needleAt(table, i).twin) {
       if (isWhole(table, needleAt(table, i), start) && !all) return true;
@@ -267,20 +287,14 @@ function verifyRun(
   return false;
 }
 
-/** How many bytes of a needle are there. */
-function agreement(needle: Needle, start: usize, end: usize): u32 {
-  const most = <u32> min(<usize> needle.length, end - start);
-  for (let i: u32 = 0; i < most; i += 16) {
-    const there = v128.load(start + i), wanted = v128.load(needle.bytes + i);
-    const other = ~i8x16.bitmask(i8x16.eq(there, wanted)) & 0xffff;
-    if (other) return min(i + ctz(other), most);
-  }
-  return most;
+@inline
+function agreementIn(needle: Needle, start: usize, end: usize): u32 {
+  return agreement(needle, start, <u32> min(<usize> needle.length, end - start));
 }
 
 /** Whether a needle comes after the text in the order of bytes. */
 function isAfter(needle: Needle, start: usize, end: usize): bool {
-  const i = agreement(needle, start, end);
+  const i = agreementIn(needle, start, end);
   if (i == needle.length) return false;
   if (start + i == end) return true;
   return load<u8>(needle.bytes + i) > load<u8>(start + i);
@@ -394,7 +408,7 @@ function swap(a: usize, b: usize): void {
  * Sorts pointers to needles by the bytes from `depth` on: quicksort by one byte
  * after the other, which looks at a common beginning only once.
  */
-function sort(from: usize, to: usize, depth: u32): void {
+export function sort(from: usize, to: usize, depth: u32): void {
   while (to - from > 4) {
     const pivot = byteAt(from + ((to - from) >> 3 << 2), depth);
     let less = from, more = to;

@@ -27,7 +27,10 @@ export class Needle {
    * fingerprint which bits of its first 4 bytes are part of the needle.
    */
   parent: u32;
-  /** In a list: another needle with the same bytes, or `NONE`. */
+  /**
+   * In a list: another needle with the same bytes, or `NONE`; of few needles,
+   * whether it is the same needle with the other fingerprint.
+   */
   twin: u32;
 }
 
@@ -80,6 +83,36 @@ export class Table {
   entries: usize;
   /** A list: the table of the needles that are too short for it, or 0. */
   short: usize;
+  /** The memory for an automaton, and the automaton itself if it is there. */
+  room: usize;
+  automaton: usize;
+  /** Up to here it is used, as too much had to be compared without it. */
+  crowded: usize;
+}
+
+/** Where the text begins that is searched, and how much was compared in it. */
+let begin: usize = 0, compared: usize = 0;
+/** Whether that is too much, at some place of the chunk that is searched. */
+export let isCrowded: bool = false;
+
+export function beginText(from: usize): void {
+  begin = from;
+  compared = 0;
+}
+
+export function beginChunk(): void {
+  isCrowded = false;
+}
+
+/** Comparing more often than this, and than once for each 8 bytes, is too much. */
+const PATIENCE: usize = 32;
+
+/** Counts comparisons at a place. Whoever goes on is to look at `isCrowded`. */
+@inline
+export function countComparisons(count: usize, at: usize): void {
+  compared += count;
+  if (compared <= PATIENCE) return;
+  if (compared - PATIENCE > (at - begin) >> 3) isCrowded = true;
 }
 
 /** Forgets which keywords were seen. */
@@ -97,11 +130,23 @@ function see(seen: Seen, keyword: u32): void {
   seen.count++;
 }
 
+/** How many bytes of a needle are there, `most` at most. */
+export function agreement(needle: Needle, at: usize, most: u32): u32 {
+  for (let i: u32 = 0; i < most; i += 16) {
+    compared++;
+    const there = v128.load(at + i), wanted = v128.load(needle.bytes + i);
+    const other = ~i8x16.bitmask(i8x16.eq(there, wanted)) & 0xffff;
+    if (other) return min(i + ctz(other), most);
+  }
+  return most;
+}
+
 /** Whether a needle is there; if it is, its keyword is marked as seen. */
 export function matches(table: Table, needle: Needle, at: usize): bool {
   const length = needle.length, bytes = needle.bytes;
   let i: u32 = 0;
   for (; i + 16 < length; i += 16) {
+    compared++;
     const same = i8x16.eq(v128.load(at + i), v128.load(bytes + i));
     if (!i8x16.all_true(same)) return false;
   }

@@ -6,8 +6,19 @@
  * memory; their content does not matter.
  */
 
+import { searchStates } from "./automaton";
 import { searchList, searchShort } from "./list";
-import { forget, Kind, matches, Needle, Table } from "./needles";
+import {
+  beginChunk,
+  beginText,
+  countComparisons,
+  forget,
+  isCrowded,
+  Kind,
+  matches,
+  Needle,
+  Table,
+} from "./needles";
 
 /** A line with a needle, as `collect` reports it. */
 @unmanaged
@@ -53,6 +64,8 @@ export function collect(
   text: usize,
   longest: u32,
 ): u32 {
+  query.find.crowded = 0;
+  beginText(from);
   let counted = from;
   let found: u32 = 0;
   for (let at = from; at < end && found < most;) {
@@ -84,7 +97,7 @@ export function collect(
 function isWanted(query: Query, start: usize, end: usize): bool {
   if (query.all) {
     const table = changetype<Table>(query.all);
-    if (mark(table, start, end) < table.keywords) return false;
+    if (markAll(table, start, end) < table.keywords) return false;
   }
   return !query.without ||
     search(changetype<Table>(query.without), start, end, false) == end;
@@ -92,17 +105,61 @@ function isWanted(query: Query, start: usize, end: usize): bool {
 
 /** Marks the keywords that are in a range, and no others; returns how many. */
 export function mark(table: Table, from: usize, end: usize): u32 {
+  beginText(from);
+  return markAll(table, from, end);
+}
+
+function markAll(table: Table, from: usize, end: usize): u32 {
   forget(table.seen);
   search(table, from, end, true);
   return table.seen.count;
 }
 
+/** Whether a needle is in a range. */
+export function has(table: Table, from: usize, end: usize): bool {
+  beginText(from);
+  return search(table, from, end, false) < end;
+}
+
+/** How much is searched at a time before it is decided how, in bytes. */
+const CHUNK: usize = 1 << 14;
+
 /**
  * Finds the first needle, or one in the same line, and returns a place in it;
- * `end` if there is none. With `all` it marks every needle in the range, and
- * returns `end`. The bytes around the range are looked at, too: see `isWhole`.
+ * `end` if there is none. With `all` it marks every needle in the range, which is
+ * within a line, and returns `end`. The bytes around the range are looked at, too:
+ * see `isWhole`.
  */
-export function search(
+function search(
+  table: Table,
+  from: usize,
+  end: usize,
+  all: bool,
+): usize {
+  for (let at = from; at < end;) {
+    const isLast = all || end - at <= CHUNK;
+    const to = isLast ? end : min(next(at + CHUNK, end) + 1, end);
+    let found = at;
+    if (at >= table.crowded) {
+      beginChunk();
+      found = searchRare(table, at, to, all);
+      if (isCrowded) table.crowded = to;
+    }
+    if (at < table.crowded) {
+      if (all) forget(table.seen);
+      found = searchStates(table, at, to, all);
+    }
+    if (found < to && !all) return found;
+    at = to;
+  }
+  return end;
+}
+
+/**
+ * Does the same by what is rare in the needles. It gives up, and returns anything,
+ * where too much had to be compared.
+ */
+export function searchRare(
   table: Table,
   from: usize,
   end: usize,
@@ -141,7 +198,8 @@ function searchOne(table: Table, from: usize, end: usize): usize {
     for (; bits; bits &= bits - 1) {
       const start = at + <usize> ctz(bits);
       if (start >= to) return end;
-      if (matches(table, needle, start)) return start;
+      countComparisons(1, start);
+      if (matches(table, needle, start) || isCrowded) return start;
     }
   }
   return end;
@@ -254,7 +312,10 @@ function verify(
     for (let bits = <u32> load<u8>(scratch + lane); bits; bits &= bits - 1) {
       const bucket = table.buckets + (<usize> ctz(bits) << 2);
       const to = load<u32>(bucket, 4);
-      for (let i = load<u32>(bucket); i < to; i++) {
+      let i = load<u32>(bucket);
+      countComparisons(to - i, place);
+      if (isCrowded) return place;
+      for (; i < to; i++) {
         const needle = changetype<Needle>(
           table.needles + i * offsetof<Needle>(),
         );

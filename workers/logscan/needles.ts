@@ -29,6 +29,8 @@ export interface Query extends Coding {
   without?: string[];
   /** What is wanted. */
   mode: Mode;
+  /** Whether it is wanted which keywords a line has. Default: true. */
+  which?: boolean;
   /** How many lines are enough. Default: no limit. */
   max?: number;
   /** Whether the first file, or member of an archive, that has one is enough. */
@@ -153,7 +155,7 @@ export type Reach = "ascii" | "usual" | "all";
 export const FIRST_REACH: Reach = "ascii";
 
 /** The sizes of what kernels/needles.ts and kernels/search.ts define, in bytes. */
-const HEADER = 32, NEEDLE = 32, TABLE = 64, SEEN = 12;
+const HEADER = 32, NEEDLE = 32, TABLE = 80, SEEN = 12;
 const BUCKETS = 8, PRINT = 6, HALVES = 8, NIBBLES = HALVES * 16 + 16;
 /** The kinds of a table. */
 const ONE = 0, FEW = 1, LIST = 2, SHORT = 3;
@@ -163,10 +165,10 @@ const ONE = 0, FEW = 1, LIST = 2, SHORT = 3;
  */
 const FEW_MAX = 32;
 /**
- * Where a needle says what is rare in it, and which bits of that are part of it, and
- * a list where its short ones are.
+ * Where a needle says what is rare in it, and which bits of that are part of it, a
+ * list where its short ones are, and a table where it has memory for an automaton.
  */
-const PLACES = 4, MASK = 24, SHORT_TABLE = 56;
+const PLACES = 4, MASK = 24, SHORT_TABLE = 56, ROOM = 60;
 /** The shortest needle of a list, in bytes. */
 const LONG = 7;
 
@@ -209,7 +211,7 @@ export function compile(
   const longest = (ignoreCase ? 3 : 1) * layout.longest;
   layout.set(at, [
     ...[rarest || each, rarest && each, unwanted],
-    ...[each, folds, longest],
+    ...[each, folds, longest, layout.addRooms()],
   ]);
   return layout.copy(at);
 }
@@ -344,6 +346,8 @@ class Layout {
   #view = growMemory(0);
   /** How many bytes a needle has at most. */
   longest = 0;
+  /** The tables, and how many needles each has. */
+  readonly #tables = new Map<number, number>();
 
   constructor(at: number) {
     this.#end = at;
@@ -378,8 +382,27 @@ class Layout {
     return this.#view.slice(at, this.#end);
   }
 
+  /**
+   * Gives each table the memory behind all that has to be copied, in which the
+   * kernels make an automaton once they need one. Returns where it ends.
+   */
+  addRooms(): number {
+    let room = this.#end;
+    for (const [table, count] of this.#tables) {
+      this.set(table + ROOM, [room]);
+      room = align(room + kernels.automatonSize(count));
+    }
+    return room;
+  }
+
   /** Adds a table of needles; returns where. */
-  addTable(
+  addTable(needles: Needles, keywords: number, words: number): number {
+    const table = this.#addTable(needles, keywords, words);
+    this.#tables.set(table, needles.needles.length);
+    return table;
+  }
+
+  #addTable(
     { bytes, needles }: Needles,
     keywords: number,
     words: number,
@@ -411,8 +434,8 @@ class Layout {
       const { start, end } = needle;
       const bytes = this.#view.slice(bytesAt + start, bytesAt + end);
       const first = rarestPrint(bytes);
-      return [first, first + 1].map((at) => ({
-        ...{ needle, at, head: headOf(bytes, at) },
+      return [first, first + 1].map((at, other) => ({
+        ...{ needle, at, other, head: headOf(bytes, at) },
         ...{ halves: halvesOf(bytes, at), bucket: 0 },
       }));
     });
@@ -420,9 +443,9 @@ class Layout {
     placed.sort((a, b) => a.bucket - b.bucket);
     const count = placed.length;
     const at = this.#addNeedles(placed.map(({ needle }) => needle), bytesAt);
-    for (const [i, { at: first, head: [bytes, mask] }] of placed.entries()) {
-      this.set(at + NEEDLE * i + PLACES, [first, bytes]);
-      this.set(at + NEEDLE * i + MASK, [mask]);
+    for (const [i, { at: first, head, other }] of placed.entries()) {
+      this.set(at + NEEDLE * i + PLACES, [first, head[0]]);
+      this.set(at + NEEDLE * i + MASK, [head[1], other]);
     }
     const table = this.#take(TABLE);
     const buckets = this.#take(4 * (BUCKETS + 1));

@@ -26,8 +26,6 @@ export const LINE_MAX = 64 << 10;
 export const KEYWORD_MAX = 4096;
 /** What a hit weighs besides its text, in bytes. */
 const HIT = 200;
-/** That the kernel's `search` is to end at the first hit. */
-const FIRST = 0;
 /** What the kernel's `fold` says. */
 const RARE = 1, MORE_THAN_ASCII = 2;
 const NEWLINE = 10;
@@ -134,12 +132,15 @@ class CompiledQuery {
   readonly folds: number;
   /** How many bytes a keyword has at most, in its longest form. */
   readonly longest: number;
+  /** Where the memory ends that it needs. */
+  readonly #end: number;
 
   constructor(bytes: Uint8Array) {
     this.bytes = bytes;
     const { buffer, byteOffset, length } = bytes;
     const numbers = new Uint32Array(buffer, byteOffset, length >> 2);
     [, , this.unwanted, this.table, this.folds, this.longest] = numbers;
+    this.#end = numbers[6];
     const table = (this.table - QUERY_AT) / 4; // as kernels/needles.ts has it
     this.seen = numbers[table + 3];
     this.count = numbers[table + 4];
@@ -147,7 +148,7 @@ class CompiledQuery {
 
   /** Puts it into the memory, unless it is there. */
   load(): void {
-    reserve(QUERY_AT + this.bytes.length + SLACK);
+    reserve(this.#end + SLACK);
     if (!holdMemory(this)) view.set(this.bytes, QUERY_AT);
   }
 }
@@ -496,9 +497,10 @@ export class Search {
     return at;
   }
 
-  /** The keywords in a range, in their order. */
+  /** The keywords in a range, in their order, if that is asked for. */
   #seenIn(from: number, end: number): number[] {
     if (this.#compiled.count === 1) return FIRST_KEYWORD;
+    if (this.#query.which === false) return NO_KEYWORDS;
     return this.#mark(from, end).sort((a, b) => a - b);
   }
 
@@ -568,18 +570,23 @@ export class Search {
    */
   #searchLong(base: number, start: number, end: number, isLast = false): void {
     const long = this.#long!;
-    const { count, unwanted } = this.#compiled;
-    if (long.keywords.size === count && !unwanted) return;
+    const { count, table, unwanted } = this.#compiled;
+    const { all, mode, which } = this.#query;
+    const isOneEnough = !all && (mode === "count" || which === false);
+    const isKnown = long.keywords.size >= (isOneEnough ? 1 : count);
+    if (isKnown && !unwanted) return;
     const isFirst = this.#offset + start - base === long.offset;
     const from = isFirst ? start : start + this.#margin;
     const to = isLast ? end : end - this.#margin;
     if (from >= to) return;
-    for (const keyword of this.#mark(from, to)) long.keywords.add(keyword);
-    if (!unwanted) return;
     const [at, until] = [from - this.#ahead, to - this.#ahead];
-    if (kernels.search(unwanted, at, until, FIRST) < until) {
-      long.isUnwanted = true;
+    if (!isOneEnough) {
+      for (const keyword of this.#mark(from, to)) long.keywords.add(keyword);
+    } else if (!isKnown && kernels.has(table, at, until)) {
+      long.keywords.add(0);
     }
+    if (!unwanted) return;
+    if (kernels.has(unwanted, at, until)) long.isUnwanted = true;
   }
 
   /** Ends a long line: at its newline, or at the end of the file. */
@@ -590,7 +597,10 @@ export class Search {
     const length = this.#offset + end - from - offset;
     const least = this.#query.all ? this.#compiled.count : 1;
     if (keywords.size >= least && !isUnwanted) {
-      this.#addHit(offset, length, [...keywords].sort((a, b) => a - b));
+      const known = this.#query.which === false && this.#compiled.count > 1
+        ? NO_KEYWORDS
+        : [...keywords].sort((a, b) => a - b);
+      this.#addHit(offset, length, known);
     }
     if (this.counts) this.#found.lines++;
   }
@@ -609,8 +619,8 @@ export class Search {
 }
 
 const EMPTY = new Uint8Array(0);
-/** What lines have if there is one keyword. */
-const FIRST_KEYWORD = [0];
+/** What lines have if there is one keyword, or if it is not asked for. */
+const FIRST_KEYWORD = [0], NO_KEYWORDS: number[] = [];
 
 function newHits(): Hits {
   return {
