@@ -4,6 +4,7 @@ import { Buffer } from "node:buffer";
 import { join } from "@std/path";
 import { randomFrom } from "../../workers/fixtures.ts";
 import { grayscale, type Target } from "../../workers/grayscale.ts";
+import { depthOf } from "../../workers/grayscale/depth.ts";
 import { useCodec } from "../../workers/grayscale/codec.ts";
 import { decodeTiff, encodeTiffPage, type Tiff } from "./tiffs.ts";
 import { withFolder } from "../tasks/folders.ts";
@@ -789,7 +790,75 @@ Deno.test("transcode: HEIC is read, and refused without another format", async (
       );
     }
     await damage(bytes, 60);
+    const about = { width: 31, height: 22, colorType: 2, depth: 16 };
+    const samples = Array.from({ length: 31 * 22 * 3 }, (_, i) => i * 31);
+    const deep = encodePng({ ...about, samples });
+    await Deno.writeFile(join(folder, "b.png"), deep);
+    const args = ["-b", "10", "b.png", "-o", "b.heic"];
+    await new Deno.Command("heif-enc", { args, cwd: folder }).output();
+    const ten = await Deno.readFile(join(folder, "b.heic"));
+    assertEquals(depthOf("HEIC", bytes), 8);
+    assertEquals((await convert(ten, "png")).warnings, [
+      "10 bits per channel, of which 8 are kept",
+    ]);
   });
+});
+
+Deno.test("transcode: how deep a JPEG XL is, its headers say", async () => {
+  /** Numbers of so many bits, the lowest of each byte first. */
+  const streamOf = (...numbers: [value: number, bits: number][]) => {
+    const bits = numbers.flatMap(([value, count]) =>
+      Array.from({ length: count }, (_, i) => Math.floor(value / 2 ** i) & 1)
+    );
+    const data = new Uint8Array(2 + Math.ceil(bits.length / 8) + 8);
+    data.set([0xff, 0x0a]);
+    for (const [i, bit] of bits.entries()) data[2 + (i >> 3)] |= bit << (i & 7);
+    return data;
+  };
+  type Numbers = [value: number, bits: number][];
+  const sizes: Numbers[] = [
+    [[1, 1], [3, 5], [1, 3]], // small, and square
+    [[1, 1], [3, 5], [0, 3], [7, 5]],
+    [[0, 1], [1, 2], [5000, 13], [0, 3], [3, 2], [70_000, 30]],
+  ];
+  const more: Numbers[] = [
+    [[0, 1]],
+    [[1, 1], [5, 3], [0, 1], [0, 1], [0, 1]],
+    [[1, 1], [0, 3], [1, 1], ...sizes[2], [0, 1], [0, 1]],
+    // A preview, and an animation.
+    [
+      ...[[1, 1], [0, 3], [0, 1], [1, 1], [1, 1], [2, 2], [9, 5], [1, 3]],
+      ...[[1, 1], [2, 2], [999, 10], [1, 2], [0, 2], [0, 1]],
+    ] as Numbers,
+  ];
+  const depths: [Numbers, number][] = [
+    [[[0, 1], [0, 2]], 8],
+    [[[0, 1], [1, 2]], 10],
+    [[[0, 1], [2, 2]], 12],
+    [[[0, 1], [3, 2], [15, 6]], 16],
+    [[[1, 1], [0, 2]], 32],
+    [[[1, 1], [1, 2]], 16],
+  ];
+  for (const size of sizes) {
+    assertEquals(depthOf("JXL", streamOf(...size, [1, 1])), 8);
+    for (const extra of more) {
+      for (const [depth, bits] of depths) {
+        const data = streamOf(...size, [0, 1], ...extra, ...depth);
+        assertEquals(depthOf("JXL", data), bits);
+        const boxed = Buffer.concat([
+          Buffer.from("\0\0\0\fJXL \r\n\x87\n", "latin1"),
+          Buffer.from([0, 0, 0, data.length + 8]),
+          Buffer.from("jxlc"),
+          data,
+        ]);
+        assertEquals(depthOf("JXL", boxed), bits);
+        for (let cut = 1; cut < 6; cut++) depthOf("JXL", data.subarray(0, cut));
+      }
+    }
+  }
+  const jxl = await encode("JXL", opaque);
+  assertEquals(depthOf("JXL", jxl), 8);
+  assertEquals((await convert(jxl, "png")).warnings, []);
 });
 
 /** Converts many damaged copies: an image or one line; then the good one. */

@@ -69,10 +69,13 @@ interface Association {
   size: number;
 }
 
-interface Box {
+/** ISO/IEC 14496-12: a box. */
+export interface Box {
+  /** Four letters. */
   type: string;
-  /** Where its content begins and ends. */
+  /** Where its content begins. */
   body: number;
+  /** Where it ends. */
   end: number;
 }
 
@@ -243,7 +246,16 @@ function boxAt(view: DataView, at: number, limit: number): Box {
   return { type, body, end: at + size };
 }
 
-function boxesIn(view: DataView, at: number, end: number): Box[] {
+/**
+ * Reads the boxes that follow one another.
+ *
+ * @param view A whole file
+ * @param at Where the first one begins
+ * @param end Where the last one ends
+ * @returns The boxes
+ * @throws {RangeError} If one does not end there
+ */
+export function boxesIn(view: DataView, at: number, end: number): Box[] {
   const boxes: Box[] = [];
   while (at < end) {
     boxes.push(boxAt(view, at, end));

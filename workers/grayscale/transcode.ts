@@ -23,6 +23,7 @@ import {
   writeImage,
 } from "./codec.ts";
 import { encodeAnimation } from "./animation.ts";
+import { depthOf } from "./depth.ts";
 import { deepPngOf, readDeep, turnedDeep } from "./deep.ts";
 import {
   checkLimits,
@@ -145,9 +146,11 @@ export async function transcode(
   const deep = about && about.bits > 8 && (to === "png" || to === "tiff")
     ? readDeep(format as Format, source)
     : undefined;
+  const isOther = format === "HEIC" || format === "JXL";
+  const bits = isOther ? depthOf(format, bytes) : about?.bits ?? 8;
   const kept = deep ? 16 : 8;
-  if (about && about.bits > kept) {
-    warn(`${about.bits} bits per channel, of which ${kept} are kept`);
+  if (bits > kept) {
+    warn(`${bits} bits per channel, of which ${kept} are kept`);
   }
   const encode = encodeAs(
     { to, format, header, isSame, about, deep },
