@@ -889,3 +889,29 @@ Deno.test("transcode: a damaged JPEG XL is an image or a line", async () => {
   );
   await damage(bytes, 120);
 });
+
+Deno.test("transcode: a TIFF whose white is zero, or with planes, is no negative", async () => {
+  const size = { width: 17, height: 5 };
+  for (const photometric of [0, 1]) {
+    for (const bits of [1, 2, 4, 7, 8, 12, 16]) {
+      for (const planar of [undefined, false, true]) {
+        const channels = planar === undefined ? 1 : 2, most = 2 ** bits - 1;
+        const samples = Array.from(
+          { length: 17 * 5 * channels },
+          (_, i) => i % channels || i / channels & 1 ? most : 0,
+        );
+        const tiff: Tiff = {
+          ...{ ...size, photometric, bits, channels, samples, planar },
+          ...(channels > 1 ? { fields: { 338: [2] } } : {}),
+        };
+        const clue = `${photometric}, ${bits} bits, planes: ${planar}`;
+        const { out } = await convert(encodeTiffPage(tiff), "webp", 100);
+        const { gray, alpha } = await levelsOf(out);
+        // Black and white may be levels of fewer bits.
+        assertEquals(gray[0] < gray[1], photometric === 1, clue);
+        assert(gray[0] !== gray[1], clue);
+        assert(alpha?.every((level) => level === alpha[0]) ?? true, clue);
+      }
+    }
+  }
+});

@@ -168,8 +168,43 @@ export async function grayTiff(
  * a way that is left to the codec
  */
 export function readDeepTiff(bytes: Uint8Array): DeepImage | undefined {
-  return new TiffConverter(bytes, { checkHeader() {}, warn() {} }).readDeep();
+  const most = 2 ** 16 - 1;
+  const image = firstPage(
+    bytes,
+    (bits, count) =>
+      bits < 16 ? undefined : { samples: new Uint16Array(count), most },
+  );
+  return image && { ...image, samples: image.samples as Uint16Array };
 }
+
+/**
+ * Reads the first page of a gray TIFF as 8 bits: the codec takes some for negatives,
+ * and misreads planes.
+ *
+ * @param bytes A whole file that was checked before
+ * @returns Its pixels; undefined if its compression is one for the codec
+ * @throws {Error} If its samples are none that can be understood
+ */
+export function readGrayTiff(bytes: Uint8Array): GrayImage | undefined {
+  const most = 255;
+  const image = firstPage(
+    bytes,
+    (_, count) => ({ samples: new Uint8Array(count), most }),
+  );
+  return image && { ...image, gray: image.samples as Uint8Array };
+}
+
+/** Samples to be filled, and the largest value that they have. */
+interface Room {
+  samples: Uint8Array | Uint16Array;
+  most: number;
+}
+
+const firstPage = (
+  bytes: Uint8Array,
+  roomFor: (bits: number, count: number) => Room | undefined,
+) =>
+  new TiffConverter(bytes, { checkHeader() {}, warn() {} }).readFirst(roomFor);
 
 class TiffConverter {
   readonly #bytes: Uint8Array;
@@ -211,18 +246,19 @@ class TiffConverter {
     return this.#writer.finish();
   }
 
-  /** The first page, which is gray, as 16 bits. */
-  readDeep(): DeepImage | undefined {
+  /** The first page, which is gray, as other numbers; undefined without room. */
+  readFirst(roomFor: (bits: number, count: number) => Room | undefined) {
     const page = this.#readPage(this.#reader.pages()[0]);
     const { width, height, blockWidth, blockHeight, extras, across } = page;
     const size = outBits(page.bits, page.format);
-    if (!CODINGS[page.compression] || size < 16) return;
+    if (!CODINGS[page.compression]) return;
     this.#lost = new LostRows(height);
     const step = 1 + extras.length, isInverted = page.photometric === 0;
     const opacity = 1 + extras.findIndex((kind) => kind === 1 || kind === 2);
     const channels = opacity ? 2 : 1;
-    const samples = new Uint16Array(width * height * channels);
-    const scale = size === 32 ? 65537 : 1;
+    const room = roomFor(size, width * height * channels);
+    if (!room) return;
+    const { samples, most } = room, scale = (2 ** size - 1) / most;
     for (let i = 0; i < page.across * page.down; i++) {
       const gray = this.#grayBlock(page, i);
       const left = i % across * blockWidth;
@@ -234,7 +270,7 @@ class TiffConverter {
         for (let x = left; x < Math.min(width, left + blockWidth); x++) {
           // A block that is left out has zeros.
           const level = Math.round((gray?.[from] ?? 0) / scale);
-          samples[to++] = isInverted ? 65535 - level : level;
+          samples[to++] = isInverted ? most - level : level;
           if (opacity) {
             samples[to++] = Math.round((gray?.[from + opacity] ?? 0) / scale);
           }

@@ -42,6 +42,7 @@ import {
   withoutHeader,
 } from "./orientation.ts";
 import { animationOf, chunkOf, dataOfChunk } from "./png_chunks.ts";
+import { readGrayTiff } from "./tiff.ts";
 import { CODINGS, DEFLATE, takeDifferences } from "./tiff_codings.ts";
 import { type Field, TiffReader, TiffWriter } from "./tiff_file.ts";
 import { FLOAT, SIGNED } from "./tiff_samples.ts";
@@ -92,6 +93,8 @@ interface Conversion {
   about?: About;
   /** Its pixels, if they have more than 8 bits and the result can have them. */
   deep?: DeepImage;
+  /** Its pixels, if the codec might misread them. */
+  shallow?: GrayImage;
   to: Target;
   /** Whether that is its own format. */
   isSame: boolean;
@@ -148,12 +151,15 @@ export async function transcode(
     : undefined;
   const isOther = format === "HEIC" || format === "JXL";
   const bits = isOther ? depthOf(format, bytes) : about?.bits ?? 8;
+  const shallow = about && format === "TIFF" && !deep
+    ? readGrayTiff(source)
+    : undefined;
   const kept = deep ? 16 : 8;
   if (bits > kept) {
     warn(`${bits} bits per channel, of which ${kept} are kept`);
   }
   const encode = encodeAs(
-    { to, format, header, isSame, about, deep },
+    { to, format, header, isSame, about, deep, shallow },
     options,
   );
   const file = await recode(format, header, source, { encode, warn });
@@ -278,13 +284,13 @@ const PIXEL = { width: 1, height: 1, gray: Uint8Array.of(0), alpha: false };
 
 /** Gives the encoder for a format. */
 const encodeAs = (
-  { to, format: from, header, isSame, about, deep }: Conversion,
+  { to, format: from, header, isSame, about, deep, shallow }: Conversion,
   { quality = QUALITY, warn }: TranscodeOptions,
 ): Encode =>
 (magick, source, frame, target) => {
   const format = TARGETS[to];
   const isGif = /^GIF/i.test(source.format);
-  const image = isGif ? onCanvas(frame, source.page) : frame;
+  const image = shallow ?? (isGif ? onCanvas(frame, source.page) : frame);
   const opaque = format === "JPEG" ? flattened(image, warn) : image;
   // Where the pixels are deep, this one stands for them, and gets the metadata.
   readGray(magick, target, deep ? PIXEL : opaque);
