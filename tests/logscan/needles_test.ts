@@ -314,6 +314,35 @@ Deno.test("Search ignores case as Unicode's simple folding does, of all characte
   }
 });
 
+Deno.test("Search ignores case in keywords with thousands of characters that have forms of other lengths", () => {
+  const random = randoms(23), from = [..."ksKSa \u017f\u212aßé"];
+  for (const count of [1, 2, 40]) {
+    const keywords = Array.from(
+      { length: count },
+      () => Array.from({ length: 1300 }, () => pick(random, from)).join(""),
+    );
+    const others: Record<string, string> = {
+      k: "\u212a",
+      s: "\u017f",
+      ß: "\u1e9e",
+    };
+    const lines = keywords.flatMap((keyword) => {
+      const all = [...keyword];
+      const turned = all.map((c) => others[c] ?? c.toUpperCase());
+      const mixed = all.map((c, i) => random(2) ? c : turned[i]);
+      const late = all.map((c, i) => i < 1299 ? c.toLowerCase() : turned[i]);
+      const wrong = mixed.with(random(1300), "-");
+      return [turned, mixed, late, wrong, all.slice(0, -1)].map((each) =>
+        each.join("")
+      );
+    });
+    const query: Query = { keywords, ignoreCase: true, mode: "lines" };
+    const found = searched(lines.join("\n"), query, 1 << 20);
+    const wanted = lines.map((_, i) => i % 5 < 3 ? `${Math.floor(i / 5)}` : "");
+    assertEquals(found, wanted, `${count} keywords`);
+  }
+});
+
 Deno.test("Search finds none of a list where it is no whole word, though all were seen before", () => {
   for (const kind of ["with the same four bytes", "short", "addresses"]) {
     const random = randoms(5);

@@ -57,7 +57,7 @@ interface Needle {
   start: number;
   end: number;
   /** What follows, see kernels/needles.ts. */
-  rest?: Uint8Array;
+  rest?: Uint8Array<ArrayBuffer>;
 }
 
 /** Keywords as bytes. An array for each would take most of the time of a list. */
@@ -312,30 +312,43 @@ function folded(text: string): string {
   return Array.from(text, (character) => formsOf(character)[0]).join("");
 }
 
+/** Rare forms behind so many characters share a needle: each has what is before it. */
+const RARE_MAX = 16;
+
 /**
  * For each rare form in a keyword a needle in which it is the first one: before it
  * all is as usual, and so are its bytes up to the next character with several
- * lengths, from where on every form is tried.
+ * lengths, from where on every form is tried. In the last needle that is so from
+ * a later character on, whichever form that has.
  */
 function* rareForms(
   text: string,
-): Generator<[fixed: Uint8Array<ArrayBuffer>, rest: Uint8Array]> {
+): Generator<[fixed: Uint8Array<ArrayBuffer>, rest: Uint8Array<ArrayBuffer>]> {
   const forms = Array.from(text, formsOf);
   const usual = (from: number, end: number) =>
     forms.slice(from, end).map(([form]) => form).join("");
+  // All needles of a keyword share these bytes, of which each has the end.
+  const bytes: number[] = [], starts: number[] = [];
+  for (const each of forms) {
+    starts.push(bytes.length);
+    bytes.push(each.length);
+    for (const form of each) {
+      const own = encoder.encode(form);
+      bytes.push(own.length, ...own);
+    }
+  }
+  const all = new Uint8Array([...bytes, 0]);
+  const restFrom = (i: number) => all.subarray(starts[i] ?? bytes.length);
   for (let i = 0; i < forms.length; i++) {
+    if (forms[i].length === 1) continue;
+    if (i >= RARE_MAX) {
+      return yield [encoder.encode(usual(0, i)), restFrom(i)];
+    }
     let next = i + 1;
     while (next < forms.length && forms[next].length === 1) next++;
     for (const rare of forms[i].slice(1)) {
       const fixed = usual(0, i) + rare + usual(i + 1, next);
-      const rest = forms.slice(next).flatMap((each) => [
-        each.length,
-        ...each.flatMap((form) => {
-          const bytes = encoder.encode(form);
-          return [bytes.length, ...bytes];
-        }),
-      ]);
-      yield [encoder.encode(fixed), new Uint8Array([...rest, 0])];
+      yield [encoder.encode(fixed), restFrom(next)];
     }
   }
 }
@@ -494,14 +507,20 @@ class Layout {
     return table;
   }
 
+  /** Puts what follows needles, once for all that share it; returns where. */
+  #putRests(needles: Needle[]): Map<ArrayBuffer, number> {
+    const at = new Map<ArrayBuffer, number>();
+    for (const { rest } of needles) {
+      if (!rest || at.has(rest.buffer)) continue;
+      at.set(rest.buffer, this.put(new Uint8Array(rest.buffer)));
+    }
+    return at;
+  }
+
   /** Adds needles, which lie in one piece, and what follows their bytes. */
   #addNeedles(needles: Needle[], bytesAt: number): number {
     const at = this.#take(NEEDLE * needles.length);
-    const restSize = needles.reduce(
-      (n, { rest }) => n + (rest?.length ?? 0),
-      0,
-    );
-    let restAt = this.#take(restSize);
+    const restsAt = this.#putRests(needles);
     const size = NEEDLE / 4;
     const { buffer } = this.#view;
     const numbers = new Uint32Array(buffer, at, size * needles.length);
@@ -512,9 +531,7 @@ class Layout {
       numbers[k + 4] = bytesAt + start;
       this.longest = Math.max(this.longest, end - start);
       if (!rest) continue;
-      numbers[k + 5] = restAt;
-      this.#view.set(rest, restAt);
-      restAt += rest.length;
+      numbers[k + 5] = restsAt.get(rest.buffer)! + rest.byteOffset;
     }
     return at;
   }
