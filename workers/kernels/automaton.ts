@@ -14,13 +14,14 @@
  * needles need no states.
  */
 
-import { sort } from "./list";
 import { agreement, isWhole, Kind, matches, Needle, Table } from "./needles";
 
 /** All states, and where they lead. It lies in the memory that a table has for it. */
 @unmanaged
 class Automaton {
-  /** For each byte where in a row its class is: all bytes that are in no needle share one. */
+  /**
+   * For each byte where in a row its class is; bytes that are in no needle share one.
+   */
   classes: usize;
   /**
    * For each state a row: the state, and for each class the row of the next one, with
@@ -159,7 +160,7 @@ function build(table: Table): void {
 function addPointers(table: Table, to: usize): usize {
   for (let i: usize = 0; i < table.count; i++) {
     const needle = changetype<Needle>(table.needles + i * offsetof<Needle>());
-    if (table.kind == Kind.FEW && needle.twin) continue;
+    if (table.kind == Kind.FEW && needle.isOther) continue;
     store<u32>(to, <u32> changetype<usize>(needle));
     to += 4;
   }
@@ -283,4 +284,46 @@ function groupEnd(from: u32, end: u32, depth: u32): u32 {
   if (load<u8>(needleAt(end - 4).bytes + depth) == byte) return end;
   do from += 4; while (load<u8>(needleAt(from).bytes + depth) == byte);
   return from;
+}
+
+/** A byte of a needle; a needle that has ended comes first. */
+@inline
+function byteAt(pointer: usize, depth: u32): i32 {
+  const needle = changetype<Needle>(load<u32>(pointer));
+  return depth < needle.length ? load<u8>(needle.bytes + depth) : -1;
+}
+
+@inline
+function swap(a: usize, b: usize): void {
+  const held = load<u32>(a);
+  store<u32>(a, load<u32>(b));
+  store<u32>(b, held);
+}
+
+/**
+ * Sorts pointers to needles by the bytes from `depth` on: quicksort by one byte
+ * after the other, which looks at a common beginning only once.
+ */
+function sort(from: usize, to: usize, depth: u32): void {
+  while (to - from > 4) {
+    const pivot = byteAt(from + ((to - from) >> 3 << 2), depth);
+    let less = from, more = to;
+    for (let at = from; at < more;) {
+      const byte = byteAt(at, depth);
+      if (byte < pivot) {
+        swap(less, at);
+        less += 4;
+        at += 4;
+      } else if (byte > pivot) {
+        more -= 4;
+        swap(at, more);
+      } else at += 4;
+    }
+    sort(from, less, depth);
+    sort(more, to, depth);
+    if (pivot < 0) return;
+    from = less;
+    to = more;
+    depth++;
+  }
 }

@@ -16,6 +16,6 @@ export {
 } from "./jpeg";
 export { automatonSize } from "./automaton";
 export { fold } from "./fold";
-export { buildList, listSize, scratchSize } from "./list";
+export { buildList, listSize, SCRATCH } from "./list";
 export { base, collect, count, has, label, last, mark, next } from "./search";
 export { filter, lookUp, luma16, luma8, unfilter } from "./png";

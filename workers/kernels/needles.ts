@@ -22,20 +22,11 @@ export class Needle {
    * length and bytes. A 0 ends it.
    */
   rest: usize;
-  /**
-   * In a list: the longest shorter needle that it begins with, or `NONE`; of a
-   * fingerprint which bits of its first 4 bytes are part of the needle.
-   */
-  parent: u32;
-  /**
-   * In a list: another needle with the same bytes, or `NONE`; of few needles,
-   * whether it is the same needle with the other fingerprint.
-   */
-  twin: u32;
+  /** Of few needles: which bits of `second` are part of it. */
+  mask: u32;
+  /** Of few needles: whether it is the same needle with the other fingerprint. */
+  isOther: u32;
 }
-
-/** No needle. */
-export const NONE: u32 = -1;
 
 /** How the needles of a table are found. */
 export namespace Kind {

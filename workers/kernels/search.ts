@@ -319,7 +319,7 @@ function verify(
         const needle = changetype<Needle>(
           table.needles + i * offsetof<Needle>(),
         );
-        if ((bytes ^ needle.second) & needle.parent) continue;
+        if ((bytes ^ needle.second) & needle.mask) continue;
         const start = place - needle.first;
         if (start < from || start + needle.length > end) continue;
         if (matches(table, needle, start) && !all) return start;

@@ -499,11 +499,9 @@ class Layout {
     const entries = (kind === SHORT ? 1 : 4) * needles.length;
     const bits = Math.max(8, Math.ceil(Math.log2(entries)));
     this.set(table, [kind, needles.length, at, ...options]);
-    const [size, scratch] = [
-      kernels.listSize(kind, needles.length, bits),
-      kernels.scratchSize(kind, needles.length),
-    ];
-    kernels.buildList(table, bits, ranks, this.#take(size, scratch));
+    const size = kernels.listSize(kind, needles.length, bits);
+    const free = this.#take(size, kernels.SCRATCH);
+    kernels.buildList(table, bits, ranks, free);
     return table;
   }
 
