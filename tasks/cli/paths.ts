@@ -363,9 +363,13 @@ class Finder {
     prefix: string,
     base: string,
   ): Generator<Entry, void, void> {
-    let entries: Deno.DirEntry[];
+    let entries: { name: string; isFile: boolean; isDirectory: boolean }[];
     try {
-      entries = [...Deno.readDirSync(folder)];
+      // Deno's own entries take 400 bytes each, these 100.
+      entries = Array.from(
+        Deno.readDirSync(folder),
+        ({ name, isFile, isDirectory }) => ({ name, isFile, isDirectory }),
+      );
     } catch (error) {
       const name = prefix.replace(/(?<=.)\/$/, "") || ".";
       return yield { path: folder, name, base, error: causeOf(error) };
