@@ -44,7 +44,7 @@ goes into reports/grayscale.md.
       --quality N     from 1 to 100, where the format has one (default: that of
                       the image as far as it is known, or 85)
       --force         convert also what has an up-to-date gray image already
-      --salvage       convert also what is truncated or damaged, but no AVIF: gray
+      --salvage       convert also what is truncated or damaged (no AVIF): gray
                       for missing rows, and a line says how many are there
       --max-pixels N  refuse larger images (default 268000000)
       --compare       convert all of them sequentially as well, and report
