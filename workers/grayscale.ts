@@ -80,8 +80,8 @@ const MAX_BYTES = 2 ** 31;
  *
  * With `to` or `quality` it is encoded anew: turned upright, if EXIF or XMP say it
  * is not, and with EXIF, XMP and IPTC where the format has them; a warning says what
- * it has not. HEIC and JPEG XL are read then, too. An animated GIF becomes an animated
- * WebP; other animations are refused then.
+ * it has not. HEIC and JPEG XL are read then, too. An animated GIF or PNG becomes an
+ * animated WebP; other animations are refused then.
  *
  * On failure the promise rejects with an Error whose message is one line
  * without a path ("truncated PNG: …", "unsupported format: HEIC"), and the next

@@ -22,6 +22,7 @@ import {
   type Frame,
   lumaOf,
   orient,
+  type Png,
   pngChunk,
   pngOf,
   type Raster,
@@ -464,11 +465,11 @@ Deno.test("transcode: what another format cannot hold is refused, or said", asyn
   const apng = encodeApng([frame, frame]);
   const cases: [Uint8Array, RegExp][] = [
     [gif, /^GIF of 2 frames: only a single picture becomes PNG$/],
-    [apng, /^PNG of \d frames: only a single picture becomes WebP$/],
+    [apng, /^PNG of \d frames: only a single picture becomes TIFF$/],
     [encodeTiff([opaque, opaque]), /^TIFF of 2 pages: only a single picture/],
   ];
   for (const [bytes, line] of cases) {
-    const to = bytes === gif ? "png" : "webp";
+    const to = bytes === gif ? "png" : bytes === apng ? "tiff" : "webp";
     const error = await assertRejects(() => convert(bytes, to), Error);
     assertMatch(error.message, line);
   }
@@ -562,13 +563,77 @@ Deno.test("transcode: an animated GIF becomes an animated WebP", async () => {
       Buffer.concat([commented, Buffer.from(comment), gif.subarray(start)]),
       "webp",
     )).warnings;
-    assertEquals(said, ["texts, which WebP does not keep"]);
+    assertEquals(said, ["texts, which an animated WebP has not"]);
+    const cut = gif.subarray(0, gif.length - 20);
+    const salvaged = await grayscale(cut, { to: "webp", salvage: true });
+    assertEquals((await framesOf(salvaged)).length, 3);
     const line = /^too large: 3 frames of 24x16 are more than 1000 pixels$/;
     const error = await assertRejects(
       () => grayscale(gif, { to: "webp", maxPixels: 1000 }),
       Error,
     );
     assertMatch(error.message, line);
+  }
+});
+
+Deno.test("transcode: an animated PNG becomes an animated WebP", async () => {
+  const width = 24, height = 16;
+  for (const depth of [8, 16]) {
+    const most = 2 ** depth - 1;
+    const levels = (n: number, value: (i: number) => number) =>
+      Array.from({ length: n }, (_, i) => Math.round(value(i) * most));
+    const pngOf = (width: number, height: number, samples: number[]): Png => ({
+      ...{ width, height, colorType: 4, depth, samples },
+    });
+    const plain = (light: number, n: number) =>
+      levels(2 * n, (i) => i % 2 ? 1 : light);
+    const all = width * height;
+    // The place of the second is restored, and the last one is half clear.
+    const apng = encodeApng([
+      {
+        png: pngOf(width, height, plain(0.2, all)),
+        left: 0,
+        top: 0,
+        times: [5, 100, 0, 0],
+      },
+      {
+        png: pngOf(8, 8, plain(1, 64)),
+        left: 8,
+        top: 4,
+        times: [85, 1000, 2, 0],
+      },
+      {
+        png: pngOf(8, 8, plain(0.6, 64)),
+        left: 0,
+        top: 8,
+        times: [1, 0, 0, 1],
+      },
+      {
+        png: pngOf(8, 8, levels(128, (i) => i % 2 ? 0.6 : 1)),
+        ...{ left: 0, top: 0, times: [3, 10, 0, 1] },
+      },
+    ]);
+    const { out, warnings } = await convert(apng, "webp", 100);
+    const line = "16 bits per channel, of which 8 are kept";
+    const texts = "texts, which an animated WebP has not";
+    assertEquals(warnings, depth === 16 ? [line, texts] : [texts]);
+    assertEquals(aboutWebp(out).times, [50, 85, 10, 300]);
+    const isIn = (i: number, left: number, top: number) => {
+      const x = i % width - left, y = Math.floor(i / width) - top;
+      return x >= 0 && x < 8 && y >= 0 && y < 8;
+    };
+    const wanted = [0, 1, 2, 3].map((frame) =>
+      Array.from({ length: all }, (_, i) => {
+        if (frame === 1 && isIn(i, 8, 4)) return 255;
+        if (frame > 1 && isIn(i, 0, 8)) return 153;
+        return frame === 3 && isIn(i, 0, 0) ? 0.6 * 255 + 0.4 * 51 : 51;
+      })
+    );
+    const after = await framesOf(out);
+    assertEquals(after.length, 4);
+    for (const [i, levels] of wanted.entries()) {
+      assert(distance(after[i], levels).mean < 4, `frame ${i}`);
+    }
   }
 });
 

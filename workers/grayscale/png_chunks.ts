@@ -184,6 +184,17 @@ export function animationOf(bytes: Uint8Array): number {
 }
 
 /**
+ * Reads how large a good file is.
+ *
+ * @param bytes A whole file
+ * @returns What IHDR says
+ */
+export const sizeOfPng = (bytes: Uint8Array): PngHeader => ({
+  width: wordAt(bytes, 16),
+  height: wordAt(bytes, 20),
+});
+
+/**
  * Finds a chunk in a good file.
  *
  * @param bytes A whole file

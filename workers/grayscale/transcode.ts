@@ -41,7 +41,7 @@ import {
   UPRIGHT,
   withoutHeader,
 } from "./orientation.ts";
-import { animationOf, chunkOf, dataOfChunk } from "./png_chunks.ts";
+import { animationOf, chunkOf, dataOfChunk, sizeOfPng } from "./png_chunks.ts";
 import { readGrayTiff } from "./tiff.ts";
 import { CODINGS, DEFLATE, takeDifferences } from "./tiff_codings.ts";
 import { type Field, TiffReader, TiffWriter } from "./tiff_file.ts";
@@ -77,6 +77,8 @@ interface About {
   /** Pictures in the file. */
   frames: number;
   bits: number;
+  /** PNG: columns and rows. */
+  size?: { width: number; height: number };
   /** What kind of numbers the samples are, if not whole ones from 0 on. */
   numbers?: "floating-point" | "signed";
   /** How the picture is turned, by the numbers of EXIF. */
@@ -129,21 +131,28 @@ export async function transcode(
     Object.assign(header, read);
     checkLimits(format, read, options.maxPixels);
   };
-  const direct = await readAsItIs(bytes, format, options, check);
+  const read = (file: Uint8Array, salvage = false) =>
+    readAsItIs(file, format, { ...options, salvage }, check);
+  const direct = await read(bytes, options.salvage);
   const gray = direct ?? await toGray();
   const source = format === "BMP" ? withWindowsHeader(gray) : gray;
-  const about = direct ? undefined : aboutOf(format as Format, source);
+  // What was salvaged is read as what was good from the beginning.
+  const isRead = (direct ?? await read(gray)) !== undefined;
+  const about = isRead ? undefined : aboutOf(format as Format, source);
   const frames = Math.max(header.frames ?? 1, about?.frames ?? 1);
-  if (frames > 1 && to === "webp" && format === "GIF") {
-    return await encodeAnimation({ ...header, frames }, source, {
+  if (frames > 1 && isSame && format === "WEBP") {
+    const how = { checkHeader: check, warn };
+    return joined(await grayWebpParts(source, how, quality));
+  }
+  const isAnimation = frames > 1 && to === "webp";
+  if (isAnimation && (format === "GIF" || format === "PNG")) {
+    if (about && about.bits > 8) warn(depthLine(about.bits, 8));
+    const size = about?.size ?? header;
+    return await encodeAnimation(format, { ...size, frames }, source, {
       quality: quality ?? QUALITY,
       maxPixels: options.maxPixels ?? MAX_PIXELS,
       warn,
     });
-  }
-  if (frames > 1 && isSame && format === "WEBP") {
-    const how = { checkHeader: check, warn, salvage: options.salvage };
-    return joined(await grayWebpParts(bytes, how, quality));
   }
   checkTarget(format, { ...about, frames }, to);
   const deep = about && about.bits > 8 && (to === "png" || to === "tiff")
@@ -155,9 +164,7 @@ export async function transcode(
     ? readGrayTiff(source)
     : undefined;
   const kept = deep ? 16 : 8;
-  if (bits > kept) {
-    warn(`${bits} bits per channel, of which ${kept} are kept`);
-  }
+  if (bits > kept) warn(depthLine(bits, kept));
   const encode = encodeAs(
     { to, format, header, isSame, about, deep, shallow },
     options,
@@ -167,6 +174,9 @@ export async function transcode(
     ? joined(withSegmentsOf(bytes, file))
     : file;
 }
+
+const depthLine = (bits: number, kept: number): string =>
+  `${bits} bits per channel, of which ${kept} are kept`;
 
 function checkOptions({ to, quality }: TranscodeOptions): void {
   if (to !== undefined && !Object.hasOwn(TARGETS, to)) {
@@ -242,6 +252,7 @@ function aboutOf(format: Format, bytes: Uint8Array): About {
     return {
       frames: animationOf(bytes),
       bits: bytes[24],
+      size: sizeOfPng(bytes),
       ...exif && { exif: joined([EXIF_HEADER, exif]) },
     };
   }
