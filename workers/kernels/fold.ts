@@ -27,9 +27,14 @@ export function fold(table: usize, from: usize, end: usize, to: usize): u32 {
       i8x16.splat(26),
     );
     v128.store(to, v128.or(bytes, v128.and(letters, i8x16.splat(0x20))));
-    const ascii = <usize> ctz(i8x16.bitmask(bytes) | 0x10000);
-    from += ascii;
-    to += ascii;
+    const others = i8x16.bitmask(bytes);
+    if (!others) { // as mostly, so that the next step need not wait for this one
+      from += 16;
+      to += 16;
+      continue;
+    }
+    from += ctz(others);
+    to += ctz(others);
     // A character that is not ASCII mostly has another one beside it.
     while (from < end && load<u8>(from) > 0x7f) {
       if (!table) return 2;
