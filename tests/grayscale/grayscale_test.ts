@@ -782,6 +782,10 @@ Deno.test("grayscale: what is no image never reaches the codec", async () => {
     ["JPEG 2000", "\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14ftypjp2 "],
     ["JPEG 2000", "\xff\x4f\xff\x51\0\x2f"],
     ["JPEG XR", "II\xbc\x01\x20\0\0\0"],
+    [
+      "DIB (a BMP without its file header)",
+      "\x28\0\0\0\x02\0\0\0\x02\0\0\0\x01\0\x18\0\0\0\0\0\x10\0\0\0",
+    ],
     ["camera raw (CR3)", "\0\0\0\x18ftypcrx \0\0\0\x01crx isom"],
     ["camera raw (RAF)", "FUJIFILMCCD-RAW 0201"],
     ["camera raw (ORF)", "IIRO\x08\0\0\0"],
