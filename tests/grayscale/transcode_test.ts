@@ -980,3 +980,90 @@ Deno.test("transcode: a TIFF whose white is zero, or with planes, is no negative
     }
   }
 });
+
+Deno.test("transcode: a TIFF of fax that is turned is turned upright once", async () => {
+  // T.4: the end of a line, and runs of eight pixels: white; none of white, black.
+  const end = "000000000001", white = end + "10011";
+  const black = end + "00110101" + "000101";
+  const bits = white + black + black + black + end;
+  const data = bits.padEnd(Math.ceil(bits.length / 8) * 8, "0").match(/.{8}/g)!
+    .map((byte) => parseInt(byte, 2));
+  for (const photometric of [0, 1]) {
+    const tiff = encodeTiffPage({
+      ...{ width: 8, height: 4, photometric, bits: 1, channels: 1 },
+      ...{ samples: [], compression: 3, fields: { 274: [4] } },
+      blocks: [Uint8Array.from(data)],
+    });
+    const { out } = await convert(tiff, "webp", 100);
+    const { gray } = await levelsOf(out);
+    const lines = [0, 1, 2, 3].map((y) => gray[8 * y] > 0);
+    const isLight = photometric === 1;
+    const wanted = [isLight, isLight, isLight, !isLight];
+    assertEquals(lines, wanted, `${photometric}`);
+  }
+});
+
+Deno.test("transcode: a BMP that the codec would not read is read, with runs and few bits", async () => {
+  const size = { width: 7, height: 3 };
+  const palette = [0, 60, 120, 250].flatMap((level) => [level, level, level]);
+  const numbers = Array.from({ length: 21 }, (_, i) => (i * 3 + (i >> 2)) & 3);
+  const wanted = numbers.map((number) => palette[3 * number]);
+  const plain = { ...size, header: 40, palette, pixels: numbers };
+  const runs = (isWide: boolean) => {
+    const bits = isWide ? 8 : 4;
+    const bytes = encodeBmpOf({ ...plain, bits, compression: isWide ? 1 : 2 });
+    const start = bytes.length - (isWide ? 24 : 12), data: number[] = [];
+    for (const y of [2, 1, 0]) {
+      const row = numbers.slice(7 * y, 7 * y + 7);
+      // One run of three, a move over nothing, and four by themselves.
+      const [a, b, c, ...rest] = row;
+      if (isWide) data.push(1, a, 1, b, 1, c, 0, 2, 0, 0, 0, 4, ...rest, 0, 0);
+      else {
+        data.push(2, a << 4 | b, 1, c << 4, 0, 4);
+        data.push(rest[0] << 4 | rest[1], rest[2] << 4 | rest[3], 0, 0);
+      }
+    }
+    return new Uint8Array([...bytes.subarray(0, start), ...data, 0, 1]);
+  };
+  const bmps: Record<string, Uint8Array> = {
+    "1 color too many": (() => {
+      const bytes = encodeBmpOf({ ...plain, bits: 8 });
+      bytes.set([1, 1], 46); // 257 colors
+      return bytes;
+    })(),
+    "2 bits": encodeBmpOf({ ...plain, bits: 2 }),
+    "4 bits, from the top": encodeBmpOf({ ...plain, bits: 4, topDown: true }),
+    "runs of 8 bits": runs(true),
+    "runs of 4 bits": runs(false),
+    "OS/2 2.x": encodeBmpOf({ ...plain, bits: 4, header: 64 }),
+  };
+  for (const [name, bytes] of Object.entries(bmps)) {
+    const { out } = await convert(bytes, "tiff");
+    assertEquals((await levelsOf(out)).gray, wanted, name);
+  }
+});
+
+Deno.test("transcode: faults beside the pixels of a PNG do not matter", async () => {
+  const png = encodePng({
+    ...{ width: 5, height: 4, colorType: 0, depth: 8 },
+    samples: Array.from({ length: 20 }, (_, i) => i * 11),
+  });
+  const late = pngChunk("gAMA", [0, 0, 177, 143]);
+  const bad = Buffer.concat([png.subarray(0, -12), late, png.subarray(-12)]);
+  const { out } = await convert(bad, "webp");
+  assertEquals(out, (await convert(png, "webp")).out);
+});
+
+Deno.test("transcode: what is too wide for the new format is refused for that", async () => {
+  for (const [to, width] of [["jpeg", 65501], ["webp", 16384]] as const) {
+    const png = encodePng({
+      ...{ width, height: 1, colorType: 0, depth: 8 },
+      samples: new Uint8Array(width),
+    });
+    await assertRejects(
+      () => grayscale(png, { to }),
+      Error,
+      "too large: more rows or columns than the new format can have",
+    );
+  }
+});

@@ -322,6 +322,84 @@ function fillMissing(
   }
 }
 
+/**
+ * Makes the simplest BMP of a gray one: one of 8 bits without runs, or of 32. The
+ * codec refuses some headers that others read, and misreads those of OS/2 2.x.
+ *
+ * @param bytes A whole file, as {@linkcode grayBmpParts} makes it
+ * @returns A whole file
+ */
+export function plainBmp(bytes: Uint8Array): Uint8Array {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const header = readHeader(view);
+  if (header.bits > 8) return bytes;
+  const { width, height, size, start, isTopDown } = header;
+  const { entry, count } = tableOf(view, header);
+  const numbers = numbersOf(bytes.subarray(start), header);
+  const stride = strideOf(width, 8), out = new Uint8Array(stride * height);
+  for (let y = 0; y < height; y++) {
+    const from = (isTopDown ? height - 1 - y : y) * width, to = y * stride;
+    for (let x = 0; x < width; x++) {
+      const number = numbers[from + x];
+      // Numbers beyond the table are black, as with libpng.
+      out[to + x] = number < count ? bytes[14 + size + number * entry] : 0;
+    }
+  }
+  const resolution = size < 32
+    ? [0, 0]
+    : [38, 42].map((at) => view.getUint32(at, true));
+  const headers = headersOf(width, height, false, resolution, out.length);
+  return joined([headers, out]);
+}
+
+/** The color numbers, row by row as they lie; those that runs pass over are 0. */
+function numbersOf(data: Uint8Array, header: BmpHeader): Uint8Array {
+  const { width, height, bits, compression } = header;
+  if (compression === RLE8 || compression === RLE4) return unrun(data, header);
+  const numbers = new Uint8Array(width * height), inByte = 8 / bits;
+  const stride = strideOf(width, bits), mask = (1 << bits) - 1;
+  for (let y = 0, o = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, o++) {
+      const byte = data[y * stride + Math.floor(x / inByte)];
+      numbers[o] = byte >> 8 - bits * (x % inByte + 1) & mask;
+    }
+  }
+  return numbers;
+}
+
+/** Decodes runs; those that leave a row or the picture are cut. */
+function unrun(
+  data: Uint8Array,
+  { width, height, compression }: BmpHeader,
+): Uint8Array {
+  const numbers = new Uint8Array(width * height), isWide = compression === RLE8;
+  let x = 0, y = 0;
+  const put = (number: number) => {
+    if (x < width && y < height) numbers[y * width + x] = number;
+    x++;
+  };
+  const putOf = (byte: number, i: number) =>
+    put(isWide ? byte : i % 2 ? byte & 15 : byte >> 4);
+  for (let at = 0; at + 1 < data.length && y < height;) {
+    const [count, value] = [data[at], data[at + 1]];
+    at += 2;
+    if (count) { for (let i = 0; i < count; i++) putOf(value, i); }
+    else if (value === 0) [x, y] = [0, y + 1];
+    else if (value === 1) break;
+    else if (value === 2) {
+      [x, y] = [x + (data[at] ?? 0), y + (data[at + 1] ?? 0)];
+      at += 2;
+    } else {
+      const size = isWide ? value : value + 1 >> 1;
+      for (let i = 0; i < value; i++) {
+        putOf(data[at + (isWide ? i : i >> 1)] ?? 0, i);
+      }
+      at += size + (size & 1);
+    }
+  }
+  return numbers;
+}
+
 /** The headers of a gray BMP: of 40 bytes and a table, or of 108 with masks. */
 function headersOf(
   width: number,

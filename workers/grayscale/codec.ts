@@ -44,6 +44,7 @@ export const QUALITY = 85;
  * with gray.
  */
 const HARMLESS_WARNINGS: Partial<Record<CodecInput, RegExp>> = {
+  PNG: /^/, // it comes here gray, when its pixels have been checked
   JPEG: /SOS parameters|JFIF|Adobe|ICC|profile/i,
   TIFF:
     /^(?!.*(ColorMap|Offsets)).*`(TIFF(Read(Custom)?Dir(ectory|EntryPersample)|Fetch)|OJPEGS(etupDecode|ubsamplingCorrect))/,
@@ -279,6 +280,13 @@ function plainError(
     cause = `unsupported ${nameOf(format)}: more pixels than its header says`;
     return new Error(cause, { cause: error });
   }
+  if (
+    /maximum supported image dim|(width ?or ?height|dimensions?) ?exceeds/i
+      .test(cause)
+  ) {
+    cause = "too large: more rows or columns than the new format can have";
+    return new Error(cause, { cause: error });
+  }
   if (/memory alloc|out of memory|OOM|exhausted|allocation/i.test(cause)) {
     cause = `too large for the codec's memory: ${width}x${height} pixels`;
     return new Error(cause, { cause: error });
@@ -289,7 +297,7 @@ function plainError(
   }
   if (crashed) cause = `the codec crashed on it (${cause})`;
   const kind =
-    /not (configured|supported|impl)|unsupported|can ?not (handle|read scan)/i
+    /not (configured|supported|impl|been built)|unsupported|can ?not (handle|read scan)/i
         .test(
           cause,
         )

@@ -96,11 +96,8 @@ const OTHERS: [name: string, magic: RegExp][] = [
   ["JPEG XL", /^(\xff\n|.{4}JXL \r\n\x87\n)/s],
   ["JPEG 2000", /^(\xff\x4f\xff\x51|.{4}jP {2}\r\n\x87\n)/s],
   ["JPEG XR", /^II\xbc/],
-  // Its header of a known size, one plane, its depth, and its compression.
-  [
-    "DIB (a BMP without its file header)",
-    /^[\x28\x6c\x7c]\0{3}.{8}\x01\0[\x01\x04\x08\x10\x18\x20]\0[\0-\x06]\0{3}/s,
-  ],
+  // Its header of a known size; planes, bits and compression, which are small.
+  ["DIB (a BMP without its file header)", /^[(l|]\0{3}.{8}.\0.\0.\0{3}/s],
   ["camera raw (ORF)", /^(IIR[OS]|MMOR)/],
   ["camera raw (RW2)", /^IIU\0/],
   ["camera raw (RAF)", /^FUJIFILMCCD-RAW/],

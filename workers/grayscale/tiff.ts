@@ -178,20 +178,22 @@ export function readDeepTiff(bytes: Uint8Array): DeepImage | undefined {
 }
 
 /**
- * Reads the first page of a gray TIFF as 8 bits: the codec takes some for negatives,
- * and misreads planes.
+ * Reads the first page of a gray TIFF as 8 bits, as its pixels lie. The codec alone
+ * takes some for negatives, misreads planes, and turns some pixels and others not.
  *
  * @param bytes A whole file that was checked before
- * @returns Its pixels; undefined if its compression is one for the codec
+ * @returns Its pixels
  * @throws {Error} If its samples are none that can be understood
  */
-export function readGrayTiff(bytes: Uint8Array): GrayImage | undefined {
+export async function readGrayTiff(bytes: Uint8Array): Promise<GrayImage> {
   const most = 255;
   const image = firstPage(
     bytes,
     (_, count) => ({ samples: new Uint8Array(count), most }),
   );
-  return image && { ...image, gray: image.samples as Uint8Array };
+  return image
+    ? { ...image, gray: image.samples as Uint8Array }
+    : await newReader(bytes).readFirstByCodec();
 }
 
 /** Samples to be filled, and the largest value that they have. */
@@ -203,8 +205,10 @@ interface Room {
 const firstPage = (
   bytes: Uint8Array,
   roomFor: (bits: number, count: number) => Room | undefined,
-) =>
-  new TiffConverter(bytes, { checkHeader() {}, warn() {} }).readFirst(roomFor);
+) => newReader(bytes).readFirst(roomFor);
+
+const newReader = (bytes: Uint8Array): TiffConverter =>
+  new TiffConverter(bytes, { checkHeader() {}, warn() {} });
 
 class TiffConverter {
   readonly #bytes: Uint8Array;
@@ -279,6 +283,17 @@ class TiffConverter {
       }
     }
     return { width, height, samples, alpha: channels === 2 };
+  }
+
+  /** The same by the codec, as 8 bits. */
+  async readFirstByCodec(): Promise<GrayImage> {
+    const page = this.#readPage(this.#reader.pages()[0]);
+    const image = await this.#decodeByCodec(page);
+    const { gray, alpha } = image, step = alpha ? 2 : 1;
+    if (page.photometric === WHITE_IS_ZERO) {
+      for (let i = 0; i < gray.length; i += step) gray[i] = 255 - gray[i];
+    }
+    return image;
   }
 
   // What the fields say
@@ -718,14 +733,8 @@ class TiffConverter {
 
   async #convertByCodec(page: Page): Promise<OutPage> {
     checkForCodec(page);
-    const { directory, width, height, compression } = page;
-    const isOld = compression === OLD_JPEG;
-    const patches = isOld ? this.#patchesFor(directory) : [];
-    const file = isOld ? this.#bytes : this.#fileOf(page);
-    const image = await decodeGray("TIFF", { width, height, patches }, file);
-    if (image.width !== width || image.height !== height) {
-      throw new Error("broken TIFF: the codec reads another size");
-    }
+    const { width, height, compression } = page;
+    const image = await this.#decodeByCodec(page);
     if (isGray(page) && compression !== OLD_JPEG) return this.#copied(page);
     const isJpeg = compression === JPEG || compression === OLD_JPEG;
     const fits = Math.max(width, height) < 2 ** 16 && !image.alpha;
@@ -741,6 +750,18 @@ class TiffConverter {
     return this.#page(one, [coded.block], {
       ...{ bits: 8, compression: coded.compression, predictor: 1 },
     });
+  }
+
+  async #decodeByCodec(page: Page): Promise<GrayImage> {
+    const { directory, width, height, compression } = page;
+    const isOld = compression === OLD_JPEG;
+    const patches = isOld ? this.#patchesFor(directory) : [];
+    const file = isOld ? this.#bytes : this.#fileOf(page);
+    const image = await decodeGray("TIFF", { width, height, patches }, file);
+    if (image.width !== width || image.height !== height) {
+      throw new Error("broken TIFF: the codec reads another size");
+    }
+    return image;
   }
 
   /**

@@ -33,6 +33,7 @@ import {
   nameOf,
   readAvifHeader,
 } from "./formats.ts";
+import { plainBmp } from "./bmp.ts";
 import { grayGifParts } from "./gif.ts";
 import { grayJpegParts, withSegmentsOf } from "./jpeg.ts";
 import {
@@ -135,7 +136,7 @@ export async function transcode(
     readAsItIs(file, format, { ...options, salvage }, check);
   const direct = await read(bytes, options.salvage);
   const gray = direct ?? await toGray();
-  const source = format === "BMP" ? withWindowsHeader(gray) : gray;
+  const source = format === "BMP" ? plainBmp(gray) : gray;
   // What was salvaged is read as what was good from the beginning.
   const isRead = (direct ?? await read(gray)) !== undefined;
   const about = isRead ? undefined : aboutOf(format as Format, source);
@@ -161,7 +162,7 @@ export async function transcode(
   const isOther = format === "HEIC" || format === "JXL";
   const bits = isOther ? depthOf(format, bytes) : about?.bits ?? 8;
   const shallow = about && format === "TIFF" && !deep
-    ? readGrayTiff(source)
+    ? await readGrayTiff(source)
     : undefined;
   const kept = deep ? 16 : 8;
   if (bits > kept) warn(depthLine(bits, kept));
@@ -332,21 +333,6 @@ const encodeAs = (
   sayWhatIsLost(magick, source, target, out, to, warn);
   return out;
 };
-
-/** Gives a BMP of OS/2 2.x the header of Windows: the codec reads it wrongly. */
-function withWindowsHeader(bmp: Uint8Array): Uint8Array {
-  const view = new DataView(bmp.buffer, bmp.byteOffset, bmp.length);
-  const size = view.getUint32(14, true), WINDOWS = 40;
-  if ([12, WINDOWS, 52, 56, 108, 124].includes(size)) return bmp;
-  // Up to there they are the same; what a shorter one leaves out is 0.
-  const header = new Uint8Array(14 + WINDOWS);
-  header.set(bmp.subarray(0, 14 + Math.min(size, WINDOWS)));
-  const out = new DataView(header.buffer);
-  out.setUint32(2, bmp.length - size + WINDOWS, true);
-  out.setUint32(10, view.getUint32(10, true) - size + WINDOWS, true);
-  out.setUint32(14, WINDOWS, true);
-  return joined([header, bmp.subarray(14 + size)]);
-}
 
 /** Puts a frame of a GIF where it is on the screen, the rest of which is clear. */
 function onCanvas(
