@@ -1067,3 +1067,24 @@ Deno.test("transcode: what is too wide for the new format is refused for that", 
     );
   }
 });
+
+Deno.test("transcode: a gray TIFF of numbers that are none of gray is refused by name", async () => {
+  const gray = { width: 3, height: 2, photometric: 1, bits: 16, channels: 1 };
+  const samples = [1, 2, 3, 4, 5, 6];
+  const cases: [Partial<Tiff>, string][] = [
+    [{ fields: { 339: [5] } }, "complex samples"],
+    [{ fields: { 258: [64] }, bits: 64, samples: [] }, "samples of 64 bits"],
+  ];
+  for (const [kind, cause] of cases) {
+    const blocks = [new Uint8Array(48)];
+    const bytes = encodeTiffPage({ ...gray, samples, blocks, ...kind });
+    assertEquals(await grayscale(bytes), bytes);
+    for (const to of ["png", "jpeg"] as const) {
+      await assertRejects(
+        () => grayscale(bytes, { to }),
+        Error,
+        `unsupported TIFF: ${cause}`,
+      );
+    }
+  }
+});

@@ -256,6 +256,7 @@ class TiffConverter {
     const { width, height, blockWidth, blockHeight, extras, across } = page;
     const size = outBits(page.bits, page.format);
     if (!CODINGS[page.compression]) return;
+    checkMeaning(page);
     this.#lost = new LostRows(height);
     const step = 1 + extras.length, isInverted = page.photometric === 0;
     const opacity = 1 + extras.findIndex((kind) => kind === 1 || kind === 2);
