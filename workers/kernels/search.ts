@@ -64,7 +64,7 @@ export function collect(
   text: usize,
   longest: u32,
 ): u32 {
-  query.find.crowded = 0;
+  query.find.crowded = chunkEnd = 0;
   beginText(from);
   let counted = from;
   let found: u32 = 0;
@@ -105,6 +105,7 @@ function isWanted(query: Query, start: usize, end: usize): bool {
 
 /** Marks the keywords that are in a range, and no others; returns how many. */
 export function mark(table: Table, from: usize, end: usize): u32 {
+  chunkEnd = 0;
   beginText(from);
   return markAll(table, from, end);
 }
@@ -117,12 +118,15 @@ function markAll(table: Table, from: usize, end: usize): u32 {
 
 /** Whether a needle is in a range. */
 export function has(table: Table, from: usize, end: usize): bool {
+  chunkEnd = 0;
   beginText(from);
   return search(table, from, end, false) < end;
 }
 
 /** How much is searched at a time before it is decided how, in bytes. */
 const CHUNK: usize = 1 << 14;
+/** Where the lines end of a chunk that was begun: after each hit it goes on. */
+let chunkEnd: usize = 0;
 
 /**
  * Finds the first needle, or one in the same line, and returns a place in it;
@@ -137,8 +141,11 @@ function search(
   all: bool,
 ): usize {
   for (let at = from; at < end;) {
-    const isLast = all || end - at <= CHUNK;
-    const to = isLast ? end : min(next(at + CHUNK, end) + 1, end);
+    let to = end;
+    if (!all && end - at > CHUNK) {
+      if (at >= chunkEnd) chunkEnd = next(at + CHUNK, end) + 1;
+      to = min(chunkEnd, end);
+    }
     let found = at;
     if (at >= table.crowded) {
       beginChunk();
