@@ -482,6 +482,16 @@ Deno.test("grayscale: a BMP of runs keeps them, and is refused where they end ea
   }
 });
 
+Deno.test("grayscale: a BMP whose pixels begin where its colors should is refused", async () => {
+  const bytes = encodeBmpOf({
+    ...{ width: 3, height: 1, header: 40, bits: 8, pixels: [0, 1, 2] },
+    palette: [255, 0, 0, 0, 255, 0, 0, 0, 255],
+  });
+  bytes[10] = 54;
+  const cause = await refusal(bytes, "no colors");
+  assertEquals(cause, "broken BMP: no color table");
+});
+
 Deno.test("grayscale: a BMP that would be misread is refused by its name", async () => {
   const bmp = { width: 8, height: 4, pixels: new Uint8Array(32) };
   const cases: [Omit<Bmp, "width" | "height" | "pixels">, string][] = [

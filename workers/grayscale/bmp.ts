@@ -239,6 +239,7 @@ function grayTable(
   header: BmpHeader,
 ): Uint8Array {
   const { entry, count } = tableOf(view, header);
+  if (!count) throw new Error("broken BMP: no color table");
   const out = new Uint8Array(bytes); // `slice()` of a Buffer would not copy
   for (let i = 0; i < count; i++) {
     const at = 14 + header.size + i * entry;
