@@ -286,6 +286,18 @@ Deno.test("salvage: of an AVIF nothing is there, and a line says so", async () =
   }
 });
 
+Deno.test("salvage: a WebP that says that gigabytes are missing is as good as another", async () => {
+  const whole = await byCodec("WEBP", draw(40, 50), { lossless: true });
+  const cut = whole.slice(0, whole.length * 3 / 4 | 0), bad = cut.slice();
+  bad.fill(255, 4, 8);
+  bad.set([0xf0, 255, 255, 255], 16);
+  const [a, b] = await Promise.all(
+    [cut, bad].map((bytes) => salvaged(bytes, "WebP", 50)),
+  );
+  assert(a.real! > 0 && a.real! < 50, `${a.real}`);
+  assertEquals(b, a);
+});
+
 Deno.test("salvage: what has nothing missing comes as without it, and says nothing", async () => {
   const all = [
     await byCodec("JPEG", picture),

@@ -283,12 +283,14 @@ function readFrame(
  * stands, and as often behind them that the codec does not meet the end.
  */
 function stillOf({ chunks, width, height }: Picture, fill = 0): Uint8Array {
+  const room = width * height + 4096;
   const whole = chunks.map(({ type, data, missing = 0 }) => ({
     type,
     data: missing
       ? joined([
         data,
-        new Uint8Array(missing + width * height + 4096).fill(fill),
+        // What a damaged chunk lacks may be gigabytes, but no pixel takes so much.
+        new Uint8Array(Math.min(missing, 8 * width * height) + room).fill(fill),
       ])
       : data,
   }));
