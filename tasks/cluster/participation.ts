@@ -172,6 +172,7 @@ export class Participation {
       this.#chunks.set(job.id!, abort);
       await this.#resolve(name, spread, items);
       const local = this.#localItems(name, spread, items);
+      if (this.#ended) throw new Error("the run has ended"); // meanwhile
       const slot = this.#takeSlot();
       const { signal } = abort;
       const run = { name, spread, timeout, signal, began };
@@ -182,7 +183,7 @@ export class Participation {
       }
     } catch (error) {
       const cause = causeOf(error);
-      this.#warnOnce(`a chunk was refused: ${cause}`);
+      if (!this.#ended) this.#warnOnce(`a chunk was refused: ${cause}`);
       throw new UnrecoverableError(cause);
     } finally {
       this.#chunks.delete(job.id!);
