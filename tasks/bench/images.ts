@@ -130,6 +130,7 @@ export async function measureImages(options: Options): Promise<Section> {
       await start("sequential", [...own, "0"]),
     ].map(warm),
   };
+  clear(files); // what a run that was killed has left
   using _ = onInterrupt(() => clear(files));
   for (const kind of KINDS) {
     section.results.push(...await measureKind(kind, bench));
