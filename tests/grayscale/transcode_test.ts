@@ -1088,3 +1088,47 @@ Deno.test("transcode: a gray TIFF of numbers that are none of gray is refused by
     }
   }
 });
+
+Deno.test("transcode: the codec's random name of a file decides nothing", async (t) => {
+  const { MagickError, MagickImage } = await useCodec();
+  const { create } = MagickImage;
+  const jpeg = await encode("JPEG", opaque);
+  const heic = new TextEncoder().encode("\0\0\0\x18ftypheic\0\0\0\0mif1heic");
+  // One is an error, the other one a warning: of an image that lacks rows.
+  const cases = [
+    [
+      heic,
+      "InsufficientImageDataInFile `/tmp/magick-aOOMb' @ error/heic.c/Read/1",
+      "truncated HEIC: insufficient image data in file",
+    ],
+    [
+      jpeg,
+      "Premature end of JPEG file `/tmp/magick-aICCb' @ warning/jpeg.c/JPEG/1",
+      "truncated JPEG: Premature end of JPEG file",
+    ],
+  ] as const;
+  for (const [bytes, said, line] of cases) {
+    await t.step(line, async () => {
+      const error = new MagickError(said);
+      try {
+        MagickImage.create = () => {
+          const image = (create as () => ReturnType<typeof create>).call(
+            MagickImage,
+          );
+          image.ping = () => {
+            throw error;
+          };
+          image.read = () => image.onWarning!({ error } as never);
+          return image;
+        };
+        await assertRejects(
+          () => grayscale(bytes, { to: "jpeg", quality: 50 }),
+          Error,
+          line,
+        );
+      } finally {
+        MagickImage.create = create;
+      }
+    });
+  }
+});

@@ -268,6 +268,14 @@ export async function withCodec<T>(
   }
 }
 
+/**
+ * What the codec says, without the name of its file: that is drawn at random, and
+ * one of a thousand has "OOM" in it, or "ICC".
+ */
+function messageOf({ message }: Error): string {
+  return message.replace(/\/tmp\/magick-[\w-]*/g, "");
+}
+
 /** Makes one plain line of an error such as "No data `' @ error/webp.c/…". */
 function plainError(
   error: unknown,
@@ -275,7 +283,7 @@ function plainError(
   format: CodecInput,
   { width, height }: { width: number; height: number },
 ): Error {
-  let cause = error instanceof Error ? error.message : "no reason given";
+  let cause = error instanceof Error ? messageOf(error) : "no reason given";
   if (/security limit/i.test(cause)) {
     cause = `unsupported ${nameOf(format)}: more pixels than its header says`;
     return new Error(cause, { cause: error });
@@ -381,7 +389,7 @@ function decode(
   const strays: string[] = [];
   image.onWarning = ({ error }) => {
     for (const warning of [error, ...error.relatedErrors]) {
-      const { message } = warning;
+      const message = messageOf(warning);
       const stray = format === "JPEG" && strayLineOf(message);
       if (stray) strays.push(stray);
       else if (!HARMLESS_WARNINGS[format]?.test(message)) fatal ??= warning;
